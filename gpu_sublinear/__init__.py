@@ -1,0 +1,1 @@
+"""Train two-layer networks of enormous width by sketched Gauss-Newton steps."""

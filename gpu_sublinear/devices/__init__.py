@@ -1,0 +1,1 @@
+"""The three devices that run the method: reference (NumPy), cpu (Numba) and cuda (CuPy)."""

@@ -1,0 +1,261 @@
+"""The op list: what a device must be able to do, in one place, with its meaning.
+
+Everything above this layer speaks of networks, trees and Jacobians; everything below it of loops, blocks and
+streams.  :class:`Device` states the operations once: names, arguments, shapes, dtypes and formulas.
+``reference`` (NumPy) is the specification, ``cpu`` (Numba) and ``cuda`` (CuPy and raw kernels) are fast, and
+one set of tests runs on all of them.
+
+Letters, as in the papers: n points, d features, m neurons, i a point, r a neuron, j a feature, b the shift.
+``REAL`` below is the data type of the run, float32 or float64.
+
+**The computed number.**  Whether a neuron fires is decided by one floating-point number, the pre-activation
+``P[i, r]``.  Every device computes it in the same order, ``((x_0 w_0 + x_1 w_1) + x_2 w_2) + ...``, each product
+and each sum rounded to ``REAL`` (no fused multiply-add), so that equal weights give equal bits, and equal
+firing decisions, on every device and in every evaluation.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray or cupy.ndarray: the device says which
+
+
+@dataclass(frozen=True)
+class TreeLayout:
+    """Where the nodes of one max-tree over m leaves lie in a row of memory.
+
+    Level 0 holds the leaves (neuron r at column r), level l + 1 the maxima of groups of ``arity`` nodes of level
+    l; the top level has at most ``arity`` nodes.  All n trees are rows of one array ``nodes`` (n, ``total``).
+    Offsets are multiples of 16 elements, so that the children of a node share a memory sector when ``arity`` is a
+    power of two up to 16.
+
+    Parameters
+    ----------
+    m : int
+        Number of leaves (neurons), at least 1.
+    arity : int
+        Children per node, at least 2.
+    """
+
+    m: int
+    arity: int
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of nodes of each level, leaves first."""
+        sizes = [self.m]
+        while sizes[-1] > self.arity:
+            sizes.append(-(-sizes[-1] // self.arity))
+        return tuple(sizes)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Column at which each level starts, leaves first."""
+        return tuple(int(offset) for offset in np.cumsum([0, *self._padded[:-1]]))
+
+    @property
+    def total(self) -> int:
+        """Columns of ``nodes``: all levels with their padding."""
+        return sum(self._padded)
+
+    @property
+    def _padded(self) -> list[int]:
+        return [-(-size // 16) * 16 for size in self.sizes]
+
+
+@dataclass(frozen=True)
+class CSR:
+    """A sparse matrix in compressed rows on some device.
+
+    Attributes
+    ----------
+    data : Array
+        (nnz,) REAL.
+    indices : Array
+        (nnz,) int32, ascending within each row.
+    indptr : Array
+        (rows + 1,) int64.
+    shape : tuple of int
+        (rows, columns).
+    """
+
+    data: Array
+    indices: Array
+    indptr: Array
+    shape: tuple[int, int]
+
+    @property
+    def nnz(self) -> int:
+        """Number of stored entries."""
+        return int(self.data.shape[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the three arrays."""
+        return int(self.data.nbytes + self.indices.nbytes + self.indptr.nbytes)
+
+
+class Device(ABC):
+    """One machine that can run the method; see the module docstring for the conventions.
+
+    Attributes
+    ----------
+    name : str
+        ``"reference"``, ``"cpu"`` or ``"cuda"``.
+    xp : module
+        NumPy or CuPy: the owner of this device's arrays.
+    check_every : int
+        Solver iterations between two looks at the residual from the host (1 where a look is free).
+    """
+
+    name: str
+    xp: ModuleType
+    check_every: int = 1
+
+    # ---- the machine ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def describe(self) -> dict[str, str]:
+        """Return the name, model and library versions of this device, for reports."""
+
+    @abstractmethod
+    def asarray(self, array: Any, dtype: Any = None) -> Array:
+        """Return ``array`` as a C-contiguous array of this device, copied only where needed."""
+
+    @abstractmethod
+    def to_host(self, array: Array) -> np.ndarray:
+        """Return ``array`` as a NumPy array."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until all work given to the device is done."""
+
+    @abstractmethod
+    def peak_bytes(self) -> int:
+        """Return the largest memory held so far: device memory for a GPU, resident memory of the process else."""
+
+    # ---- weights ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def normal_rows(self, seed: int, start: int, stop: int, d: int, dtype: str, paired: bool = False) -> Array:
+        """Return rows ``start`` .. ``stop`` of the initial weights, (stop - start, d) of ``dtype``.
+
+        Entry (r, j) is a standard normal that depends on (seed, r, j) alone: Philox4x32-10 with key = seed and
+        counter = (r low, r high, j // 2, :data:`gpu_sublinear.devices.philox.WEIGHTS`), 52 bits, inverse normal
+        distribution function.  ``paired`` uses r // 2 in place of r.
+        """
+
+    @abstractmethod
+    def update_rows(self, W: Array, neurons: Array, delta: Array) -> None:
+        """Subtract in place: ``W[neurons] -= delta``; W (m, d), neurons (u,) int32 distinct, delta (u, d) REAL."""
+
+    # ---- threshold trees --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def fill_leaves(self, nodes: Array, X: Array, W: Array, neurons: Array | None = None) -> None:
+        """Write the computed number ``<x_i, w_r>`` to ``nodes[i, r]`` for all i and the r in ``neurons`` (or all).
+
+        nodes (n, total), X (n, d), W (m, d), all REAL; neurons (u,) int32 distinct.
+        """
+
+    @abstractmethod
+    def reduce_level(self, nodes: Array, layout: TreeLayout, level: int, parents: Array | None = None) -> None:
+        """Write the maxima of their children to the nodes of ``level`` >= 1, in all n trees.
+
+        ``parents`` (p,) int32 restricts the work to these nodes of the level.
+        """
+
+    @abstractmethod
+    def query_tree(self, nodes: Array, layout: TreeLayout, threshold: float) -> tuple[Array, Array, Array, int]:
+        """Return the leaves above ``threshold`` of every tree, found from the top, pruning maxima <= threshold.
+
+        The comparison is strict and made in REAL: ``P[i, r] > REAL(threshold)``.
+
+        Returns
+        -------
+        indptr : Array
+            (n + 1,) int64: point i owns entries indptr[i] .. indptr[i + 1].
+        indices : Array
+            (nnz,) int32 neurons, ascending for each point.
+        values : Array
+            (nnz,) REAL, the leaf values read.
+        visited : int
+            Number of node values compared with the threshold, over all trees.
+        """
+
+    # ---- active set -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def forward(self, indptr: Array, indices: Array, values: Array, signs: Array, shift: float) -> Array:
+        """Return ``sum_{r in S_i} a_r (P_ir - b)``, (n,) float64, summed in float64; signs (m,) REAL."""
+
+    @abstractmethod
+    def transpose(self, indptr: Array, indices: Array, m: int) -> tuple[Array, Array, Array, Array]:
+        """Turn lists of neurons per point into lists of points per neuron.
+
+        Returns
+        -------
+        neurons : Array
+            (u,) int32, ascending: the neurons that fire on some point.
+        t_indptr : Array
+            (u + 1,) int64.
+        t_points : Array
+            (nnz,) int32, ascending for each neuron.
+        compact : Array
+            (nnz,) int32: position in ``neurons`` of every entry of ``indices``.
+        """
+
+    @abstractmethod
+    def count_pairs(self, indptr: Array, compact: Array, t_indptr: Array, t_points: Array) -> Array:
+        """Return ``M^T M``, (n, n) float64: the number of neurons that fire on both of two points, exactly."""
+
+    # ---- sparse Jacobian --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def fill_jacobian(self, indptr: Array, compact: Array, neurons: Array, signs: Array, X: Array, scale: float) -> CSR:
+        """Return J, (n, u d): row i, column (k, j) is ``scale a_r x_ij`` where r = neurons[k] fires on i.
+
+        The product is ``REAL(REAL(scale) a_r) x_ij``: rounded once, because a_r is +-1.
+        """
+
+    @abstractmethod
+    def fill_jacobian_t(self, t_indptr: Array, t_points: Array, neurons: Array, signs: Array, X: Array, scale: float) -> CSR:
+        """Return J^T as rows of its own, (u d, n), with the same values as :meth:`fill_jacobian`."""
+
+    @abstractmethod
+    def spmv(self, matrix: CSR) -> Callable[[Array], Array]:
+        """Return the function ``x -> matrix @ x`` (float64 in and out), with all set-up done once."""
+
+    @abstractmethod
+    def sketch_rows(self, matrix: CSR, rows: int, nonzeros: int, seed: int, draw: int) -> Array:
+        """Return ``matrix S^T``, (matrix rows, ``rows``) float64, with S a sparse-sign matrix.
+
+        Column c of S (rows, columns of ``matrix``) has ``nonzeros`` entries +-nonzeros^{-1/2}.  Entry t is placed
+        by one word of Philox4x32-10 with key = seed and counter = (c // 4 low, high, draw, SKETCH + t), word c % 4: row
+        ``(word >> 1) rows >> 31``, sign by the lowest bit.  Two entries that meet in one row add up.
+        """
+
+    # ---- dense algebra (float64, n x n) -----------------------------------------------------------------
+
+    @abstractmethod
+    def matmul(self, A: Array, B: Array) -> Array:
+        """Return ``A @ B`` with bytes that do not depend on the number of threads."""
+
+    @abstractmethod
+    def cholesky(self, A: Array) -> Array | None:
+        """Return the lower factor L of a symmetric positive definite A = L L^T, or None where A is not."""
+
+    @abstractmethod
+    def solve_triangular(self, L: Array, b: Array, transposed: bool = False) -> Array:
+        """Return ``L^{-1} b``, or ``L^{-T} b``, for a lower triangular L."""
+
+    @abstractmethod
+    def eigh(self, A: Array) -> tuple[Array, Array]:
+        """Return eigenvalues (ascending) and eigenvectors of a symmetric matrix."""
