@@ -249,6 +249,10 @@ class Device(ABC):
         """Return ``A @ B`` with bytes that do not depend on the number of threads."""
 
     @abstractmethod
+    def gram(self, A: Array) -> Array:
+        """Return ``A A^T``, exactly symmetric, with bytes that do not depend on the number of threads."""
+
+    @abstractmethod
     def cholesky(self, A: Array) -> Array | None:
         """Return the lower factor L of a symmetric positive definite A = L L^T, or None where A is not."""
 

@@ -1,0 +1,147 @@
+"""The device of a machine without a GPU: Numba loops on all cores, BLAS for dense products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+
+from . import cpu_kernels as kernels
+from .base import CSR, Array, TreeLayout
+from .host import HostDevice, one_blas_thread
+
+TILE = 128  # rows of a product that one thread computes: fixed, so that bytes do not depend on the thread count
+
+
+class CpuDevice(HostDevice):
+    """Numba, parallel, deterministic for any number of threads."""
+
+    name = "cpu"
+
+    def describe(self) -> dict[str, str]:
+        """Return what HostDevice says, and Numba's version and threads."""
+        return super().describe() | {"numba": numba.__version__, "threads": str(numba.get_num_threads())}
+
+    def normal_rows(self, seed: int, start: int, stop: int, d: int, dtype: str, paired: bool = False) -> Array:
+        """Return counter-based standard normals."""
+        out = np.empty((stop - start, d), dtype)
+        kernels.normal_rows(np.uint64(seed), start, paired, out)
+        return out
+
+    def update_rows(self, W: Array, neurons: Array, delta: Array) -> None:
+        """Subtract ``delta`` from the rows ``neurons``."""
+        kernels.update_rows(W, neurons, delta)
+
+    def fill_leaves(self, nodes: Array, X: Array, W: Array, neurons: Array | None = None) -> None:
+        """Write the computed numbers to the leaves."""
+        if neurons is None:
+            neurons = np.arange(len(W), dtype=np.int32)
+        kernels.fill_leaves(nodes, X, W, neurons)
+
+    def reduce_level(self, nodes: Array, layout: TreeLayout, level: int, parents: Array | None = None) -> None:
+        """Write maxima of children."""
+        if parents is None:
+            parents = np.arange(layout.sizes[level], dtype=np.int32)
+        below, size, here = layout.offsets[level - 1], layout.sizes[level - 1], layout.offsets[level]
+        kernels.reduce_level(nodes, below, size, here, layout.arity, parents)
+
+    def query_tree(self, nodes: Array, layout: TreeLayout, threshold: float) -> tuple[Array, Array, Array, int]:
+        """Traverse twice, to count and to fill: the output has its exact size and no capacity can overflow."""
+        n = len(nodes)
+        offsets, sizes = np.array(layout.offsets), np.array(layout.sizes)
+        bound = nodes.dtype.type(threshold)
+        counts, visited = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        kernels.count_query(nodes, offsets, sizes, layout.arity, bound, counts, visited)
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        indices, values = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], nodes.dtype)
+        kernels.fill_query(nodes, offsets, sizes, layout.arity, bound, indptr, indices, values)
+        return indptr, indices, values, int(visited.sum())
+
+    def forward(self, indptr: Array, indices: Array, values: Array, signs: Array, shift: float) -> Array:
+        """Sum over the fired neurons of each point."""
+        out = np.empty(len(indptr) - 1)
+        kernels.forward(indptr, indices, values, signs, float(shift), out)
+        return out
+
+    def transpose(self, indptr: Array, indices: Array, m: int) -> tuple[Array, Array, Array, Array]:
+        """Sort the pairs by neuron: histogram, scan, one pass."""
+        counts = np.bincount(indices, minlength=m)  # (m,)
+        neurons = np.flatnonzero(counts).astype(np.int32)
+        slots = np.zeros(m, np.int32)
+        slots[neurons] = np.arange(len(neurons))
+        t_indptr = np.zeros(len(neurons) + 1, np.int64)
+        np.cumsum(counts[neurons][:-1], out=t_indptr[2:])
+        t_points, compact = np.empty(len(indices), np.int32), np.empty(len(indices), np.int32)
+        kernels.transpose(indptr, indices, slots, t_indptr, t_points, compact)
+        return neurons, t_indptr, t_points, compact
+
+    def count_pairs(self, indptr: Array, compact: Array, t_indptr: Array, t_points: Array) -> Array:
+        """Count the common neurons of all pairs of points."""
+        n = len(indptr) - 1
+        out = np.zeros((n, n))
+        kernels.count_pairs(indptr, compact, t_indptr, t_points, out)
+        return out
+
+    def fill_jacobian(
+        self, indptr: Array, compact: Array, neurons: Array, signs: Array, X: Array, scale: float
+    ) -> CSR:
+        """Fill J by rows of points."""
+        n, d = X.shape
+        data, columns = np.empty(len(compact) * d, X.dtype), np.empty(len(compact) * d, np.int32)
+        kernels.fill_jacobian(indptr, compact, neurons, signs, X, X.dtype.type(scale), data, columns)
+        return CSR(data, columns, indptr * d, (n, len(neurons) * d))
+
+    def fill_jacobian_t(
+        self, t_indptr: Array, t_points: Array, neurons: Array, signs: Array, X: Array, scale: float
+    ) -> CSR:
+        """Fill J^T by rows of weights."""
+        n, d = X.shape
+        data, columns = np.empty(len(t_points) * d, X.dtype), np.empty(len(t_points) * d, np.int32)
+        indptr = np.zeros(len(neurons) * d + 1, np.int64)
+        scale = X.dtype.type(scale)
+        kernels.fill_jacobian_t(t_indptr, t_points, neurons, signs, X, scale, data, columns, indptr)
+        return CSR(data, columns, indptr, (len(neurons) * d, n))
+
+    def spmv(self, matrix: CSR) -> Callable[[Array], Array]:
+        """Multiply rows in parallel, sums in float64."""
+
+        def product(x: Array) -> Array:
+            out = np.empty(matrix.shape[0])
+            kernels.spmv(matrix.data, matrix.indices, matrix.indptr, x, out)
+            return out
+
+        return product
+
+    def sketch_rows(self, matrix: CSR, rows: int, nonzeros: int, seed: int, draw: int) -> Array:
+        """Hash the columns on the fly."""
+        out = np.zeros((matrix.shape[0], rows))
+        kernels.sketch_rows(
+            matrix.data, matrix.indices, matrix.indptr, nonzeros, np.uint64(seed), np.uint64(draw), out
+        )
+        return out
+
+    def matmul(self, A: Array, B: Array) -> Array:
+        """Multiply tiles of rows in a pool of threads, each tile on one BLAS thread."""
+        out = np.empty((len(A), *B.shape[1:]), np.result_type(A, B))
+        self._each_tile(len(A), lambda first, last: np.matmul(A[first:last], B, out=out[first:last]))
+        return out
+
+    def gram(self, A: Array) -> Array:
+        """Multiply tiles below the diagonal, then mirror them."""
+        n = len(A)
+        out = np.empty((n, n), A.dtype)
+
+        def tile(first: int, last: int) -> None:
+            np.matmul(A[first:last], A[:last].T, out=out[first:last, :last])
+
+        self._each_tile(n, tile)
+        lower = np.tril(out)
+        return lower + np.tril(out, -1).T
+
+    @staticmethod
+    def _each_tile(rows: int, tile: Callable[[int, int], object]) -> None:
+        starts = range(0, rows, TILE)
+        with one_blas_thread(), ThreadPoolExecutor(numba.get_num_threads()) as pool:
+            list(pool.map(lambda first: tile(first, min(first + TILE, rows)), reversed(starts)))

@@ -1,0 +1,74 @@
+"""What the two host devices (reference and cpu) share: NumPy arrays, and LAPACK on one thread.
+
+LAPACK's blocked factorisations round differently for different numbers of threads.  The n x n algebra is a small
+part of a step, so it runs on one BLAS thread, and a fit gives the same bytes whatever the thread count.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from threadpoolctl import ThreadpoolController
+
+from .base import Array, Device
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()  # scanning the loaded libraries takes milliseconds, so once
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Return a context in which BLAS and LAPACK calls use a single thread."""
+    return _controller().limit(limits=1, user_api="blas")
+
+
+class HostDevice(Device):
+    """NumPy arrays in host memory."""
+
+    xp = np
+
+    def describe(self) -> dict[str, str]:
+        """Return the device's name, the processor and NumPy's version."""
+        return {"device": self.name, "processor": platform.machine(), "numpy": np.__version__}
+
+    def asarray(self, array: Any, dtype: Any = None) -> Array:
+        """Return ``array`` as a C-contiguous NumPy array."""
+        return np.ascontiguousarray(array, dtype=dtype)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """Return ``array`` itself: it is in host memory already."""
+        return np.asarray(array)
+
+    def synchronize(self) -> None:
+        """Do nothing: host operations have ended when they return."""
+
+    def peak_bytes(self) -> int:
+        """Return the largest resident memory of this process so far."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return int(peak if platform.system() == "Darwin" else peak * 1024)  # bytes there, KiB elsewhere
+
+    def cholesky(self, A: Array) -> Array | None:
+        """Return the lower Cholesky factor, or None where A is not positive definite."""
+        try:
+            with one_blas_thread():
+                return scipy.linalg.cholesky(A, lower=True, check_finite=False)
+        except scipy.linalg.LinAlgError:
+            return None
+
+    def solve_triangular(self, L: Array, b: Array, transposed: bool = False) -> Array:
+        """Solve with a lower triangular factor or its transpose."""
+        with one_blas_thread():
+            return scipy.linalg.solve_triangular(L, b, lower=True, trans=int(transposed), check_finite=False)
+
+    def eigh(self, A: Array) -> tuple[Array, Array]:
+        """Return eigenvalues and eigenvectors of a symmetric matrix."""
+        with one_blas_thread():
+            values, vectors = scipy.linalg.eigh(A, check_finite=False)
+        return values, vectors
