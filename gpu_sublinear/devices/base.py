@@ -141,10 +141,16 @@ class Device(ABC):
     def peak_bytes(self) -> int:
         """Return the largest memory held so far: device memory for a GPU, resident memory of the process else."""
 
+    @abstractmethod
+    def total_bytes(self) -> int:
+        """Return the memory of the device: what no array may exceed."""
+
     # ---- weights ----------------------------------------------------------------------------------------
 
     @abstractmethod
-    def normal_rows(self, seed: int, start: int, stop: int, d: int, dtype: str, paired: bool = False) -> Array:
+    def normal_rows(
+        self, seed: int, start: int, stop: int, d: int, dtype: str, paired: bool = False
+    ) -> Array:
         """Return rows ``start`` .. ``stop`` of the initial weights, (stop - start, d) of ``dtype``.
 
         Entry (r, j) is a standard normal that depends on (seed, r, j) alone: Philox4x32-10 with key = seed and
@@ -166,14 +172,18 @@ class Device(ABC):
         """
 
     @abstractmethod
-    def reduce_level(self, nodes: Array, layout: TreeLayout, level: int, parents: Array | None = None) -> None:
+    def reduce_level(
+        self, nodes: Array, layout: TreeLayout, level: int, parents: Array | None = None
+    ) -> None:
         """Write the maxima of their children to the nodes of ``level`` >= 1, in all n trees.
 
         ``parents`` (p,) int32 restricts the work to these nodes of the level.
         """
 
     @abstractmethod
-    def query_tree(self, nodes: Array, layout: TreeLayout, threshold: float) -> tuple[Array, Array, Array, int]:
+    def query_tree(
+        self, nodes: Array, layout: TreeLayout, threshold: float
+    ) -> tuple[Array, Array, Array, int]:
         """Return the leaves above ``threshold`` of every tree, found from the top, pruning maxima <= threshold.
 
         The comparison is strict and made in REAL: ``P[i, r] > REAL(threshold)``.
@@ -219,14 +229,18 @@ class Device(ABC):
     # ---- sparse Jacobian --------------------------------------------------------------------------------
 
     @abstractmethod
-    def fill_jacobian(self, indptr: Array, compact: Array, neurons: Array, signs: Array, X: Array, scale: float) -> CSR:
+    def fill_jacobian(
+        self, indptr: Array, compact: Array, neurons: Array, signs: Array, X: Array, scale: float
+    ) -> CSR:
         """Return J, (n, u d): row i, column (k, j) is ``scale a_r x_ij`` where r = neurons[k] fires on i.
 
         The product is ``REAL(REAL(scale) a_r) x_ij``: rounded once, because a_r is +-1.
         """
 
     @abstractmethod
-    def fill_jacobian_t(self, t_indptr: Array, t_points: Array, neurons: Array, signs: Array, X: Array, scale: float) -> CSR:
+    def fill_jacobian_t(
+        self, t_indptr: Array, t_points: Array, neurons: Array, signs: Array, X: Array, scale: float
+    ) -> CSR:
         """Return J^T as rows of its own, (u d, n), with the same values as :meth:`fill_jacobian`."""
 
     @abstractmethod

@@ -12,7 +12,9 @@ from . import cpu_kernels as kernels
 from .base import CSR, Array, TreeLayout
 from .host import HostDevice, one_blas_thread
 
-TILE = 128  # rows of a product that one thread computes: fixed, so that bytes do not depend on the thread count
+TILE = (
+    128  # rows of a product that one thread computes: fixed, so that bytes do not depend on the thread count
+)
 
 
 class CpuDevice(HostDevice):
@@ -24,7 +26,9 @@ class CpuDevice(HostDevice):
         """Return what HostDevice says, and Numba's version and threads."""
         return super().describe() | {"numba": numba.__version__, "threads": str(numba.get_num_threads())}
 
-    def normal_rows(self, seed: int, start: int, stop: int, d: int, dtype: str, paired: bool = False) -> Array:
+    def normal_rows(
+        self, seed: int, start: int, stop: int, d: int, dtype: str, paired: bool = False
+    ) -> Array:
         """Return counter-based standard normals."""
         out = np.empty((stop - start, d), dtype)
         kernels.normal_rows(np.uint64(seed), start, paired, out)
@@ -40,14 +44,18 @@ class CpuDevice(HostDevice):
             neurons = np.arange(len(W), dtype=np.int32)
         kernels.fill_leaves(nodes, X, W, neurons)
 
-    def reduce_level(self, nodes: Array, layout: TreeLayout, level: int, parents: Array | None = None) -> None:
+    def reduce_level(
+        self, nodes: Array, layout: TreeLayout, level: int, parents: Array | None = None
+    ) -> None:
         """Write maxima of children."""
         if parents is None:
             parents = np.arange(layout.sizes[level], dtype=np.int32)
         below, size, here = layout.offsets[level - 1], layout.sizes[level - 1], layout.offsets[level]
         kernels.reduce_level(nodes, below, size, here, layout.arity, parents)
 
-    def query_tree(self, nodes: Array, layout: TreeLayout, threshold: float) -> tuple[Array, Array, Array, int]:
+    def query_tree(
+        self, nodes: Array, layout: TreeLayout, threshold: float
+    ) -> tuple[Array, Array, Array, int]:
         """Traverse twice, to count and to fill: the output has its exact size and no capacity can overflow."""
         n = len(nodes)
         offsets, sizes = np.array(layout.offsets), np.array(layout.sizes)

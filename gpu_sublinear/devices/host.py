@@ -6,6 +6,7 @@ part of a step, so it runs on one BLAS thread, and a fit gives the same bytes wh
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 from contextlib import AbstractContextManager
@@ -53,6 +54,10 @@ class HostDevice(Device):
         """Return the largest resident memory of this process so far."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return int(peak if platform.system() == "Darwin" else peak * 1024)  # bytes there, KiB elsewhere
+
+    def total_bytes(self) -> int:
+        """Return the machine's physical memory."""
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
     def cholesky(self, A: Array) -> Array | None:
         """Return the lower Cholesky factor, or None where A is not positive definite."""

@@ -1,0 +1,99 @@
+"""Checks of a training problem before work begins: one clear sentence each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .errors import DataError, SilentPointsError
+from .network import ShiftedReluNetwork, checked_points, firing_probability, shift_for_fired
+from .tree import ThresholdTree
+
+NORM_TOLERANCE = 1e-3  # rows in float32 miss unit norm by about 1e-7; anything beyond this was not normalised
+WELL_FIRED = (
+    32  # neurons per point below which a random Gram matrix of a few hundred points is often singular
+)
+
+
+def check_training_data(X: Any, y: Any, features: int) -> None:
+    """Refuse data on which the method is not defined.
+
+    Parameters
+    ----------
+    X : array
+        (n, ``features``) rows of unit norm.
+    y : array
+        (n,) targets.
+    features : int
+        d of the network.
+
+    Raises
+    ------
+    DataError
+        For wrong shapes, values that are not finite, rows of another norm, and equal rows with different targets.
+    """
+    if getattr(X, "ndim", 0) == 2 and not len(X):
+        raise DataError("X has no rows; give at least one point")
+    checked_points(X, features)
+    if getattr(y, "ndim", 0) != 1 or len(y) != len(X):
+        raise DataError(f"y must have shape ({len(X)},) like X; got {getattr(y, 'shape', type(y).__name__)}")
+    if not bool(((y - y) == 0).all()):
+        raise DataError("y holds NaN or infinite values; remove these rows first")
+    norms = (X * X).sum(axis=1) ** 0.5
+    worst = int(abs(norms - 1).argmax())
+    if abs(float(norms[worst]) - 1) > NORM_TOLERANCE:
+        raise DataError(
+            f"rows of X must have unit Euclidean norm; row {worst} has {float(norms[worst]):.6g} "
+            "(gpu_sublinear.data.Preprocessing does this)"
+        )
+    _check_contradictions(_host(X), _host(y))
+
+
+def _check_contradictions(X: np.ndarray, y: np.ndarray) -> None:
+    """Raise DataError if two equal rows have different targets: full steps towards both would never end."""
+    order = np.lexsort((y, *X.T))
+    same = (X[order[1:]] == X[order[:-1]]).all(axis=1) & (y[order[1:]] != y[order[:-1]])
+    if same.any():
+        k = int(np.argmax(same))
+        first, second = sorted((int(order[k]), int(order[k + 1])))
+        raise DataError(
+            f"{int(same.sum())} duplicated rows have different targets, the first being rows {first} and {second} "
+            f"(targets {y[first]:.6g} and {y[second]:.6g}); no network fits both: average or drop them"
+        )
+
+
+def check_every_point_fires(tree: ThresholdTree, network: ShiftedReluNetwork) -> None:
+    """Refuse a shift so large that some point fires no neuron, and say which shift works.
+
+    Parameters
+    ----------
+    tree : ThresholdTree
+        Freshly built.
+    network : ShiftedReluNetwork
+        Its width and shift.
+
+    Raises
+    ------
+    SilentPointsError
+        Naming the points (up to ten) and a shift at which every point fires.
+    """
+    tops = _host(tree.tops)
+    silent = np.flatnonzero(~(tops > tree.nodes.dtype.type(network.shift)))
+    if not len(silent):
+        return
+    works = min(shift_for_fired(network.width, WELL_FIRED), float(tops.min()) * 0.99)
+    names = ", ".join(map(str, silent[:10])) + (", ..." if len(silent) > 10 else "")
+    expected = network.width * firing_probability(network.shift)
+    if works <= 0:
+        advice = f"a larger width (about {expected:.2g} of {network.width} neurons are expected to fire on a point)"
+    else:
+        advice = f"a shift of {np.floor(works * 100) / 100:g} or less, or a larger width"
+    raise SilentPointsError(
+        f"shift {network.shift:g} is too large for width {network.width}: {len(silent)} of {len(tops)} points fire "
+        f"no neuron (points {names}); use {advice}"
+    )
+
+
+def _host(array: Any) -> np.ndarray:
+    return array.get() if hasattr(array, "get") else np.asarray(array)

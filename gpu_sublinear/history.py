@@ -1,0 +1,114 @@
+"""What a run leaves behind: one record per step, and the result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .devices import Device
+from .network import ShiftedReluNetwork
+
+PHASES = ("query", "forward", "jacobian", "sketch", "solve", "update")
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step: the state before it, and the work done in it.
+
+    Attributes
+    ----------
+    step : int
+        0, 1, ...; the last record only evaluates the network, so its solver fields are 0.
+    loss : float
+        ``1/2 ||f - y||^2`` before the step.
+    mse : float
+        ``||f - y||^2 / n``.
+    residual_norm : float
+        ``||f - y||``.
+    fired : float
+        Mean number of neurons fired on a point.
+    union : int
+        Neurons that fire on at least one point.
+    solver_iterations : int
+        Products with G.
+    solver_residual : float
+        True relative residual of the linear system.
+    solver_reason : str
+        Why the solver stopped.
+    moved_neurons : int
+        Rows of W that the step changed.
+    tree_nodes_visited : int
+        Node values compared with the threshold by the query, over all n trees.
+    seconds : float
+        Wall-clock time of the step, without callbacks.
+    phases : dict of str to float
+        Seconds by phase; the keys are ``PHASES``.
+    peak_bytes : int
+        Largest memory held so far (GPU pool, or resident memory of the process).
+    """
+
+    step: int
+    loss: float
+    mse: float
+    residual_norm: float
+    fired: float
+    union: int
+    solver_iterations: int
+    solver_residual: float
+    solver_reason: str
+    moved_neurons: int
+    tree_nodes_visited: int
+    seconds: float
+    phases: dict[str, float]
+    peak_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as plain types, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished run.
+
+    Attributes
+    ----------
+    network : ShiftedReluNetwork
+        The trained network (the object that was given, changed in place).
+    history : list of StepRecord
+        One per step, and a last one for the final state.
+    converged : bool
+        Whether the tolerance was reached.
+    reason : str
+        Why training stopped, in one sentence.
+    seconds : float
+        Total time without callbacks: building the trees and all steps.
+    build_seconds : float
+        Time to build the trees (the preprocessing that is linear in the width).
+    """
+
+    network: ShiftedReluNetwork
+    history: list[StepRecord]
+    converged: bool
+    reason: str
+    seconds: float
+    build_seconds: float
+
+
+@dataclass
+class PhaseClock:
+    """Adds up wall-clock seconds by phase, waiting for the device at both ends of each."""
+
+    device: Device
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Time the body of a ``with`` statement as part of ``phase``."""
+        start = time.perf_counter()
+        yield
+        self.device.synchronize()
+        self.seconds[phase] += time.perf_counter() - start

@@ -1,0 +1,140 @@
+"""Threshold trees: find the neurons above a threshold without looking at the others.
+
+For each of the n points one complete max-tree over the m neurons: leaf r holds ``<w_r, x_i>``, an inner node the
+maximum of its children.  A query walks down from the top and prunes every subtree whose maximum is not above the
+threshold.  When neuron r moves, leaf r changes in all n trees at once, so the set of changed nodes is the same for
+every tree and is found once per level.
+
+Follows the "threshold search" structure of Deng, Hu, Song, Weinstein, Zhuo (arXiv 2208.04508), which is nearly
+identical to the correlation tree of Alman, Liang, Song, Zhang, Zhuo (NeurIPS 2023, arXiv 2211.14227), to whom the
+idea is due.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .active_set import ActiveSet
+from .devices import Array, Device, TreeLayout
+from .errors import DeviceMemoryError, OptionError
+
+
+@dataclass(frozen=True)
+class TreeOptions:
+    """How trees are laid out and kept up to date.
+
+    Attributes
+    ----------
+    arity : int
+        Children per node.  2 is the paper's; 8 float32 children fill one 32-byte memory sector.
+    rebuild_fraction : float
+        When more than this fraction of the neurons moved, all inner nodes are rebuilt bottom-up, which streams
+        through memory, instead of only the moved neurons' ancestors.  The default is where the two times cross
+        on the CPU (``python -m bench.tree_update``).
+    """
+
+    arity: int = 8
+    rebuild_fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.arity < 2:
+            raise OptionError(f"arity must be at least 2; got {self.arity}")
+        if not 0 <= self.rebuild_fraction <= 1:
+            raise OptionError(f"rebuild_fraction must be from 0 to 1; got {self.rebuild_fraction}")
+
+
+@dataclass
+class ThresholdTree:
+    """n max-trees over the same m neurons.
+
+    Attributes
+    ----------
+    nodes : Array
+        (n, layout.total): all trees, one per row; see :class:`TreeLayout`.
+    X : Array
+        (n, d) points.
+    layout : TreeLayout
+        Where the levels lie.
+    options : TreeOptions
+        Arity and update policy.
+    device : Device
+        Owner of the arrays.
+    """
+
+    nodes: Array
+    X: Array
+    layout: TreeLayout
+    options: TreeOptions
+    device: Device
+
+    @classmethod
+    def build(cls, device: Device, X: Array, W: Array, options: TreeOptions | None = None) -> ThresholdTree:
+        """Compute all pre-activations and their maxima: O(n m d) operations, n m (1 + 1/(arity - 1)) numbers.
+
+        Parameters
+        ----------
+        device : Device
+            Where to build; X (n, d) and W (m, d) live there.
+        X, W : Array
+            Points and weights of one dtype.
+        options : TreeOptions, optional
+            Arity and update policy.
+
+        Returns
+        -------
+        ThresholdTree
+            Ready for queries.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If the trees are larger than the device's memory.
+        """
+        options = options or TreeOptions()
+        layout = TreeLayout(len(W), options.arity)
+        nbytes = len(X) * layout.total * W.dtype.itemsize
+        if nbytes > device.total_bytes():
+            raise DeviceMemoryError(
+                f"the threshold trees of {len(X)} points over {len(W)} neurons take {nbytes:,} bytes, the device "
+                f"has {device.total_bytes():,}; lower the width or the number of points, or use float32"
+            )
+        tree = cls(device.xp.empty((len(X), layout.total), W.dtype), X, layout, options, device)
+        device.fill_leaves(tree.nodes, X, W)
+        tree._rebuild()
+        return tree
+
+    @property
+    def leaves(self) -> Array:
+        """(n, m) view of the pre-activations."""
+        return self.nodes[:, : self.layout.m]
+
+    @property
+    def tops(self) -> Array:
+        """(n,) the largest pre-activation of every point."""
+        first = self.layout.offsets[-1]
+        return self.nodes[:, first : first + self.layout.sizes[-1]].max(axis=1)
+
+    def query(self, threshold: float) -> ActiveSet:
+        """Return all pairs with ``P_ir > threshold`` (strict), exactly those a full scan would find."""
+        found = self.device.query_tree(self.nodes, self.layout, threshold)
+        return ActiveSet.of(self.device, found, self.layout.m)
+
+    def update(self, W: Array, neurons: Array) -> None:
+        """Recompute the leaves of the moved ``neurons`` (u,) int32 from W (m, d), and the maxima above them."""
+        if not len(neurons):
+            return
+        self.device.fill_leaves(self.nodes, self.X, W, neurons)
+        if len(neurons) > self.options.rebuild_fraction * self.layout.m:
+            self._rebuild()
+        else:
+            self._refresh_ancestors(neurons)
+
+    def _rebuild(self) -> None:
+        for level in range(1, len(self.layout.sizes)):
+            self.device.reduce_level(self.nodes, self.layout, level)
+
+    def _refresh_ancestors(self, neurons: Array) -> None:
+        parents = neurons
+        for level in range(1, len(self.layout.sizes)):
+            parents = self.device.xp.unique(parents // self.layout.arity)  # shared by all n trees
+            self.device.reduce_level(self.nodes, self.layout, level, parents)
