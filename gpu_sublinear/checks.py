@@ -11,9 +11,7 @@ from .network import ShiftedReluNetwork, checked_points, firing_probability, shi
 from .tree import ThresholdTree
 
 NORM_TOLERANCE = 1e-3  # rows in float32 miss unit norm by about 1e-7; anything beyond this was not normalised
-WELL_FIRED = (
-    32  # neurons per point below which a random Gram matrix of a few hundred points is often singular
-)
+WELL_FIRED = 32  # neurons per point below which a random Gram matrix of a few hundred points is often singular
 
 
 def check_training_data(X: Any, y: Any, features: int) -> None:

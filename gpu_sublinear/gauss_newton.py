@@ -68,9 +68,7 @@ class GaussNewton:
         if self.max_steps < 0:
             raise OptionError(f"max_steps must be at least 0; got {self.max_steps}")
 
-    def fit(
-        self, network: ShiftedReluNetwork, X: Any, y: Any, callbacks: Iterable[Callback] = ()
-    ) -> TrainingResult:
+    def fit(self, network: ShiftedReluNetwork, X: Any, y: Any, callbacks: Iterable[Callback] = ()) -> TrainingResult:
         """Train ``network`` in place.
 
         Parameters
@@ -116,9 +114,7 @@ class GaussNewton:
         seconds = build_seconds + sum(record.seconds for record in history)
         return TrainingResult(network, history, *verdict, seconds, build_seconds)
 
-    def _steps(
-        self, network: ShiftedReluNetwork, tree: ThresholdTree, X: Array, y: Array
-    ) -> Iterator[StepRecord]:
+    def _steps(self, network: ShiftedReluNetwork, tree: ThresholdTree, X: Array, y: Array) -> Iterator[StepRecord]:
         """Yield one record per step: query, forward, Jacobian, sketch, solve, update."""
         device = network.device
         goal = self.tolerance * float(device.xp.linalg.norm(y))

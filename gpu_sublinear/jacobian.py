@@ -94,9 +94,7 @@ class SparseJacobian:
         """Return J as a ``cupyx.scipy.sparse.csr_matrix`` (n, m d) on the current GPU."""
         import cupyx.scipy.sparse
 
-        return cupyx.scipy.sparse.csr_matrix(
-            self._wide(), shape=(self.csr.shape[0], self.width * self.features)
-        )
+        return cupyx.scipy.sparse.csr_matrix(self._wide(), shape=(self.csr.shape[0], self.width * self.features))
 
     def _wide(self) -> tuple[Array, Array, Array]:
         block, feature = self.csr.indices // self.features, self.csr.indices % self.features

@@ -15,9 +15,7 @@ from .devices import Array, Device
 from .errors import OptionError
 from .jacobian import SparseJacobian
 
-JITTER = (
-    1e-12  # of the mean diagonal: 1e4 times the rounding of a float64 Cholesky, harmless in a preconditioner
-)
+JITTER = 1e-12  # of the mean diagonal: 1e4 times the rounding of a float64 Cholesky, harmless in a preconditioner
 
 
 @dataclass(frozen=True)
@@ -99,9 +97,7 @@ def sketched_preconditioner(
     gram = device.gram(sketched)  # (n, n)
     for jitter in (0.0, JITTER, 1e3 * JITTER):
         if jitter:
-            gram[device.xp.arange(len(gram)), device.xp.arange(len(gram))] += (
-                jitter * gram.trace() / len(gram)
-            )
+            gram[device.xp.arange(len(gram)), device.xp.arange(len(gram))] += jitter * gram.trace() / len(gram)
         lower = device.cholesky(gram)
         if lower is not None:
             return Preconditioner(lower, jitter, device)

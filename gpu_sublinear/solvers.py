@@ -127,9 +127,7 @@ def _run(device, gram, rhs, size, options, precondition, start, used_before):
     for iteration in range(1, options.max_iterations - used_before + 1):
         product = gram(direction)
         curvature = direction @ product
-        usable = (curvature > 0) & xp.isfinite(
-            curvature
-        )  # zero once the residual is, or in the null space of G
+        usable = (curvature > 0) & xp.isfinite(curvature)  # zero once the residual is, or in the null space of G
         step = xp.where(usable, energy / xp.where(usable, curvature, 1.0), 0.0)
         value += step * direction
         residual -= step * product

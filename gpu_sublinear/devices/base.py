@@ -148,9 +148,7 @@ class Device(ABC):
     # ---- weights ----------------------------------------------------------------------------------------
 
     @abstractmethod
-    def normal_rows(
-        self, seed: int, start: int, stop: int, d: int, dtype: str, paired: bool = False
-    ) -> Array:
+    def normal_rows(self, seed: int, start: int, stop: int, d: int, dtype: str, paired: bool = False) -> Array:
         """Return rows ``start`` .. ``stop`` of the initial weights, (stop - start, d) of ``dtype``.
 
         Entry (r, j) is a standard normal that depends on (seed, r, j) alone: Philox4x32-10 with key = seed and
@@ -172,18 +170,14 @@ class Device(ABC):
         """
 
     @abstractmethod
-    def reduce_level(
-        self, nodes: Array, layout: TreeLayout, level: int, parents: Array | None = None
-    ) -> None:
+    def reduce_level(self, nodes: Array, layout: TreeLayout, level: int, parents: Array | None = None) -> None:
         """Write the maxima of their children to the nodes of ``level`` >= 1, in all n trees.
 
         ``parents`` (p,) int32 restricts the work to these nodes of the level.
         """
 
     @abstractmethod
-    def query_tree(
-        self, nodes: Array, layout: TreeLayout, threshold: float
-    ) -> tuple[Array, Array, Array, int]:
+    def query_tree(self, nodes: Array, layout: TreeLayout, threshold: float) -> tuple[Array, Array, Array, int]:
         """Return the leaves above ``threshold`` of every tree, found from the top, pruning maxima <= threshold.
 
         The comparison is strict and made in REAL: ``P[i, r] > REAL(threshold)``.
@@ -229,9 +223,7 @@ class Device(ABC):
     # ---- sparse Jacobian --------------------------------------------------------------------------------
 
     @abstractmethod
-    def fill_jacobian(
-        self, indptr: Array, compact: Array, neurons: Array, signs: Array, X: Array, scale: float
-    ) -> CSR:
+    def fill_jacobian(self, indptr: Array, compact: Array, neurons: Array, signs: Array, X: Array, scale: float) -> CSR:
         """Return J, (n, u d): row i, column (k, j) is ``scale a_r x_ij`` where r = neurons[k] fires on i.
 
         The product is ``REAL(REAL(scale) a_r) x_ij``: rounded once, because a_r is +-1.

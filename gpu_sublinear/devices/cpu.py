@@ -12,9 +12,8 @@ from . import cpu_kernels as kernels
 from .base import CSR, Array, TreeLayout
 from .host import HostDevice, one_blas_thread
 
-TILE = (
-    128  # rows of a product that one thread computes: fixed, so that bytes do not depend on the thread count
-)
+QUERY_BYTES = 1 << 26  # scratch memory of a query, for as many points at a time as fit
+TILE = 128  # rows of a product per thread: fixed, so that bytes do not depend on the number of threads
 
 
 class CpuDevice(HostDevice):
@@ -26,9 +25,7 @@ class CpuDevice(HostDevice):
         """Return what HostDevice says, and Numba's version and threads."""
         return super().describe() | {"numba": numba.__version__, "threads": str(numba.get_num_threads())}
 
-    def normal_rows(
-        self, seed: int, start: int, stop: int, d: int, dtype: str, paired: bool = False
-    ) -> Array:
+    def normal_rows(self, seed: int, start: int, stop: int, d: int, dtype: str, paired: bool = False) -> Array:
         """Return counter-based standard normals."""
         out = np.empty((stop - start, d), dtype)
         kernels.normal_rows(np.uint64(seed), start, paired, out)
@@ -44,28 +41,27 @@ class CpuDevice(HostDevice):
             neurons = np.arange(len(W), dtype=np.int32)
         kernels.fill_leaves(nodes, X, W, neurons)
 
-    def reduce_level(
-        self, nodes: Array, layout: TreeLayout, level: int, parents: Array | None = None
-    ) -> None:
+    def reduce_level(self, nodes: Array, layout: TreeLayout, level: int, parents: Array | None = None) -> None:
         """Write maxima of children."""
         if parents is None:
             parents = np.arange(layout.sizes[level], dtype=np.int32)
         below, size, here = layout.offsets[level - 1], layout.sizes[level - 1], layout.offsets[level]
         kernels.reduce_level(nodes, below, size, here, layout.arity, parents)
 
-    def query_tree(
-        self, nodes: Array, layout: TreeLayout, threshold: float
-    ) -> tuple[Array, Array, Array, int]:
-        """Traverse twice, to count and to fill: the output has its exact size and no capacity can overflow."""
-        n = len(nodes)
-        offsets, sizes = np.array(layout.offsets), np.array(layout.sizes)
+    def query_tree(self, nodes: Array, layout: TreeLayout, threshold: float) -> tuple[Array, Array, Array, int]:
+        """Traverse each tree once, a batch of points at a time, into rows long enough for any answer."""
+        n, m = len(nodes), layout.m
+        tree = np.array(layout.offsets), np.array(layout.sizes), layout.arity
         bound = nodes.dtype.type(threshold)
+        batch = min(n, max(QUERY_BYTES // (4 * m), numba.get_num_threads()))
+        found = np.empty((batch, m + 1), np.int32)  # pages that no answer reaches are never touched
         counts, visited = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        kernels.count_query(nodes, offsets, sizes, layout.arity, bound, counts, visited)
-        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        indices, values = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], nodes.dtype)
-        kernels.fill_query(nodes, offsets, sizes, layout.arity, bound, indptr, indices, values)
-        return indptr, indices, values, int(visited.sum())
+        parts = [(np.empty(0, np.int32), np.empty(0, nodes.dtype))]
+        for first in range(0, n, max(1, batch)):
+            kernels.query_batch(nodes, *tree, bound, first, found, counts, visited)
+            parts.append(_packed(nodes, first, found, counts[first : first + batch]))
+        indices, values = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
+        return np.concatenate([[0], np.cumsum(counts)]), indices, values, int(visited.sum())
 
     def forward(self, indptr: Array, indices: Array, values: Array, signs: Array, shift: float) -> Array:
         """Sum over the fired neurons of each point."""
@@ -92,9 +88,7 @@ class CpuDevice(HostDevice):
         kernels.count_pairs(indptr, compact, t_indptr, t_points, out)
         return out
 
-    def fill_jacobian(
-        self, indptr: Array, compact: Array, neurons: Array, signs: Array, X: Array, scale: float
-    ) -> CSR:
+    def fill_jacobian(self, indptr: Array, compact: Array, neurons: Array, signs: Array, X: Array, scale: float) -> CSR:
         """Fill J by rows of points."""
         n, d = X.shape
         data, columns = np.empty(len(compact) * d, X.dtype), np.empty(len(compact) * d, np.int32)
@@ -125,9 +119,7 @@ class CpuDevice(HostDevice):
     def sketch_rows(self, matrix: CSR, rows: int, nonzeros: int, seed: int, draw: int) -> Array:
         """Hash the columns on the fly."""
         out = np.zeros((matrix.shape[0], rows))
-        kernels.sketch_rows(
-            matrix.data, matrix.indices, matrix.indptr, nonzeros, np.uint64(seed), np.uint64(draw), out
-        )
+        kernels.sketch_rows(matrix.data, matrix.indices, matrix.indptr, nonzeros, np.uint64(seed), np.uint64(draw), out)
         return out
 
     def matmul(self, A: Array, B: Array) -> Array:
@@ -153,3 +145,11 @@ class CpuDevice(HostDevice):
         starts = range(0, rows, TILE)
         with one_blas_thread(), ThreadPoolExecutor(numba.get_num_threads()) as pool:
             list(pool.map(lambda first: tile(first, min(first + TILE, rows)), reversed(starts)))
+
+
+def _packed(nodes: Array, first: int, found: Array, counts: Array) -> tuple[Array, Array]:
+    """Return the answers of one batch end to end: indices and leaf values."""
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    indices, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], nodes.dtype)
+    kernels.copy_batch(nodes, first, found, starts, indices, values)
+    return indices, values

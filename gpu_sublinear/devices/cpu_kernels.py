@@ -13,8 +13,7 @@ from numba import njit, prange
 
 from . import philox
 
-LANES = 64  # neurons whose pre-activations are accumulated together: 4 vectors of 16 floats
-CHUNK = 16  # points that share the scratch memory of one query task
+LANES = 128  # neurons worked on together: their sums and weights stay in the first-level cache
 
 _M0, _M1 = np.uint64(philox.MULTIPLIER_0), np.uint64(philox.MULTIPLIER_1)
 _W0, _W1 = np.uint64(philox.WEYL_0), np.uint64(philox.WEYL_1)
@@ -154,49 +153,48 @@ def reduce_level(nodes, below, size, here, arity, parents):
 
 
 @serial
-def _query_point(row, offsets, sizes, arity, bound, front, back):
-    """Leave the leaves above the bound in ``front``; return their number and the number of nodes looked at."""
+def _query_point(row, offsets, sizes, arity, bound, front, back, found):
+    """Write the leaves above the bound to ``found``; return their number and the number of nodes looked at."""
     top = len(sizes) - 1
-    count = 0
     visited = sizes[top]
+    target = front if top else found
+    count = 0
     for node in range(sizes[top]):
-        front[count] = node
+        target[count] = node  # written always, kept only if above: no branch to mispredict
         count += row[offsets[top] + node] > bound
     for level in range(top - 1, -1, -1):
-        found = 0
+        target = back if level else found
+        kept = 0
         for k in range(count):
             first = front[k] * arity
             last = min(first + arity, sizes[level])
             visited += last - first
             for child in range(first, last):
-                back[found] = child  # written always, kept only if above: no branch to mispredict
-                found += row[offsets[level] + child] > bound
+                target[kept] = child
+                kept += row[offsets[level] + child] > bound
         front, back = back, front
-        count = found
-    return front, count, visited
+        count = kept
+    return count, visited
 
 
 @parallel
-def count_query(nodes, offsets, sizes, arity, bound, counts, visited):
-    """Count leaves above the bound and nodes visited, per point."""
-    n = len(nodes)
-    for task in prange((n + CHUNK - 1) // CHUNK):
-        front, back = np.empty(sizes[0] + 1, np.int32), np.empty(sizes[0] + 1, np.int32)
-        for i in range(task * CHUNK, min((task + 1) * CHUNK, n)):
-            _, counts[i], visited[i] = _query_point(nodes[i], offsets, sizes, arity, bound, front, back)
+def query_batch(nodes, offsets, sizes, arity, bound, first, found, counts, visited):
+    """Find the leaves above the bound for points first, first + 1, ...: one row of ``found`` (batch, m) each."""
+    for k in prange(min(len(found), len(nodes) - first)):
+        i = first + k
+        back = np.empty(sizes[0] // arity + arity + 1, np.int32)
+        front = np.empty(sizes[0] // arity + arity + 1, np.int32)
+        counts[i], visited[i] = _query_point(nodes[i], offsets, sizes, arity, bound, front, back, found[k])
 
 
 @parallel
-def fill_query(nodes, offsets, sizes, arity, bound, indptr, indices, values):
-    """Write the leaves above the bound and their values to each point's place."""
-    n = len(nodes)
-    for task in prange((n + CHUNK - 1) // CHUNK):
-        front, back = np.empty(sizes[0] + 1, np.int32), np.empty(sizes[0] + 1, np.int32)
-        for i in range(task * CHUNK, min((task + 1) * CHUNK, n)):
-            found, count, _ = _query_point(nodes[i], offsets, sizes, arity, bound, front, back)
-            for k in range(count):
-                indices[indptr[i] + k] = found[k]
-                values[indptr[i] + k] = nodes[i, found[k]]
+def copy_batch(nodes, first, found, starts, indices, values):
+    """Move a batch of lists end to end, with the leaf values."""
+    for k in prange(len(starts) - 1):
+        for p in range(starts[k], starts[k + 1]):
+            r = found[k, p - starts[k]]
+            indices[p] = r
+            values[p] = nodes[first + k, r]
 
 
 # ---- active set -----------------------------------------------------------------------------------------
@@ -214,7 +212,7 @@ def forward(indptr, indices, values, signs, shift, out):
 
 @serial
 def transpose(indptr, indices, slots, t_indptr, t_points, compact):
-    """Counting sort of the pairs by neuron.
+    """Sort the pairs by neuron, by counting.
 
     On entry ``slots[r]`` is the position of neuron r among those that fire; ``t_indptr`` holds the ends shifted by
     one place, so that it doubles as the writing position and is right when the pass ends.

@@ -133,9 +133,7 @@ def normal_rows(seed: int, start: int, stop: int, d: int, paired: bool = False) 
     return normal_quantile(u.reshape(len(rows), -1)[:, :d])
 
 
-def sketch_entries(
-    columns: int, rows: int, nonzero: int, seed: int, draw: int
-) -> tuple[np.ndarray, np.ndarray]:
+def sketch_entries(columns: int, rows: int, nonzero: int, seed: int, draw: int) -> tuple[np.ndarray, np.ndarray]:
     """Return row (int64) and sign (+-1.0) of entry ``nonzero`` of every column of a sparse-sign matrix.
 
     Parameters

@@ -20,9 +20,7 @@ class ReferenceDevice(HostDevice):
 
     name = "reference"
 
-    def normal_rows(
-        self, seed: int, start: int, stop: int, d: int, dtype: str, paired: bool = False
-    ) -> Array:
+    def normal_rows(self, seed: int, start: int, stop: int, d: int, dtype: str, paired: bool = False) -> Array:
         """Return counter-based standard normals."""
         return philox.normal_rows(seed, start, stop, d, paired).astype(dtype)
 
@@ -39,9 +37,7 @@ class ReferenceDevice(HostDevice):
             total = total + X[:, j, None] * rows[None, :, j]
         nodes[:, columns] = total
 
-    def reduce_level(
-        self, nodes: Array, layout: TreeLayout, level: int, parents: Array | None = None
-    ) -> None:
+    def reduce_level(self, nodes: Array, layout: TreeLayout, level: int, parents: Array | None = None) -> None:
         """Write the maximum of each parent's children."""
         below, here = layout.offsets[level - 1], layout.offsets[level]
         chosen = range(layout.sizes[level]) if parents is None else parents
@@ -50,9 +46,7 @@ class ReferenceDevice(HostDevice):
             last = min(first + layout.arity, layout.sizes[level - 1])
             nodes[:, here + parent] = nodes[:, below + first : below + last].max(axis=1)
 
-    def query_tree(
-        self, nodes: Array, layout: TreeLayout, threshold: float
-    ) -> tuple[Array, Array, Array, int]:
+    def query_tree(self, nodes: Array, layout: TreeLayout, threshold: float) -> tuple[Array, Array, Array, int]:
         """Walk the levels from the top; the children of a maximum above the threshold are looked at next."""
         bound = nodes.dtype.type(threshold)
         candidates = np.ones((len(nodes), layout.sizes[-1]), bool)
@@ -86,9 +80,7 @@ class ReferenceDevice(HostDevice):
         mask = scipy.sparse.csr_array((np.ones(len(compact)), compact, indptr), shape=shape)
         return (mask @ mask.T).toarray()
 
-    def fill_jacobian(
-        self, indptr: Array, compact: Array, neurons: Array, signs: Array, X: Array, scale: float
-    ) -> CSR:
+    def fill_jacobian(self, indptr: Array, compact: Array, neurons: Array, signs: Array, X: Array, scale: float) -> CSR:
         """Write one block of d entries for every fired pair, point by point."""
         d = X.shape[1]
         points = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
