@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .errors import DataError, SilentPointsError
-from .network import ShiftedReluNetwork, checked_points, firing_probability, shift_for_fired
+from .network import ShiftedReluNetwork, all_finite, checked_points, firing_probability, shift_for_fired
 from .tree import ThresholdTree
 
 NORM_TOLERANCE = 1e-3  # rows in float32 miss unit norm by about 1e-7; anything beyond this was not normalised
@@ -36,7 +36,7 @@ def check_training_data(X: Any, y: Any, features: int) -> None:
     checked_points(X, features)
     if getattr(y, "ndim", 0) != 1 or len(y) != len(X):
         raise DataError(f"y must have shape ({len(X)},) like X; got {getattr(y, 'shape', type(y).__name__)}")
-    if not bool(((y - y) == 0).all()):
+    if not all_finite(y):
         raise DataError("y holds NaN or infinite values; remove these rows first")
     norms = (X * X).sum(axis=1) ** 0.5
     worst = int(abs(norms - 1).argmax())

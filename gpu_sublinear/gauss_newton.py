@@ -130,7 +130,8 @@ class GaussNewton:
             if step < self.max_steps and goal < norm < np.inf:
                 with clock("jacobian"):
                     jacobian = SparseJacobian.build(device, active, X, network.signs)
-                solution = self._solve(network, active, jacobian, X, residual, step, clock)
+                reachable = residual * (active.counts > 0)  # a silent point's row of G is zero: least norm is 0
+                solution = self._solve(network, active, jacobian, X, reachable, step, clock)
                 with clock("update"):
                     network.move(active.neurons, jacobian.weight_change(solution.value))
                     tree.update(network.W, active.neurons)

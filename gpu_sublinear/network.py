@@ -224,9 +224,14 @@ def checked_points(X: Any, features: int) -> Any:
     """
     if getattr(X, "ndim", 0) != 2 or X.shape[1] != features:
         raise DataError(f"X must have shape (n, {features}); got {getattr(X, 'shape', type(X).__name__)}")
-    if not bool(((X - X) == 0).all()):
+    if not all_finite(X):
         raise DataError("X holds NaN or infinite values; remove or impute these rows first")
     return X
+
+
+def all_finite(array: Any) -> bool:
+    """Tell whether a NumPy or CuPy array holds neither NaN nor infinities."""
+    return bool((abs(array) < np.inf).all())
 
 
 def _check_shape(width: int, features: int) -> None:

@@ -200,17 +200,20 @@ def gram_cholesky(device: Device, G: Array, rhs: Array) -> Solution:
         Exact up to rounding, or the least-squares solution of least norm for a singular G.
     """
     lower = device.cholesky(G)
-    if lower is not None:
+    if lower is None or _singular(lower):
+        value, reason = _minimum_norm(device, G, rhs), "minimum-norm solution, because the Gram matrix is singular"
+    else:
         half = device.solve_triangular(lower, rhs)
         value, reason = device.solve_triangular(lower, half, transposed=True), "Cholesky"
-    if lower is None or not bool(device.xp.isfinite(value).all()):
-        value, reason = (
-            _minimum_norm(device, G, rhs),
-            "minimum-norm solution, because the Gram matrix is singular",
-        )
     size = float(device.xp.linalg.norm(rhs)) or 1.0
     residual = float(device.xp.linalg.norm(rhs - G @ value)) / size
     return Solution(value, 1, residual, reason)
+
+
+def _singular(lower: Array) -> bool:
+    """Tell whether a Cholesky factor has a pivot that is nothing but rounding."""
+    pivots = lower.diagonal() ** 2
+    return bool(pivots.min() <= len(pivots) * np.finfo(np.float64).eps * pivots.max())
 
 
 def _minimum_norm(device: Device, G: Array, rhs: Array) -> Array:

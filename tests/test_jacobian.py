@@ -1,0 +1,84 @@
+"""The sparse Jacobian against the dense formula, finite differences and the Gram identity."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gpu_sublinear.devices import get_device
+from gpu_sublinear.errors import DeviceMemoryError
+from gpu_sublinear.gauss_newton import gram_matrix
+from gpu_sublinear.jacobian import SparseJacobian
+from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.tree import ThresholdTree
+from tests.problems import dot_bound, make_problem, sphere
+
+
+def build(device, problem):
+    X, signs = device.asarray(problem.X), device.asarray(problem.signs)
+    tree = ThresholdTree.build(device, X, device.asarray(problem.W))
+    active = tree.query(problem.shift)
+    return active, SparseJacobian.build(device, active, X, signs)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shift", [-10.0, 0.0, 0.8, 10.0])
+def test_matches_the_dense_formula(device, dtype, shift):
+    problem = make_problem(np.random.default_rng(0), 6, 30, 4, dtype, False, shift)
+    active, jacobian = build(device, problem)
+    dense = problem.jacobian
+    columns = (device.to_host(jacobian.neurons)[:, None] * 4 + np.arange(4)).ravel()
+    kept = dense[:, columns]
+    assert np.count_nonzero(dense) == np.count_nonzero(kept)
+    eps, rng = np.finfo(dtype).eps, np.random.default_rng(1)
+    wide = jacobian.to_scipy() if device.xp is np else None
+    if wide is not None:
+        assert wide.shape == dense.shape
+        assert np.all(np.abs(wide.toarray() - dense) <= 2 * eps * np.abs(dense))
+    v, g = rng.standard_normal(len(columns)), rng.standard_normal(6)
+    terms = dense.shape[1]
+    Jv = device.to_host(jacobian.matvec(device.asarray(v)))
+    JTg = device.to_host(jacobian.rmatvec(device.asarray(g)))
+    assert np.all(np.abs(Jv - kept @ v) <= dot_bound(kept, v, terms, dtype))
+    assert np.all(np.abs(JTg - kept.T @ g) <= dot_bound(kept.T, g, terms, dtype))
+    # adjoints of each other: <J v, g> = <v, J^T g>
+    assert abs(Jv @ g - v @ JTg) <= 2 * float(dot_bound(np.abs(g)[None] @ np.abs(kept), v, terms, dtype)[0])
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_gram_identity(device, shift):
+    X, _ = sphere(20, 5)
+    network = ShiftedReluNetwork.initialize(400, 5, shift=shift, dtype="float64", device=device)
+    X = device.asarray(X)
+    active = ThresholdTree.build(device, X, network.W).query(network.shift)
+    jacobian = SparseJacobian.build(device, active, X, network.signs)
+    G = device.to_host(gram_matrix(device, active, X, network.width))
+    columns = [device.to_host(jacobian.gram(device.asarray(e))) for e in np.eye(20)]
+    terms = active.nnz * 5
+    assert np.allclose(np.array(columns).T, G, rtol=0, atol=terms * np.finfo(float).eps * np.abs(G).max())
+
+
+def test_finite_differences_away_from_kinks():
+    device = get_device("reference")
+    problem = make_problem(np.random.default_rng(2), 4, 12, 3, "float64", False, 0.3)
+    h = 1e-6
+    assert np.abs(problem.P - problem.shift).min() > 10 * h  # no pair so near its kink that a step crosses it
+
+    def outputs(W):
+        P = problem.X @ W.reshape(12, 3).T
+        return np.maximum(P - problem.shift, 0) @ problem.signs / np.sqrt(12)
+
+    _, jacobian = build(device, problem)
+    W = problem.W.ravel()
+    numeric = np.stack([(outputs(W + h * e) - outputs(W - h * e)) / (2 * h) for e in np.eye(36)], axis=1)
+    # piecewise linear: the quotient's only error is the rounding of two outputs of order 1, over 2 h
+    assert np.all(np.abs(jacobian.to_scipy().toarray() - numeric) <= 20 * np.finfo(float).eps / h)
+
+
+def test_too_large_a_jacobian_says_so(monkeypatch):
+    device = get_device("reference")
+    problem = make_problem(np.random.default_rng(0), 6, 30, 4, "float32", False, -10.0)
+    active, _ = build(device, problem)
+    monkeypatch.setattr(device, "total_bytes", lambda: 1000)
+    with pytest.raises(DeviceMemoryError, match=r"Jacobian and its transpose take .* \(180 fired pairs x 4 features\)"):
+        SparseJacobian.build(device, active, problem.X, problem.signs)
