@@ -1,0 +1,7 @@
+"""``python -m gpu_sublinear`` is the program ``gpu-sublinear``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,238 @@
+"""The program ``gpu-sublinear``: options in, exit codes out."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from .environment import package_version
+from .errors import GpuSublinearError
+
+PROGRAM = "gpu-sublinear"
+BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+DATA_HELP = "digits, diabetes, breast_cancer, sphere:n=512,d=16,seed=0, or a path to a .csv, .npz or .npy file"
+EXAMPLES = """\
+examples:
+  gpu-sublinear train digits --out digits.safetensors --figure digits.png
+  gpu-sublinear train sphere:n=256,d=16 --width 2^18 --history run.json
+  gpu-sublinear train houses.csv --target price --seed 1 --out houses.safetensors
+  gpu-sublinear predict houses.safetensors new_houses.csv --out prices.csv
+  gpu-sublinear doctor
+"""
+
+
+# ---- values ---------------------------------------------------------------------------------------------
+
+
+def whole(text: str) -> int:
+    """Read a whole number: ``65536``, ``65_536``, ``1e6``, ``2^16`` or ``2**16``.
+
+    Parameters
+    ----------
+    text : str
+        What the user typed.
+
+    Returns
+    -------
+    int
+        The number.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is not a whole number, or is beyond 2^64.
+    """
+    power = re.fullmatch(r"(\d{1,10})(?:\^|\*\*)(\d{1,3})", text)
+    try:
+        value = float(power[1]) ** int(power[2]) if power else float(text)
+        exact = int(power[1]) ** int(power[2]) if power else int(text) if text.isdigit() else int(value)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number such as 65536, 1e6 or 2^16") from error
+    if not (value.is_integer() and abs(value) <= 2.0**64):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number such as 65536, 1e6 or 2^16")
+    return exact
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers from ``least`` on."""
+
+    def read(text: str) -> int:
+        value = whole(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
+        return value
+
+    return read
+
+
+def number(low: float, high: float, *, open_low: bool = False) -> Callable[[str], float]:
+    """Return a reader of finite numbers from ``low`` (or above it) to below ``high``."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value < high or (open_low and value == low):
+            least = f"above {low:g}" if open_low else f"at least {low:g}"
+            most = "" if high == math.inf else f" and below {high:g}"
+            raise argparse.ArgumentTypeError(f"must be a number {least}{most}, not '{text}'")
+        return value
+
+    return read
+
+
+def shift(text: str) -> float | str:
+    """Read a shift: ``paper`` or a number from 0 on."""
+    return text if text == "paper" else number(0, math.inf)(text)
+
+
+# ---- the parser -----------------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Train two-layer networks of enormous width by sketched Gauss-Newton steps.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"{PROGRAM} {package_version()}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_predict(commands)
+    doctor = commands.add_parser("doctor", help="report what is installed, what works, and what to do for the rest")
+    doctor.set_defaults(run=run_doctor)
+    return top
+
+
+def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train a network on a data set",
+        description="Train a network on DATA, print a line per step and a closing table.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.set_defaults(run=run_train)
+    train.add_argument("data", metavar="DATA", help=DATA_HELP)
+    train.add_argument("--target", metavar="COL", help="target column by name or index from 0 (default: the last; .npz: y)")  # fmt: skip  # noqa: E501
+    train.add_argument("--test-fraction", type=number(0, 1), default=0.2, metavar="F", help="share of the points to hold out (default: 0.2)")  # fmt: skip  # noqa: E501
+    model = train.add_argument_group("network")
+    model.add_argument("--width", type=at_least(1), default=65536, metavar="M", help="number of neurons: 65536, 1e6, 2^18 (default: 65536)")  # fmt: skip  # noqa: E501
+    model.add_argument("--shift", type=shift, default="paper", metavar="B", help="b >= 0; 'paper' is sqrt(0.48 ln M) (default: paper)")  # fmt: skip  # noqa: E501
+    model.add_argument("--init", choices=("iid", "paired"), default="iid", help="paired: initial output exactly 0 (default: iid)")  # fmt: skip  # noqa: E501
+    model.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of weights, sketches and the split (default: 0)")  # fmt: skip  # noqa: E501
+    model.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of weights and products (default: float32)")  # fmt: skip  # noqa: E501
+    method = train.add_argument_group("method")
+    _add_device(method, "where to train")
+    method.add_argument("--solver", choices=("sketch-cg", "cg", "gram"), default="sketch-cg", help="of the n x n system (default: sketch-cg)")  # fmt: skip  # noqa: E501
+    method.add_argument("--tolerance", type=number(0, 1), default=1e-4, metavar="T", help="stop at ||f - y|| <= T ||y|| (default: 1e-4)")  # fmt: skip  # noqa: E501
+    method.add_argument("--max-steps", type=at_least(0), default=20, metavar="N", help="most steps (default: 20)")
+    method.add_argument("--solver-tolerance", type=number(0, 1, open_low=True), default=1e-2, metavar="T", help="relative residual of each solve (default: 1e-2)")  # fmt: skip  # noqa: E501
+    method.add_argument("--sketch-rows", type=number(1, math.inf), default=8.0, metavar="C", help="rows of the sketch per point (default: 8)")  # fmt: skip  # noqa: E501
+    method.add_argument("--arity", type=at_least(2), default=8, metavar="K", help="children per node of the threshold tree (default: 8)")  # fmt: skip  # noqa: E501
+    files = train.add_argument_group("files (whole or not at all)")
+    files.add_argument("--out", metavar="MODEL", help="save the trained model (.safetensors)")
+    files.add_argument("--history", metavar="H.json", help="save environment, settings and one record per step")
+    files.add_argument("--figure", metavar="F.png", help="draw loss and time by phase (.png, .svg or .pdf)")
+
+
+def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    predict = commands.add_parser(
+        "predict",
+        help="predict with a saved model",
+        description="Predict with MODEL for the points of DATA, which may or may not have the target column.",
+    )
+    predict.set_defaults(run=run_predict)
+    predict.add_argument("model", metavar="MODEL", help="file written by train --out")
+    predict.add_argument("data", metavar="DATA", help=DATA_HELP)
+    predict.add_argument("--out", metavar="FILE", help="CSV file to write (default: standard output)")
+    _add_device(predict, "where to predict")
+
+
+def _add_device(group: argparse._ActionsContainer, purpose: str) -> None:
+    group.add_argument(
+        "--device", choices=("auto", "cuda", "cpu", "reference"), default="auto", help=f"{purpose} (default: auto)"
+    )
+
+
+# ---- running --------------------------------------------------------------------------------------------
+# The commands are imported when they run: --help and --version need not wait for Numba and scikit-learn.
+
+
+def run_train(options: argparse.Namespace) -> int:
+    """Run ``train``."""
+    from .commands import train
+
+    return train(options)
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    """Run ``predict``."""
+    from .commands import predict
+
+    return predict(options)
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    """Run ``doctor``."""
+    from .doctor import report
+
+    for line in report():
+        print(line, flush=True)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    int
+        Exit code: 0 done, 1 one clear sentence on standard error, 2 wrong usage (raised by argparse as
+        ``SystemExit``), 130 after Ctrl-C, 141 when the reader of the output went away.
+    """
+    logging.basicConfig(level=logging.WARNING, format=f"{PROGRAM}: %(levelname)s: %(message)s")
+    options = parser().parse_args(arguments)
+    try:
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        from .commands import silence
+
+        silence()
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _fail("aborted; files that were not announced as written are as before", 130)
+    except (GpuSublinearError, OSError) as error:
+        return _fail(_sentence(error))
+    except MemoryError as error:
+        return _fail(f"not enough memory ({_sentence(error)}); use fewer points or a smaller --width")
+
+
+def _sentence(error: BaseException) -> str:
+    """Return the message of an error on one line, without the number of an operating system's error."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: '{error.filename}'" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _fail(message: str, code: int = 1) -> int:
+    print(f"{PROGRAM}: error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

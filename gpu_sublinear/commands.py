@@ -1,0 +1,322 @@
+"""What the commands ``train`` and ``predict`` do, from checked options to files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import sys
+import time
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .data import Dataset, load, load_for_prediction, split
+from .devices import Device, get_device
+from .environment import environment, package_version
+from .errors import DataError, GpuSublinearError, OptionError, SilentPointsError
+from .figure import check_figure, save_figure
+from .files import check_writable, write_text
+from .gauss_newton import GaussNewton
+from .history import StepRecord, TrainingResult
+from .interrupt import StopOnInterrupt
+from .io import FittedModel
+from .network import ShiftedReluNetwork
+from .preprocessing import Preprocessing, TargetScaling
+from .report import STEP_HEADER, Fit, closing_table, step_line
+from .sketch import SketchOptions
+from .solvers import CGOptions
+from .tree import TreeOptions
+
+INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+MODEL_SETTINGS = (  # the options that the weights depend on: these travel in the model file
+    "width",
+    "shift",
+    "init",
+    "seed",
+    "dtype",
+    "solver",
+    "tolerance",
+    "max_steps",
+    "test_fraction",
+    "solver_tolerance",
+    "sketch_rows",
+    "arity",
+)
+
+
+class DivergedError(GpuSublinearError, ArithmeticError):
+    """Training left the finite numbers; there is no model to save."""
+
+
+def say(text: str = "") -> None:
+    """Print a line at once; when nobody reads any more (a closed pipe), go on without printing."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        silence()
+
+
+def silence() -> None:
+    """Send standard output to nowhere, so that neither we nor the interpreter's exit trip over a closed pipe."""
+    with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+# ---- train ----------------------------------------------------------------------------------------------
+
+
+def train(options: Namespace) -> int:
+    """Train a network on ``options.data`` and write what was asked for.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        As parsed by :func:`gpu_sublinear.cli.parser`.
+
+    Returns
+    -------
+    int
+        Exit code: 0, or 130 after Ctrl-C.
+
+    Raises
+    ------
+    DivergedError
+        If the loss is not finite at the end; the history is written, the model is not.
+    """
+    begin = time.perf_counter()
+    _check_outputs({"--out": options.out, "--history": options.history, "--figure": options.figure}, options.data)
+    if options.figure:
+        check_figure(options.figure)
+    trainer = _trainer(options)
+    dataset = load(options.data, options.target)
+    rows, held_out = split(len(dataset.y), options.test_fraction, options.seed)
+    preprocessing = Preprocessing.fit(dataset.X[rows], dataset.preprocessing)
+    targets = TargetScaling.fit(dataset.y[rows])
+    device = get_device(options.device)
+    network = ShiftedReluNetwork.initialize(
+        options.width,
+        preprocessing.inputs,
+        shift=options.shift,
+        seed=options.seed,
+        dtype=options.dtype,
+        paired=options.init == "paired",
+        device=device,
+    )
+    say(_opening(dataset, rows, held_out, network, device, options))
+    X, y = preprocessing.transform(dataset.X[rows]), targets.transform(dataset.y[rows])  # (n, d), (n,)
+    with StopOnInterrupt() as interrupt:
+        result = _fit(trainer, network, X, y, interrupt)
+    model = FittedModel(network, preprocessing, targets, _metadata(options, dataset))
+    reason = _why(result, interrupt)
+    finite = math.isfinite(result.history[-1].residual_norm)
+    fits = _errors(model, dataset, rows, held_out) if finite else {}
+    summary = _summary(result, reason, fits, time.perf_counter() - begin)
+    if options.history:
+        settings = _settings(options, dataset, network, len(rows), len(held_out))
+        write_text(options.history, history_json(settings, result, summary))
+    if not finite:
+        raise DivergedError(f"{reason}; no model was saved")
+    say(f"result   {'converged' if result.converged else 'not converged'}: {reason}")
+    say(closing_table(result, network.width, fits["training"], fits.get("held_out"), summary["total_seconds"]))
+    _save(options, model, result, _title(dataset, network, len(rows)))
+    return INTERRUPTED if interrupt.requested else 0
+
+
+def _check_outputs(outputs: dict[str, str | None], *inputs: str) -> None:
+    """Raise before any work if two files would overwrite each other or one cannot be written."""
+    taken = {Path(name).resolve(): "an input" for name in inputs if Path(name).is_file()}
+    for option, name in outputs.items():
+        if name is None:
+            continue
+        path = check_writable(name, option).resolve()
+        if path in taken:
+            raise OptionError(f"{option}: '{name}' is also {taken[path]}; choose another path")
+        if path.is_file() or not path.exists():  # two options may share /dev/null
+            taken[path] = f"the file of {option}"
+
+
+def _trainer(options: Namespace) -> GaussNewton:
+    return GaussNewton(
+        solver=options.solver,
+        tolerance=options.tolerance,
+        max_steps=options.max_steps,
+        tree=TreeOptions(arity=options.arity),
+        sketch=SketchOptions(rows_per_point=options.sketch_rows),
+        cg=CGOptions(tolerance=options.solver_tolerance),
+    )
+
+
+def _fit(
+    trainer: GaussNewton, network: ShiftedReluNetwork, X: np.ndarray, y: np.ndarray, interrupt: StopOnInterrupt
+) -> TrainingResult:
+    """Train with a line per step; errors that name rows say which rows are meant."""
+
+    def live(record: StepRecord, network: ShiftedReluNetwork) -> bool:
+        if record.step == 0:
+            say(STEP_HEADER)
+        say(step_line(record, network.width))
+        return interrupt.requested
+
+    try:
+        return trainer.fit(network, X, y, callbacks=[live])
+    except (DataError, SilentPointsError) as error:
+        where = "; rows and points are numbered from 0 among the training points (--test-fraction 0 keeps all)"
+        raise type(error)(f"{error}{where}") from error
+
+
+def _why(result: TrainingResult, interrupt: StopOnInterrupt) -> str:
+    if interrupt.requested and not result.converged:
+        steps = sum(1 for record in result.history if record.moved_neurons)
+        return f"stopped by Ctrl-C after {steps} step{'s' * (steps != 1)}"
+    return result.reason
+
+
+def _errors(model: FittedModel, dataset: Dataset, rows: np.ndarray, held_out: np.ndarray) -> dict[str, Fit]:
+    variance = model.targets.std**2
+    sets = {"training": rows} | ({"held_out": held_out} if len(held_out) else {})
+    return {name: Fit.of(model.predict(dataset.X[which]), dataset.y[which], variance) for name, which in sets.items()}
+
+
+def _save(options: Namespace, model: FittedModel, result: TrainingResult, title: str) -> None:
+    if options.out:
+        model.save(options.out)
+        say(f"model    {options.out}")
+    if options.history:
+        say(f"history  {options.history}")
+    if options.figure:
+        first = result.history[0]
+        n = 2 * first.loss / first.mse if first.mse else 0  # the standard targets have ||y||^2 = n
+        save_figure(options.figure, result.history, title, 0.5 * options.tolerance**2 * n)
+        say(f"figure   {options.figure}")
+
+
+# ---- words and records ----------------------------------------------------------------------------------
+
+
+def _opening(
+    dataset: Dataset,
+    rows: np.ndarray,
+    held_out: np.ndarray,
+    network: ShiftedReluNetwork,
+    device: Device,
+    options: Namespace,
+) -> str:
+    on = ", ".join(f"{key} {value}" for key, value in device.describe().items() if key != "device")
+    solver = options.solver + (f" ({options.sketch_rows:g} n rows)" if options.solver == "sketch-cg" else "")
+    return "\n".join((
+        f"data     {dataset.name}: {len(rows):,} points to train on, {len(held_out):,} held out, "
+        f"{dataset.X.shape[1]} features, target '{dataset.target_name}'",
+        f"network  m = {network.width:,} neurons, d = {network.features}, shift b = {network.shift:.4g}, "
+        f"{options.init}, {network.dtype}, seed {options.seed}",
+        f"device   {device.name} ({on}), solver {solver}",
+    ))
+
+
+def _title(dataset: Dataset, network: ShiftedReluNetwork, n: int) -> str:
+    return f"{dataset.name}   n = {n:,}   d = {network.features}   m = {network.width:,}   b = {network.shift:.4g}"
+
+
+def _metadata(options: Namespace, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "data": dataset.name,
+        "feature_names": list(dataset.feature_names),
+        "target_name": dataset.target_name,
+        "package_version": package_version(),
+        "settings": {name: getattr(options, name) for name in MODEL_SETTINGS},
+    }
+
+
+def _settings(
+    options: Namespace, dataset: Dataset, network: ShiftedReluNetwork, n: int, held_out: int
+) -> dict[str, Any]:
+    """Return every option as given, and what followed from them and the data."""
+    given = {name: value for name, value in vars(options).items() if name not in ("run", "command")}
+    return given | {
+        "data": dataset.name,
+        "target": dataset.target_name,
+        "device": network.device.name,
+        "shift": network.shift,
+        "shift_option": options.shift,
+        "points": n,
+        "held_out_points": held_out,
+        "raw_features": dataset.X.shape[1],
+        "features": network.features,
+        "preprocessing": dataset.preprocessing,
+    }
+
+
+def _summary(result: TrainingResult, reason: str, fits: dict[str, Fit], total: float) -> dict[str, Any]:
+    return {
+        "converged": result.converged,
+        "reason": reason,
+        "steps_taken": sum(1 for record in result.history if record.moved_neurons),
+        "build_seconds": result.build_seconds,
+        "seconds": result.seconds,
+        "total_seconds": total,
+        "peak_bytes": max(record.peak_bytes for record in result.history),
+        "training": asdict(fits["training"]) if "training" in fits else None,
+        "held_out": asdict(fits["held_out"]) if "held_out" in fits else None,
+    }
+
+
+def history_json(settings: dict[str, Any], result: TrainingResult, summary: dict[str, Any]) -> str:
+    """Return the history file: environment, settings, steps, result; numbers that are not finite become null."""
+    content = {
+        "environment": environment() | {"device": result.network.device.describe()},
+        "settings": settings,
+        "steps": [record.as_dict() for record in result.history],
+        "result": summary,
+    }
+    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ---- predict --------------------------------------------------------------------------------------------
+
+
+def predict(options: Namespace) -> int:
+    """Predict with a saved model; print or write one number per point.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        As parsed by :func:`gpu_sublinear.cli.parser`.
+
+    Returns
+    -------
+    int
+        Exit code 0.
+    """
+    _check_outputs({"--out": options.out}, options.model, options.data)
+    model = FittedModel.load(options.model, options.device)
+    X, y = load_for_prediction(options.data, model.feature_names, model.target_name)  # (n, d), (n,) or None
+    predicted = model.predict(X)  # (n,)
+    text = "\n".join(["prediction", *map(repr, predicted.tolist())]) + "\n"
+    notes = [f"{len(predicted):,} points predicted"]
+    if y is not None:
+        fit = Fit.of(predicted, y, model.targets.std**2)
+        r2 = "" if fit.r2 is None else f", R^2 {fit.r2:.6f}"
+        notes.append(f"mse / variance of the training targets {fit.mse:.3e}{r2}")
+    if options.out:
+        write_text(options.out, text)
+        say("; ".join([*notes, f"written to {options.out}"]))
+    else:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        print("; ".join(notes), file=sys.stderr)
+    return 0

@@ -1,0 +1,200 @@
+"""Model files: the network with its preprocessing, as safetensors with JSON metadata in the header.
+
+No pickle, so a foreign file cannot run code; no GPU needed to load, wherever the model was trained.  The file
+depends on the model alone: the same model gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from .devices import Device, get_device
+from .errors import ModelFileError
+from .files import write_atomically
+from .network import ShiftedReluNetwork, balanced_signs
+from .preprocessing import Kind, Preprocessing, TargetScaling
+
+FORMAT_VERSION = 1
+AGAIN = "save the model again or take a copy of the file"
+HEADER = "gpu_sublinear"  # our key among the metadata of a safetensors file
+DTYPES = {"float32": "F32", "float64": "F64"}
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A trained network with what it needs to predict from raw features.
+
+    Attributes
+    ----------
+    network : ShiftedReluNetwork
+        On the device it was trained on or loaded to.
+    preprocessing : Preprocessing
+        From raw features to unit rows.
+    targets : TargetScaling
+        From standard targets to those of the user.
+    metadata : dict
+        Plain settings that travel with the model: ``feature_names``, ``target_name``, how it was trained.
+    """
+
+    network: ShiftedReluNetwork
+    preprocessing: Preprocessing
+    targets: TargetScaling
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the raw features, in their order."""
+        names = self.metadata.get("feature_names")
+        return tuple(names) if names else tuple(f"feature {j}" for j in range(self.preprocessing.features))
+
+    @property
+    def target_name(self) -> str:
+        """Name of the target."""
+        return str(self.metadata.get("target_name", "y"))
+
+    def predict(self, X: object) -> np.ndarray:
+        """Return the predicted targets in their own units.
+
+        Parameters
+        ----------
+        X : array_like
+            (n, features) raw features on the host.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n,) float64.
+        """
+        return self.targets.inverse(self.network.predict(self.preprocessing.transform(X)))
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to a file, all of it or nothing.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; ``.safetensors`` is the usual suffix.
+        """
+        network = self.network
+        tensors = {
+            "W": network.device.to_host(network.W),  # (m, d)
+            "feature_mean": self.preprocessing.mean,  # (features,)
+            "feature_scale": self.preprocessing.scale,  # (features,)
+        }
+        metadata = {HEADER: json.dumps(self._header(), sort_keys=True)}
+        write_atomically(path, lambda temporary: _write_tensors(tensors, metadata, temporary))
+
+    def _header(self) -> dict[str, Any]:
+        network = self.network
+        return {
+            "format_version": FORMAT_VERSION,
+            "network": {"shift": network.shift, "seed": network.seed, "paired": network.paired},
+            "preprocessing": self.preprocessing.kind,
+            "target": {"mean": self.targets.mean, "std": self.targets.std},
+            "metadata": self.metadata,
+        }
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> FittedModel:
+        """Read a model that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+        device : str
+            Where to predict: ``"auto"``, ``"cuda"``, ``"cpu"`` or ``"reference"``.
+
+        Returns
+        -------
+        FittedModel
+            The model, ready to predict.
+
+        Raises
+        ------
+        ModelFileError
+            If the file is missing, damaged, not one of ours, or of a newer format.
+        """
+        header, tensors = _read(Path(path))
+        where = get_device(device)
+        try:
+            return _assemble(header, tensors, where)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise ModelFileError(f"'{path}' is damaged: {_first_line(error)}; {AGAIN}") from error
+
+
+def _write_tensors(tensors: dict[str, np.ndarray], metadata: dict[str, str], path: Path) -> None:
+    """Write the safetensors format: length of the header (8 bytes), header (JSON), arrays end to end."""
+    # By hand, because the library's save_file renames a file of its own into place and its save copies all arrays.
+    header: dict[str, Any] = {"__metadata__": metadata}
+    offset = 0
+    for name, array in tensors.items():
+        end = offset + array.nbytes
+        header[name] = {"dtype": DTYPES[array.dtype.name], "shape": array.shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the arrays start at a multiple of 8 bytes
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for array in tensors.values():
+            file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return our header and the arrays of a file."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+    except FileNotFoundError as error:
+        raise ModelFileError(f"there is no model file '{path}'; check the path") from error
+    except (SafetensorError, OSError, ValueError, TypeError, MemoryError) as error:
+        raise ModelFileError(f"'{path}' is not a readable model file ({_first_line(error)}); {AGAIN}") from error
+    if HEADER not in metadata:
+        raise ModelFileError(f"'{path}' is a safetensors file of another program; give a model saved by gpu-sublinear")
+    try:
+        header = json.loads(metadata[HEADER])
+        version = header["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"the header of '{path}' is damaged ({_first_line(error)}); {AGAIN}") from error
+    if version != FORMAT_VERSION:
+        raise ModelFileError(
+            f"'{path}' has format version {version}, and this program reads {FORMAT_VERSION}; update gpu-sublinear"
+        )
+    return header, tensors
+
+
+def _assemble(header: dict[str, Any], tensors: dict[str, np.ndarray], device: Device) -> FittedModel:
+    """Build the model from the parts of a file; any part that does not fit raises."""
+    W, mean, scale = tensors["W"], tensors["feature_mean"], tensors["feature_scale"]
+    kind: Kind = header["preprocessing"]
+    if kind not in get_args(Kind):
+        raise ValueError(f"unknown preprocessing {kind!r}")
+    preprocessing = Preprocessing(kind, mean, scale)
+    if str(W.dtype) not in ("float32", "float64") or W.shape != (len(W), preprocessing.inputs) or len(W) % 2:
+        raise ValueError(f"the weights have shape {W.shape} and type {W.dtype}")
+    if mean.shape != scale.shape or not all(np.isfinite(array).all() for array in (W, mean, scale)):
+        raise ValueError("the arrays are not finite or do not fit together")
+    settings = header["network"]
+    network = ShiftedReluNetwork(
+        W=device.asarray(W, str(W.dtype)),
+        signs=balanced_signs(len(W), str(W.dtype), device),
+        shift=float(settings["shift"]),
+        seed=int(settings["seed"]),
+        paired=bool(settings["paired"]),
+        device=device,
+    )
+    targets = TargetScaling(float(header["target"]["mean"]), float(header["target"]["std"]))
+    return FittedModel(network, preprocessing, targets, dict(header["metadata"]))
+
+
+def _first_line(error: Exception) -> str:
+    text = f"no entry {error}" if isinstance(error, KeyError) else str(error)
+    return (text.splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,285 @@
+"""From raw features to unit rows and from raw targets to standard ones; both belong to a trained model.
+
+Statistics come from the training points alone and never change afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import numpy as np
+
+from .errors import DataError, OptionError
+
+Kind = Literal["standard", "unit"]
+
+
+def as_points(X: object, name: str = "X") -> np.ndarray:
+    """Return ``X`` as a finite (n, d) float64 array.
+
+    Parameters
+    ----------
+    X : array_like
+        (n, d) real numbers, n >= 1 and d >= 1.
+    name : str
+        What the messages call it.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, d) float64, C-contiguous.
+
+    Raises
+    ------
+    DataError
+        If it is not two-dimensional, empty, not numeric, or holds NaN or infinity (the first place is named).
+    """
+    points = _as_float64(X, name)
+    if points.ndim != 2:
+        raise DataError(
+            f"{name} must have two dimensions (points, features), but its shape is {points.shape}; "
+            "reshape a single feature with .reshape(-1, 1) and a single point with .reshape(1, -1)"
+        )
+    if 0 in points.shape:
+        raise DataError(f"{name} is empty: {points.shape[0]} points of {points.shape[1]} features; give some data")
+    bad = np.argwhere(~np.isfinite(points))
+    if len(bad):
+        row, column = (int(k) for k in bad[0])
+        raise DataError(
+            f"{name} holds {points[row, column]} at row {row}, column {column} (counted from 0; "
+            f"{len(bad)} such values in all); remove or fill in these values"
+        )
+    return points
+
+
+def as_targets(y: object, points: int | None = None, name: str = "y") -> np.ndarray:
+    """Return ``y`` as a finite (n,) float64 array.
+
+    Parameters
+    ----------
+    y : array_like
+        (n,) or (n, 1) real numbers.
+    points : int, optional
+        The number n that it must have.
+    name : str
+        What the messages call it.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) float64.
+
+    Raises
+    ------
+    DataError
+        If it is not one-dimensional, has another length, is not numeric, or holds NaN or infinity.
+    """
+    targets = _as_float64(y, name)
+    if targets.ndim == 2 and targets.shape[1] == 1:
+        targets = targets[:, 0]
+    if targets.ndim != 1:
+        raise DataError(f"{name} must be one number per point, but its shape is {targets.shape}; give one column")
+    if points is not None and len(targets) != points:
+        raise DataError(f"{name} has {len(targets)} values for {points} points; give one value per point")
+    bad = np.flatnonzero(~np.isfinite(targets))
+    if len(bad):
+        raise DataError(
+            f"{name} holds {targets[bad[0]]} at row {bad[0]} (counted from 0; {len(bad)} such values in "
+            "all); remove these points or fill in their targets"
+        )
+    return np.ascontiguousarray(targets)
+
+
+def _as_float64(values: object, name: str) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "biuf" and not (array.dtype.kind == "O" and array.size):
+            raise TypeError(f"its type is {array.dtype}")
+        return np.ascontiguousarray(array, dtype=np.float64).reshape(array.shape)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} must hold real numbers only, but {error}; encode other values as numbers") from error
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How raw features become the unit rows that the network sees.
+
+    ``standard`` subtracts the mean, divides by the standard deviation, appends a constant coordinate 1, and
+    normalises each row.  ``unit`` only normalises.  A feature that is constant in training becomes 0
+    everywhere.
+
+    Attributes
+    ----------
+    kind : str
+        ``"standard"`` or ``"unit"``.
+    mean : numpy.ndarray
+        (d,) float64, means of the training features (zeros for ``unit``).
+    scale : numpy.ndarray
+        (d,) float64, standard deviations of the training features, 0 where constant (ones for ``unit``).
+    """
+
+    kind: Kind
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def fit(cls, X: object, kind: str = "standard") -> Preprocessing:
+        """Take the statistics of the training points.
+
+        Parameters
+        ----------
+        X : array_like
+            (n, d) raw features.
+        kind : str
+            ``"standard"`` or ``"unit"``.
+
+        Returns
+        -------
+        Preprocessing
+            The frozen transformation.
+
+        Raises
+        ------
+        OptionError
+            If there is no such kind.
+        """
+        if kind not in get_args(Kind):
+            raise OptionError(f"preprocessing is 'standard' or 'unit', not {kind!r}")
+        X = as_points(X)  # (n, d)
+        d = X.shape[1]
+        if kind == "unit":
+            return cls("unit", np.zeros(d), np.ones(d))
+        mean, scale = _mean_and_deviation(X)
+        return cls(cast(Kind, kind), mean, scale)
+
+    @property
+    def features(self) -> int:
+        """Number of raw features."""
+        return len(self.mean)
+
+    @property
+    def inputs(self) -> int:
+        """Number of coordinates that the network sees."""
+        return self.features + (self.kind == "standard")
+
+    def transform(self, X: object) -> np.ndarray:
+        """Return the rows that the network sees.
+
+        Parameters
+        ----------
+        X : array_like
+            (n, features) raw features.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n, inputs) float64, rows of unit Euclidean norm.
+
+        Raises
+        ------
+        DataError
+            If ``X`` is not finite and numeric, has another number of features, or (``unit``) has a row of
+            zeros.
+        """
+        X = as_points(X)  # (n, features)
+        if X.shape[1] != self.features:
+            raise DataError(
+                f"X has {X.shape[1]} features, but the model was trained on {self.features}; "
+                "give the same features in the same order"
+            )
+        if self.kind == "standard":
+            X = self._standardise(X)  # (n, inputs)
+        return _unit_rows(X)
+
+    def _standardise(self, X: np.ndarray) -> np.ndarray:
+        constant = self.scale == 0
+        with np.errstate(over="ignore", invalid="ignore"):
+            Z = (X - self.mean) / np.where(constant, 1.0, self.scale)  # (n, features)
+        Z[:, constant] = 0.0
+        if not np.isfinite(Z).all():
+            row, column = (int(k) for k in np.argwhere(~np.isfinite(Z))[0])
+            raise DataError(
+                f"X holds {X[row, column]} at row {row}, column {column} (counted from 0), which overflows "
+                "when it is standardised; rescale this feature"
+            )
+        return np.hstack([Z, np.ones((len(Z), 1))])
+
+
+def _mean_and_deviation(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation by column, without overflow; exactly 0 for a constant column."""
+    size = np.abs(X).max(axis=0)  # (d,)
+    size[size == 0] = 1.0
+    mean = (X / size).mean(axis=0) * size
+    deviation = X / size - mean / size  # (n, d)
+    spread = np.abs(deviation).max(axis=0)
+    spread[spread == 0] = 1.0
+    scale = np.sqrt(np.mean((deviation / spread) ** 2, axis=0)) * spread * size
+    constant = X.max(axis=0) == X.min(axis=0)  # the mean of a constant may round, its extremes do not
+    return np.where(constant, X[0], mean), np.where(constant, 0.0, scale)
+
+
+def _unit_rows(X: np.ndarray) -> np.ndarray:
+    size = np.abs(X).max(axis=1, keepdims=True)  # (n, 1); dividing first keeps squares in range
+    zero = np.flatnonzero(size == 0)
+    if len(zero):
+        raise DataError(
+            f"row {zero[0]} of X (counted from 0) is all zeros and cannot be scaled to unit length "
+            f"({len(zero)} such rows in all); remove these rows or use the 'standard' preprocessing"
+        )
+    X = X / size
+    return X / np.linalg.norm(X, axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class TargetScaling:
+    """The line between targets in their own units and the standard ones of training.
+
+    Attributes
+    ----------
+    mean : float
+        Mean of the training targets.
+    std : float
+        Standard deviation of the training targets, positive.
+    """
+
+    mean: float
+    std: float
+
+    @classmethod
+    def fit(cls, y: object) -> TargetScaling:
+        """Take the statistics of the training targets.
+
+        Parameters
+        ----------
+        y : array_like
+            (n,) targets, n >= 2, not all equal.
+
+        Returns
+        -------
+        TargetScaling
+            The frozen scaling.
+
+        Raises
+        ------
+        DataError
+            If there are fewer than two targets or all are equal.
+        """
+        y = as_targets(y)
+        if len(y) < 2:
+            raise DataError(f"training needs at least 2 points, but there is {len(y)}; give more data")
+        mean, std = _mean_and_deviation(y[:, None])
+        if std[0] == 0:
+            raise DataError(
+                f"the target is constant: all {len(y)} training values are {y[0]:g}, so there is nothing to "
+                "learn; choose another target column"
+            )
+        return cls(float(mean[0]), float(std[0]))
+
+    def transform(self, y: object) -> np.ndarray:
+        """Return ``(y - mean) / std``, (n,) float64."""
+        return (as_targets(y) - self.mean) / self.std
+
+    def inverse(self, y: np.ndarray) -> np.ndarray:
+        """Return ``y std + mean``, (n,) float64: targets in their own units."""
+        return y * self.std + self.mean

@@ -1,0 +1,140 @@
+"""What a run prints: a line per step while it goes, and a table at its end; plain text of at most 88 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .history import PHASES, StepRecord, TrainingResult
+
+RULE = "-" * 78
+STEP_HEADER = (
+    f"{'step':>4}  {'mse':>9}  {'fired/point':>11}  {'union':>11}  {'solver':>6}  {'residual':>8}  {'seconds':>7}"
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well predictions agree with targets on one set of points.
+
+    Attributes
+    ----------
+    points : int
+        Number of points.
+    mse : float
+        Mean squared error divided by the variance of the training targets.
+    r2 : float or None
+        Coefficient of determination on this set; None where its targets are all equal.
+    """
+
+    points: int
+    mse: float
+    r2: float | None
+
+    @classmethod
+    def of(cls, predicted: np.ndarray, actual: np.ndarray, variance: float) -> Fit:
+        """Compare predictions (n,) with targets (n,), n >= 1, in any unit; ``variance`` of training targets."""
+        error = float(np.mean((predicted - actual) ** 2))
+        own = float(np.var(actual))
+        return cls(len(actual), error / variance, 1 - error / own if own > 0 else None)
+
+
+def step_line(record: StepRecord, width: int) -> str:
+    """Return the line that a step prints, in the columns of ``STEP_HEADER``."""
+    solver = f"{record.solver_iterations:>6}  {record.solver_residual:>8.1e}"
+    if not record.moved_neurons:
+        solver = f"{'-':>6}  {'-':>8}"
+    return (
+        f"{record.step:>4}  {record.mse:>9.3e}  {fired(record.fired):>11}  "
+        f"{percent(record.union, width):>11}  {solver}  {record.seconds:>7.2f}"
+    )
+
+
+def closing_table(result: TrainingResult, width: int, training: Fit, held_out: Fit | None, total_seconds: float) -> str:
+    """Return the table that ends a run.
+
+    Parameters
+    ----------
+    result : TrainingResult
+        The run.
+    width : int
+        m.
+    training, held_out : Fit
+        Errors; ``held_out`` is None where no points were held out.
+    total_seconds : float
+        Wall-clock time of the whole command so far, loading and predicting included.
+
+    Returns
+    -------
+    str
+        Lines without a final newline.
+    """
+    parts = [
+        RULE,
+        *_errors(training, held_out),
+        RULE,
+        *_times(result, total_seconds),
+        RULE,
+        *_sizes(result.history, width),
+    ]
+    return "\n".join(parts)
+
+
+def _errors(training: Fit, held_out: Fit | None) -> list[str]:
+    sets = [("training", training)] + ([("held out", held_out)] if held_out else [])
+    rows = [f"{'':<22}{'points':>10}{'mse / variance':>17}{'R^2':>12}"]
+    for name, fit in sets:
+        r2 = "-" if fit.r2 is None else f"{fit.r2:.6f}"
+        rows.append(f"{name:<22}{fit.points:>10,}{fit.mse:>17.3e}{r2:>12}")
+    return rows
+
+
+def _times(result: TrainingResult, total: float) -> list[str]:
+    """Return time by phase over all steps, largest share visible at a glance."""
+    seconds = {"build trees (once)": result.build_seconds} | phase_seconds(result.history)
+    seconds["other"] = max(0.0, total - sum(seconds.values()))
+    rows = [f"{'time by phase':<22}{'seconds':>10}{'share':>9}"]
+    for name, value in seconds.items():
+        share = value / total if total > 0 else 0.0
+        bar = "#" * round(30 * share)
+        rows.append(f"  {name:<20}{value:>10.2f}{share:>9.1%}  {bar}".rstrip())
+    return [*rows, f"  {'total':<20}{total:>10.2f}{1:>9.1%}"]
+
+
+def phase_seconds(history: Sequence[StepRecord]) -> dict[str, float]:
+    """Return the seconds of each phase, summed over all steps."""
+    return {phase: sum(record.phases.get(phase, 0.0) for record in history) for phase in PHASES}
+
+
+def _sizes(history: Sequence[StepRecord], width: int) -> list[str]:
+    moved = [record.moved_neurons for record in history if record.moved_neurons]
+    rows = []
+    if moved:
+        most, mean = max(moved), sum(moved) / len(moved)
+        text = f"{mean:,.0f} of {width:,} per step ({mean / width:.1%}), at most {most:,}"
+        rows.append(f"{'neurons touched':<22}{text}")
+    peak = max((record.peak_bytes for record in history), default=0)
+    return [*rows, f"{'peak memory':<22}{memory(peak)}"]
+
+
+def fired(value: float) -> str:
+    """Return a mean count with one decimal below 1000 and with thousands separators above."""
+    return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
+
+
+def percent(part: int, whole: int) -> str:
+    """Return ``part / whole`` as a percentage that shows small shares."""
+    share = 100 * part / whole if whole else 0.0
+    return f"{share:.1f} %" if share >= 1 else f"{share:.2g} %"
+
+
+def memory(count: int) -> str:
+    """Return a number of bytes in the largest binary unit that leaves at least 1."""
+    size = float(count)
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.2f} GiB"

@@ -1,0 +1,309 @@
+"""Tables of numbers from .csv, .npz and .npy files, with errors that name the place.
+
+Nothing read here can run code: pickled arrays are refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from .errors import DataError
+from .preprocessing import as_points, as_targets
+
+SUFFIXES = (".csv", ".npz", ".npy")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of numbers, the target not yet told from the features.
+
+    Attributes
+    ----------
+    values : numpy.ndarray
+        (n, columns) float64, finite.
+    names : tuple of str
+        Names of the columns; made up (``column 0``, ...) where the file has none.
+    named : bool
+        Whether the names come from the file.
+    """
+
+    values: np.ndarray
+    names: tuple[str, ...]
+    named: bool
+
+    def find(self, column: str) -> int:
+        """Return the position of a column given by name, or by index from 0 (negative: from the end).
+
+        Parameters
+        ----------
+        column : str
+            The name or the index.
+
+        Returns
+        -------
+        int
+            The position, 0 or more.
+
+        Raises
+        ------
+        DataError
+            If there is no such column or several have this name.
+        """
+        if self.names.count(column) > 1:
+            raise DataError(f"{self.names.count(column)} columns are called '{column}'; rename them or give an index")
+        if column in self.names:
+            return self.names.index(column)
+        count = len(self.names)
+        if re.fullmatch(r"[+-]?\d{1,9}", column) and -count <= int(column) < count:
+            return int(column) % count
+        raise DataError(
+            f"there is no column '{column}' among the {count} columns ({_some(self.names)}); "
+            f"give a name or an index from 0 to {count - 1} (-1 is the last)"
+        )
+
+    def without(self, column: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the other columns (n, columns - 1) and the given one (n,)."""
+        return np.delete(self.values, column, axis=1), np.ascontiguousarray(self.values[:, column])
+
+
+def _some(names: tuple[str, ...], limit: int = 6) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:limit])
+    return shown + (", ..." if len(names) > limit else "")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the contents of a file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    bytes
+        All of it, not empty.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, it cannot be read, or it is empty.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file '{path}'; check the path") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read '{path}': {reason}; give a file that you may read") from error
+    if not content.strip():
+        raise DataError(f"'{path}' is empty; give a file with one row per point")
+    return content
+
+
+# ---- CSV ------------------------------------------------------------------------------------------------
+
+
+def read_csv(path: Path) -> Table:
+    """Read a table of numbers, with or without a header line.
+
+    The first line is a header when none of its cells is a number (the names ``0, 1, 2, ...`` aside).  Cells
+    are separated by commas, or by tabs or semicolons if the first line has those.  Blank lines are skipped.
+
+    Parameters
+    ----------
+    path : Path
+        A UTF-8 file.
+
+    Returns
+    -------
+    Table
+        All columns.
+
+    Raises
+    ------
+    DataError
+        If the file is empty, not UTF-8 text, ragged, or holds a cell that is not a finite number.
+    """
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{path}' is not UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from error
+    try:
+        lines = list(_lines(text))
+    except csv.Error as error:
+        raise DataError(f"'{path}' is not a readable CSV file: {error}; save it again as CSV") from error
+    if not lines:
+        raise DataError(f"'{path}' is empty; give a file with one row per point")
+    named = _is_header(lines[0][1])
+    names = _names(lines[0][1], named)
+    rows = lines[named:]
+    if not rows:
+        raise DataError(f"'{path}' has a header and no rows; give a file with one row per point")
+    values = np.array([_numbers(path, number, cells, names) for number, cells in rows])  # (n, columns)
+    return Table(values, names, named)
+
+
+def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the stripped cells of every line that is not blank."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True)
+    for cells in reader:
+        cells = [cell.strip() for cell in cells]
+        if len(cells) > 1 or any(cells):
+            yield reader.line_num, cells
+
+
+def _delimiter(text: str) -> str:
+    first = re.sub(r'"[^"]*"', "", text.lstrip().partition("\n")[0])
+    return next((mark for mark in "\t;" if mark in first), ",")
+
+
+def _is_header(cells: list[str]) -> bool:
+    """Tell a header from data: some cell is text, and none is a number except an index at its own place."""
+    text = [cell for cell in cells if cell and _number(cell) is None]
+    numbers = [(k, cell) for k, cell in enumerate(cells) if _number(cell) is not None]
+    return bool(text) and all(cell == str(k) for k, cell in numbers)
+
+
+def _names(first: list[str], named: bool) -> tuple[str, ...]:
+    return tuple(cell if named and cell else f"column {k}" for k, cell in enumerate(first))
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return None if "_" in cell else float(cell)
+    except ValueError:
+        return None
+
+
+def _numbers(path: Path, line: int, cells: list[str], names: tuple[str, ...]) -> list[float]:
+    """Return the cells of one line as numbers, or raise with the place of the first that is none."""
+    if len(cells) != len(names):
+        raise DataError(
+            f"'{path}', line {line}: {len(cells)} cells, but the first line has {len(names)}; "
+            "give every line the same number of cells"
+        )
+    try:
+        numbers = [float(cell) for cell in cells]
+    except ValueError:
+        numbers = []
+    if numbers and all(map(np.isfinite, numbers)) and not any("_" in cell for cell in cells):
+        return numbers
+    column = next(k for k, cell in enumerate(cells) if _number(cell) is None or not np.isfinite(float(cell)))
+    raise DataError(f"'{path}', line {line}, column '{names[column]}': {_complaint(cells[column])}")
+
+
+def _complaint(cell: str) -> str:
+    shown = cell if len(cell) <= 40 else cell[:37] + "..."
+    if not cell:
+        return "the cell is empty; fill it in or remove the line"
+    if _number(cell) is not None:
+        return f"'{shown}' is not finite; remove the line or fill in the value"
+    return f"{shown!r} is not a number; encode text as numbers or remove the column"
+
+
+# ---- NumPy files ----------------------------------------------------------------------------------------
+
+
+def read_npy(path: Path) -> Table:
+    """Read a two-dimensional array, one row per point.
+
+    Parameters
+    ----------
+    path : Path
+        A .npy file.
+
+    Returns
+    -------
+    Table
+        All columns.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged or pickled, or its array is not two-dimensional, finite and numeric.
+    """
+    array = _load_numpy(path, lambda file: np.lib.format.read_array(file, allow_pickle=False))
+    if array.ndim != 2:
+        raise DataError(f"'{path}' holds an array of shape {array.shape}; give rows of points (n, columns)")
+    values = as_points(array, f"'{path}'")
+    return Table(values, tuple(f"column {k}" for k in range(values.shape[1])), named=False)
+
+
+def read_npz(path: Path, target: str = "y", required: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read the points ``X`` and their targets.
+
+    Parameters
+    ----------
+    path : Path
+        A .npz file.
+    target : str
+        Key of the targets.
+    required : bool
+        Whether the targets must be there.
+
+    Returns
+    -------
+    X : numpy.ndarray
+        (n, d) float64.
+    y : numpy.ndarray or None
+        (n,) float64; None where they are neither there nor required.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged or pickled, lacks a key, or its arrays do not fit together.
+    """
+    arrays: dict[str, np.ndarray] = _load_numpy(path, _read_archive)
+    for key in ("X", target) if required else ("X",):
+        if key not in arrays:
+            known = ", ".join(sorted(arrays)) or "none"
+            raise DataError(f"'{path}' has no array '{key}' (it has: {known}); save it with X=... and y=...")
+    X = as_points(arrays["X"], f"'{path}': X")
+    y = arrays.get(target)
+    return X, None if y is None else as_targets(y, len(X), f"'{path}': {target}")
+
+
+def _read_archive(file: io.BytesIO) -> dict[str, np.ndarray]:
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is not a .npz archive")
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+def _load_numpy(path: Path, read: Callable[[io.BytesIO], T]) -> T:
+    content = read_bytes(path)
+    try:
+        return read(io.BytesIO(content))
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+        EOFError,
+        KeyError,
+        SyntaxError,
+        MemoryError,
+        OverflowError,
+    ) as error:
+        raise _damaged(path, error) from error
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, UnicodeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    if "allow_pickle" in str(error) or "Object arrays" in str(error):
+        return DataError(f"'{path}' holds pickled objects, which are never loaded; save plain arrays of numbers")
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return DataError(f"'{path}' is damaged or not a NumPy file ({reason}); save it again")
