@@ -1,1 +1,35 @@
-"""Train two-layer networks of enormous width by sketched Gauss-Newton steps."""
+"""Train two-layer networks of enormous width by Gauss-Newton steps that follow the fired pairs, not the width.
+
+>>> from gpu_sublinear import GaussNewton, ShiftedReluNetwork, get_device
+>>> network = ShiftedReluNetwork.initialize(65536, 16, seed=0, device=get_device("auto"))
+>>> result = GaussNewton(tolerance=1e-4).fit(network, X, y)      # X: unit rows (n, 16); y: (n,)  # doctest: +SKIP
+"""
+
+from .dense import DenseGaussNewton
+from .devices import Device, get_device
+from .errors import GpuSublinearError
+from .gauss_newton import GaussNewton
+from .history import StepRecord, TrainingResult
+from .jacobian import SparseJacobian
+from .network import ShiftedReluNetwork
+from .sketch import SketchOptions
+from .solvers import CGOptions
+from .tree import ThresholdTree, TreeOptions
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CGOptions",
+    "DenseGaussNewton",
+    "Device",
+    "GaussNewton",
+    "GpuSublinearError",
+    "ShiftedReluNetwork",
+    "SketchOptions",
+    "SparseJacobian",
+    "StepRecord",
+    "ThresholdTree",
+    "TrainingResult",
+    "TreeOptions",
+    "get_device",
+]

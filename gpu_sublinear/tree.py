@@ -30,11 +30,11 @@ class TreeOptions:
     rebuild_fraction : float
         When more than this fraction of the neurons moved, all inner nodes are rebuilt bottom-up, which streams
         through memory, instead of only the moved neurons' ancestors.  The default is where the two times cross
-        on the CPU (``python -m bench.tree_update``).
+        on the CPU (``python -m bench tree``).
     """
 
     arity: int = 8
-    rebuild_fraction: float = 0.25
+    rebuild_fraction: float = 0.2
 
     def __post_init__(self) -> None:
         if self.arity < 2:

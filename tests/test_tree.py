@@ -17,7 +17,7 @@ QUERIES_PER_TREE = 20
 
 def expected(problem: Problem, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     P = problem.P
-    points, neurons = np.nonzero(P > P.dtype.type(threshold))
+    points, neurons = np.nonzero(P.dtype.type(threshold) < P)
     indptr = np.searchsorted(points, np.arange(len(P) + 1))
     return indptr, neurons, P[points, neurons]
 

@@ -1,0 +1,80 @@
+"""Do the faithful method and dense Gauss-Newton fire the same neurons at every step? ``python -m bench agreement``.
+
+Trains on the digits (80 %, as ``./dev train`` splits them) in float64 with the linear systems solved to 1e-12, so
+that both follow the exact Gauss-Newton trajectory, and compares all n m firing decisions after every step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bench.measure import power_of_two, save
+from gpu_sublinear.data import load, split
+from gpu_sublinear.dense import CACHE_BLOCK, DenseGaussNewton
+from gpu_sublinear.devices import get_device
+from gpu_sublinear.gauss_newton import GaussNewton
+from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
+from gpu_sublinear.solvers import CGOptions
+from gpu_sublinear.tree import ThresholdTree
+
+WIDTH, TOLERANCE, MAX_STEPS = 2**16, 1e-6, 12
+
+
+@dataclass
+class Watch:
+    """Remembers who fires after every step, as packed bits."""
+
+    X: np.ndarray
+    bits: list[np.ndarray] = field(default_factory=list)
+    mse: list[float] = field(default_factory=list)
+
+    def __call__(self, record, network) -> None:
+        device = network.device
+        nodes = ThresholdTree.build(device, device.asarray(self.X, network.dtype), network.W).leaves
+        self.bits.append(np.packbits(device.to_host(nodes > network.shift)))
+        self.mse.append(float(record.mse))
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    data = load("digits")
+    train, _ = split(len(data.y), 0.2, 0)
+    X = Preprocessing.fit(data.X[train], data.preprocessing).transform(data.X[train])
+    return X, TargetScaling.fit(data.y[train]).transform(data.y[train])
+
+
+def main(device: str = "auto", width: int = WIDTH) -> str:
+    """Run both, save and return the comparison."""
+    chosen = get_device(device)
+    X, y = digits()
+
+    def network() -> ShiftedReluNetwork:
+        return ShiftedReluNetwork.initialize(width, X.shape[1], seed=0, dtype="float64", device=chosen)
+
+    ours, dense = Watch(X), Watch(X)
+    trainer = GaussNewton(tolerance=TOLERANCE, max_steps=MAX_STEPS, cg=CGOptions(1e-12, 500))
+    trainer.fit(network(), X, y, [ours])
+    DenseGaussNewton(CACHE_BLOCK, TOLERANCE, MAX_STEPS).fit(network(), X, y, dense)
+    if len(ours.bits) != len(dense.bits):
+        raise AssertionError(f"{len(ours.bits)} steps against {len(dense.bits)}")
+    rows = [
+        {
+            "step": step,
+            "mse_ours": ours.mse[step],
+            "mse_dense": dense.mse[step],
+            "fired": int(np.bitwise_count(a).sum()),
+            "differ": int(np.bitwise_count(a ^ b).sum()),
+        }
+        for step, (a, b) in enumerate(zip(ours.bits, dense.bits, strict=True))
+    ]
+    settings = {"n": len(y), "d": X.shape[1], "m": width, "device": chosen.describe()}
+    path = save(f"agreement-{chosen.name}", settings, rows)
+    lines = ["| after step | mse, ours | mse, dense | fired pairs | pairs that differ |", "|--:|--:|--:|--:|--:|"]
+    for row in rows:
+        mses = f"{row['mse_ours']:.3e} | {row['mse_dense']:.3e}"
+        lines.append(f"| {row['step'] + 1} | {mses} | {row['fired']:,} | {row['differ']} |")
+    table = "\n".join(lines)
+    head = f"digits, n = {len(y)}, m = {power_of_two(width)}, float64"
+    return f"{head} (mse: before the step)\n\n{table}\n\nwritten to bench/results/{path.name}"
