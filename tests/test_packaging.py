@@ -1,0 +1,66 @@
+"""What is in the wheel: every kernel source, under the package, and nothing that belongs to the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from gpu_sublinear.devices import kernels
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    builder = pytest.importorskip("hatchling.builders.wheel").WheelBuilder(str(ROOT))
+    before = os.getcwd()
+    try:
+        os.chdir(ROOT)
+        (path,) = builder.build(directory=str(tmp_path_factory.mktemp("dist")), versions=["standard"])
+    finally:
+        os.chdir(before)
+    return Path(path)
+
+
+def test_wheel_has_every_kernel_source(wheel: Path) -> None:
+    sources = {f"gpu_sublinear/kernels/{path.name}" for path in (ROOT / "kernels").iterdir()}
+    assert len(sources) > 1
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name: archive.read(name) for name in archive.namelist() if name.startswith("gpu_sublinear/kernels/")}
+    assert set(packed) == sources  # a missing one: add it to force-include in pyproject.toml
+    for name, text in packed.items():
+        assert text == (ROOT / "kernels" / Path(name).name).read_bytes()
+
+
+def test_wheel_has_every_module_and_no_tests(wheel: Path) -> None:
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "gpu_sublinear").rglob("*.py")}
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert modules <= names
+    assert "gpu_sublinear/py.typed" in names
+    assert not [name for name in names if name.startswith(("tests", "bench", "kernels"))]
+
+
+def test_an_installed_wheel_finds_its_sources(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = "from gpu_sublinear.devices import kernels; print(kernels.folder()); print(*kernels.names())"
+    environment = dict(os.environ, PYTHONPATH=str(tmp_path))
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    place, found = ran.stdout.splitlines()
+    assert Path(place) == tmp_path / "gpu_sublinear" / "kernels"
+    assert tuple(found.split()) == kernels.names()
+
+
+def test_importing_the_package_needs_no_cupy_and_does_not_import_it() -> None:
+    modules = "gpu_sublinear, gpu_sublinear.devices.cuda, gpu_sublinear.devices.cusparse"
+    code = f"import sys, {modules}; print('cupy' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"
