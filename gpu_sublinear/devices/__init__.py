@@ -6,9 +6,9 @@ import logging
 from functools import cache
 
 from ..errors import CupyMissingError, KernelCompileError, NoCudaDeviceError, OptionError
-from .base import CSR, Array, Device, TreeLayout
+from .base import CSR, Array, Device, NeuronLists, TreeLayout
 
-__all__ = ["CSR", "NAMES", "Array", "Device", "TreeLayout", "get_device"]
+__all__ = ["CSR", "NAMES", "Array", "Device", "NeuronLists", "TreeLayout", "get_device"]
 
 NAMES = ("auto", "cuda", "cpu", "reference")
 _log = logging.getLogger(__name__)

@@ -102,6 +102,30 @@ class CSR:
         return int(self.data.nbytes + self.indices.nbytes + self.indptr.nbytes)
 
 
+@dataclass(frozen=True)
+class NeuronLists:
+    """Lists of points, one for each of some neurons.
+
+    Attributes
+    ----------
+    neurons : Array
+        (u,) int32, ascending.
+    indptr : Array
+        (u + 1,) int64: neuron k of the list owns entries indptr[k] .. indptr[k + 1].
+    points : Array
+        (nnz,) int32, ascending for each neuron.
+    """
+
+    neurons: Array
+    indptr: Array
+    points: Array
+
+    @property
+    def nnz(self) -> int:
+        """Number of pairs."""
+        return int(self.points.shape[0])
+
+
 class Device(ABC):
     """One machine that can run the method; see the module docstring for the conventions.
 
@@ -219,6 +243,85 @@ class Device(ABC):
     @abstractmethod
     def count_pairs(self, indptr: Array, compact: Array, t_indptr: Array, t_points: Array) -> Array:
         """Return ``M^T M``, (n, n) float64: the number of neurons that fire on both of two points, exactly."""
+
+    # ---- candidate lists (certified lazy index) -----------------------------------------------------------
+
+    @abstractmethod
+    def scan(self, X: Array, W: Array, neurons: Array, thresholds: Array) -> tuple[Array, Array]:
+        """Return the pairs whose computed number exceeds their neuron's threshold; no number is kept.
+
+        X (n, d) and W (m, d) REAL, neurons (u,) int32 distinct, thresholds (u,) REAL.
+
+        Returns
+        -------
+        indptr : Array
+            (u + 1,) int64.
+        points : Array
+            (nnz,) int32, ascending for each neuron.
+        """
+
+    @abstractmethod
+    def evaluate(
+        self, X: Array, W: Array, lists: NeuronLists, shift: float
+    ) -> tuple[NeuronLists, Array, Array, Array, Array]:
+        """Compute the candidate pairs anew and keep those that fire, ``P[i, r] > REAL(shift)``, in both orders.
+
+        Returns
+        -------
+        fired : NeuronLists
+            The neurons that fire on some point, with their points.
+        places : Array
+            (u,) int64: position in ``lists.neurons`` of each neuron of ``fired``.
+        indptr : Array
+            (n + 1,) int64: the same pairs by point.
+        compact : Array
+            (nnz,) int32: position in ``fired.neurons``, ascending for each point.
+        values : Array
+            (nnz,) REAL computed numbers, in the order of ``compact``.
+        """
+
+    @abstractmethod
+    def change_pairs(self, counts: Array, before: NeuronLists, after: NeuronLists) -> None:
+        """Turn ``M^T M`` of ``before`` into that of ``after`` in place; counts (n, n) float64, whole numbers.
+
+        Costs ``|list|`` increments for every pair that fires in one of the two and not in the other.
+        """
+
+    # ---- factored Jacobian ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:
+        """Return ``sum_r M_ri <x_i, sum_k M_rk g_k x_k>``, (n,) float64: ``m G g`` without storing J."""
+
+    @abstractmethod
+    def factored_product(self, X: Array, fired: NeuronLists, weights: Array, V: Array) -> Array:
+        """Return ``J v``: ``sum_r M_ri weights_r <V_r, x_i>``, (n,) float64; weights (u,), V (u, d) float64."""
+
+    @abstractmethod
+    def factored_transposed(self, X: Array, fired: NeuronLists, weights: Array, g: Array) -> Array:
+        """Return ``J^T g`` by rows: ``weights_r sum_i M_ri g_i x_i``, (u, d) float64."""
+
+    @abstractmethod
+    def move_rows(self, W: Array, X: Array, fired: NeuronLists, weights: Array, g: Array) -> Array:
+        """Subtract ``J^T g`` from the rows of the fired neurons in place and return how far each moved.
+
+        ``W[r] <- REAL(W[r] - weights_r sum_i M_ri g_i x_i)``, sums in float64.
+
+        Returns
+        -------
+        Array
+            (u,) float64: Euclidean norm of the difference of the stored rows, rounding included.
+        """
+
+    @abstractmethod
+    def sketch_neurons(
+        self, indptr: Array, compact: Array, neurons: Array, signs: Array, buckets: int, seed: int, draw: int
+    ) -> Array:
+        """Return ``(S A)^T`` times ``sqrt(m)``, (n, buckets) float64, whole numbers, with A = M o a.
+
+        Column r of the CountSketch S has one entry, placed by a word of Philox4x32-10 with key = seed and counter =
+        (r // 4, 0, draw, NEURONS), word r % 4: bucket ``(word >> 1) buckets >> 31``, sign by the lowest bit.
+        """
 
     # ---- sparse Jacobian --------------------------------------------------------------------------------
 

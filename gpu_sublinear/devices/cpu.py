@@ -9,7 +9,8 @@ import numba
 import numpy as np
 
 from . import cpu_kernels as kernels
-from .base import CSR, Array, TreeLayout
+from . import cpu_lists as list_kernels
+from .base import CSR, Array, NeuronLists, TreeLayout
 from .host import HostDevice, one_blas_thread
 
 QUERY_BYTES = 1 << 26  # scratch memory of a query, for as many points at a time as fit
@@ -86,6 +87,80 @@ class CpuDevice(HostDevice):
         n = len(indptr) - 1
         out = np.zeros((n, n))
         kernels.count_pairs(indptr, compact, t_indptr, t_points, out)
+        return out
+
+    def scan(self, X: Array, W: Array, neurons: Array, thresholds: Array) -> tuple[Array, Array]:
+        """Scan a chunk of neurons at a time into rows long enough for any answer, then pack them."""
+        u, n = len(neurons), len(X)
+        chunk = min(u, max(QUERY_BYTES // (4 * n), kernels.LANES * numba.get_num_threads()))
+        found = np.empty((chunk, n), np.int32)  # pages that no answer reaches are never touched
+        counts = np.zeros(u, np.int64)
+        parts = [np.empty(0, np.int32)]
+        for first in range(0, u, max(1, chunk)):
+            rows = slice(first, min(first + chunk, u))
+            list_kernels.scan(X, W, neurons[rows], thresholds[rows], found, counts[rows])
+            starts = np.concatenate([[0], np.cumsum(counts[rows])])
+            parts.append(np.empty(starts[-1], np.int32))
+            list_kernels.pack(found, starts, parts[-1])
+        return np.concatenate([[0], np.cumsum(counts)]), np.concatenate(parts)
+
+    def evaluate(
+        self, X: Array, W: Array, lists: NeuronLists, shift: float
+    ) -> tuple[NeuronLists, Array, Array, Array, Array]:
+        """Two passes over the candidates: products and counts, then both orders of those that fire."""
+        neurons, c_indptr, points = lists.neurons, lists.indptr, lists.points
+        bound = X.dtype.type(shift)
+        products, counts = np.empty(lists.nnz, X.dtype), np.zeros(len(neurons), np.int64)
+        histogram = np.zeros((list_kernels.BLOCKS, len(X)), np.int64)
+        list_kernels.evaluate(X, W, neurons, c_indptr, points, bound, products, counts, histogram)
+        places = np.flatnonzero(counts)
+        slots = np.cumsum(counts > 0, dtype=np.int32) - 1
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        indptr = np.concatenate([[0], np.cumsum(histogram.sum(axis=0))])
+        ahead = indptr[:-1] + np.cumsum(histogram, axis=0) - histogram  # (blocks, n)
+        nnz = starts[-1]
+        t_points, compact, values = np.empty(nnz, np.int32), np.empty(nnz, np.int32), np.empty(nnz, X.dtype)
+        list_kernels.keep(neurons, c_indptr, points, bound, products, starts, slots, ahead, t_points, compact, values)
+        t_indptr = np.append(starts[places], nnz)
+        return NeuronLists(neurons[places], t_indptr, t_points), places, indptr, compact, values
+
+    def change_pairs(self, counts: Array, before: NeuronLists, after: NeuronLists) -> None:
+        """Merge the two sets of lists; work only where they differ."""
+        old, new = (before.neurons, before.indptr, before.points), (after.neurons, after.indptr, after.points)
+        list_kernels.change_pairs(counts, *old, *new)
+
+    def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:
+        """Sum and spread, neuron by neuron."""
+        out = np.zeros((list_kernels.BLOCKS, len(X)))
+        list_kernels.factored_gram(X, g[:, None] * X, fired.indptr, fired.points, out)
+        return out.sum(axis=0)
+
+    def factored_product(self, X: Array, fired: NeuronLists, weights: Array, V: Array) -> Array:
+        """Spread, neuron by neuron."""
+        out = np.zeros((list_kernels.BLOCKS, len(X)))
+        list_kernels.factored_product(X, V, weights, fired.indptr, fired.points, out)
+        return out.sum(axis=0)
+
+    def factored_transposed(self, X: Array, fired: NeuronLists, weights: Array, g: Array) -> Array:
+        """Sum, neuron by neuron."""
+        out = np.empty((len(fired.neurons), X.shape[1]))
+        list_kernels.factored_transposed(g[:, None] * X, weights, fired.indptr, fired.points, out)
+        return out
+
+    def move_rows(self, W: Array, X: Array, fired: NeuronLists, weights: Array, g: Array) -> Array:
+        """Sum, subtract and measure in one pass over the moved rows."""
+        moved = np.empty(len(fired.neurons))
+        list_kernels.move_rows(W, g[:, None] * X, weights, fired.neurons, fired.indptr, fired.points, moved)
+        return moved
+
+    def sketch_neurons(
+        self, indptr: Array, compact: Array, neurons: Array, signs: Array, buckets: int, seed: int, draw: int
+    ) -> Array:
+        """Hash every neuron once, then add up by points."""
+        bucket, sign = np.empty(len(neurons), np.int64), np.empty(len(neurons))
+        list_kernels.hash_neurons(neurons, buckets, np.uint64(seed), np.uint64(draw), bucket, sign)
+        out = np.zeros((len(indptr) - 1, buckets))
+        list_kernels.sketch_neurons(indptr, compact, bucket, sign * signs[neurons], out)
         return out
 
     def fill_jacobian(self, indptr: Array, compact: Array, neurons: Array, signs: Array, X: Array, scale: float) -> CSR:

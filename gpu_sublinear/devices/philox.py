@@ -13,6 +13,7 @@ import numpy as np
 # Purposes: the last word of the counter keeps the streams of one seed apart.
 WEIGHTS = 0
 SKETCH = 1 << 16
+NEURONS = 2 << 16
 
 MULTIPLIER_0, MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
 WEYL_0, WEYL_1 = 0x9E3779B9, 0xBB67AE85
@@ -133,15 +134,15 @@ def normal_rows(seed: int, start: int, stop: int, d: int, paired: bool = False) 
     return normal_quantile(u.reshape(len(rows), -1)[:, :d])
 
 
-def sketch_entries(columns: int, rows: int, nonzero: int, seed: int, draw: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return row (int64) and sign (+-1.0) of entry ``nonzero`` of every column of a sparse-sign matrix.
+def sketch_entries(columns: int, rows: int, purpose: int, seed: int, draw: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return row (int64) and sign (+-1.0) of one entry of every column of a sparse-sign matrix.
 
     Parameters
     ----------
     columns, rows : int
         Shape (rows, columns) of the sketch; rows below 2^31.
-    nonzero : int
-        Which of the entries of each column.
+    purpose : int
+        Which stream: ``SKETCH + t`` for entry t of a column of the row sketch, ``NEURONS`` for the neuron sketch.
     seed, draw : int
         Key, and number of the redraw.
 
@@ -153,7 +154,7 @@ def sketch_entries(columns: int, rows: int, nonzero: int, seed: int, draw: int) 
         (columns,) float64.
     """
     groups = np.arange(-(-columns // 4), dtype=np.uint64)
-    words = philox4x32((groups, groups >> np.uint64(32), draw, SKETCH + nonzero), seed)
+    words = philox4x32((groups, groups >> np.uint64(32), draw, purpose), seed)
     word = np.stack(words, axis=-1).reshape(-1)[:columns]
     bucket = (word >> np.uint64(1)) * np.uint64(rows) >> np.uint64(31)
     return bucket.astype(np.int64), 1.0 - 2.0 * (word & np.uint64(1)).astype(np.float64)

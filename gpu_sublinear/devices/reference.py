@@ -11,8 +11,23 @@ import numpy as np
 import scipy.sparse
 
 from . import philox
-from .base import CSR, Array, TreeLayout
+from .base import CSR, Array, NeuronLists, TreeLayout
 from .host import HostDevice, one_blas_thread
+
+
+def computed_numbers(X: Array, rows: Array) -> Array:
+    """Return ``<x_i, w_r>`` (n, u), each product and sum rounded, feature by feature."""
+    total = X[:, :1] * rows[None, :, 0]
+    for j in range(1, X.shape[1]):
+        total = total + X[:, j, None] * rows[None, :, j]
+    return total
+
+
+def mask_of(lists: NeuronLists, n: int) -> np.ndarray:
+    """Return the lists as a 0/1 matrix (u, n) float64."""
+    mask = np.zeros((len(lists.neurons), n))
+    mask[np.repeat(np.arange(len(lists.neurons)), np.diff(lists.indptr)), lists.points] = 1.0
+    return mask
 
 
 class ReferenceDevice(HostDevice):
@@ -31,11 +46,7 @@ class ReferenceDevice(HostDevice):
     def fill_leaves(self, nodes: Array, X: Array, W: Array, neurons: Array | None = None) -> None:
         """Write the computed numbers: one rounded product and one rounded sum per feature, in order."""
         columns = np.arange(len(W)) if neurons is None else neurons
-        rows = W[columns]  # (u, d)
-        total = X[:, :1] * rows[None, :, 0]  # (n, u)
-        for j in range(1, X.shape[1]):
-            total = total + X[:, j, None] * rows[None, :, j]
-        nodes[:, columns] = total
+        nodes[:, columns] = computed_numbers(X, W[columns])
 
     def reduce_level(self, nodes: Array, layout: TreeLayout, level: int, parents: Array | None = None) -> None:
         """Write the maximum of each parent's children."""
@@ -80,6 +91,62 @@ class ReferenceDevice(HostDevice):
         mask = scipy.sparse.csr_array((np.ones(len(compact)), compact, indptr), shape=shape)
         return (mask @ mask.T).toarray()
 
+    def scan(self, X: Array, W: Array, neurons: Array, thresholds: Array) -> tuple[Array, Array]:
+        """Compute all pairs and compare."""
+        above = computed_numbers(X, W[neurons]).T > thresholds[:, None]  # (u, n)
+        indptr = np.concatenate([[0], np.cumsum(above.sum(axis=1))]).astype(np.int64)
+        return indptr, np.nonzero(above)[1].astype(np.int32)
+
+    def evaluate(
+        self, X: Array, W: Array, lists: NeuronLists, shift: float
+    ) -> tuple[NeuronLists, Array, Array, Array, Array]:
+        """Compute all pairs of the listed neurons; keep listed pairs that fire."""
+        P = computed_numbers(X, W[lists.neurons]).T  # (c, n)
+        fires = (mask_of(lists, len(X)) > 0) & (P > P.dtype.type(shift))
+        places = np.flatnonzero(fires.any(axis=1))
+        fires, P = fires[places], P[places]
+        t_indptr = np.concatenate([[0], np.cumsum(fires.sum(axis=1))]).astype(np.int64)
+        fired = NeuronLists(lists.neurons[places], t_indptr, np.nonzero(fires)[1].astype(np.int32))
+        indptr = np.concatenate([[0], np.cumsum(fires.sum(axis=0))]).astype(np.int64)
+        points, compact = np.nonzero(fires.T)
+        return fired, places, indptr, compact.astype(np.int32), P[compact, points]
+
+    def change_pairs(self, counts: Array, before: NeuronLists, after: NeuronLists) -> None:
+        """Subtract the old products, add the new ones."""
+        old, new = mask_of(before, len(counts)), mask_of(after, len(counts))
+        counts += new.T @ new - old.T @ old
+
+    def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:
+        """Multiply with the mask twice."""
+        mask, wide = mask_of(fired, len(X)), X.astype(np.float64)
+        return ((mask @ (g[:, None] * wide)) @ wide.T * mask).sum(axis=0)
+
+    def factored_product(self, X: Array, fired: NeuronLists, weights: Array, V: Array) -> Array:
+        """Multiply densely."""
+        return ((V * weights[:, None]) @ X.T.astype(np.float64) * mask_of(fired, len(X))).sum(axis=0)
+
+    def factored_transposed(self, X: Array, fired: NeuronLists, weights: Array, g: Array) -> Array:
+        """Multiply densely."""
+        return weights[:, None] * (mask_of(fired, len(X)) @ (g[:, None] * X.astype(np.float64)))
+
+    def move_rows(self, W: Array, X: Array, fired: NeuronLists, weights: Array, g: Array) -> Array:
+        """Subtract, and measure the difference of the stored rows."""
+        before = W[fired.neurons].astype(np.float64)
+        W[fired.neurons] = before - self.factored_transposed(X, fired, weights, g)
+        return np.linalg.norm(W[fired.neurons] - before, axis=1)
+
+    def sketch_neurons(
+        self, indptr: Array, compact: Array, neurons: Array, signs: Array, buckets: int, seed: int, draw: int
+    ) -> Array:
+        """Multiply the signed mask with the sketch."""
+        last = int(neurons[-1]) + 1 if len(neurons) else 0
+        bucket, sign = philox.sketch_entries(last, buckets, philox.NEURONS, seed, draw)
+        out = np.zeros((len(indptr) - 1, buckets))
+        points = np.repeat(np.arange(len(out)), np.diff(indptr))
+        fired = neurons[compact]
+        np.add.at(out, (points, bucket[fired]), sign[fired] * signs[fired])
+        return out
+
     def fill_jacobian(self, indptr: Array, compact: Array, neurons: Array, signs: Array, X: Array, scale: float) -> CSR:
         """Write one block of d entries for every fired pair, point by point."""
         d = X.shape[1]
@@ -116,7 +183,7 @@ class ReferenceDevice(HostDevice):
         columns = matrix.shape[1]
         sketch = scipy.sparse.csr_array((columns, rows))
         for nonzero in range(nonzeros):
-            bucket, sign = philox.sketch_entries(columns, rows, nonzero, seed, draw)
+            bucket, sign = philox.sketch_entries(columns, rows, philox.SKETCH + nonzero, seed, draw)
             entries = (sign / np.sqrt(nonzeros), (np.arange(columns), bucket))
             sketch = sketch + scipy.sparse.csr_array(entries, shape=(columns, rows))
         wide = scipy.sparse.csr_array(

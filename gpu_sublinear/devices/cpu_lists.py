@@ -1,0 +1,239 @@
+"""Numba loops over neuron lists: scanning for candidates, exact products, and the factored Jacobian.
+
+Parallel over blocks of neurons.  Where neurons add to the same point, every block has its own sums, which are added
+in the order of the blocks; the number of blocks is fixed, so any thread count gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import prange
+
+from . import philox
+from .cpu_kernels import LANES, parallel, philox4x32, serial
+
+BLOCKS = 64  # blocks of neurons with sums of their own: enough to balance tens of threads, n x 64 doubles of memory
+
+_NEURONS = np.uint64(philox.NEURONS)
+_32, _MASK = np.uint64(32), np.uint64(0xFFFFFFFF)
+
+
+@parallel
+def scan(X, W, neurons, thresholds, found, counts):
+    """Write the points whose computed number exceeds the neuron's threshold to its row of ``found`` (u, n)."""
+    n, d = X.shape
+    u = len(neurons)
+    for block in prange((u + LANES - 1) // LANES):
+        first = block * LANES
+        lanes = min(LANES, u - first)
+        columns, total = np.zeros((d, LANES), W.dtype), np.empty(LANES, W.dtype)
+        bound = np.full(LANES, np.inf, W.dtype)
+        for k in range(lanes):
+            bound[k] = thresholds[first + k]
+            for j in range(d):
+                columns[j, k] = W[neurons[first + k], j]
+        for i in range(n):
+            x = X[i, 0]
+            for k in range(LANES):
+                total[k] = x * columns[0, k]
+            j = 1
+            while j + 3 < d:
+                x0, x1, x2, x3 = X[i, j], X[i, j + 1], X[i, j + 2], X[i, j + 3]
+                for k in range(LANES):
+                    total[k] = (
+                        ((total[k] + x0 * columns[j, k]) + x1 * columns[j + 1, k]) + x2 * columns[j + 2, k]
+                    ) + x3 * columns[j + 3, k]
+                j += 4
+            while j < d:
+                x = X[i, j]
+                for k in range(LANES):
+                    total[k] = total[k] + x * columns[j, k]
+                j += 1
+            above = 0
+            for k in range(LANES):
+                above += total[k] > bound[k]
+            if above:
+                for k in range(lanes):
+                    if total[k] > bound[k]:
+                        found[first + k, counts[first + k]] = i
+                        counts[first + k] += 1
+
+
+@parallel
+def pack(found, starts, points):
+    """Move the rows of ``found`` end to end."""
+    for k in prange(len(starts) - 1):
+        for q in range(starts[k], starts[k + 1]):
+            points[q] = found[k, q - starts[k]]
+
+
+@parallel
+def evaluate(X, W, neurons, indptr, points, bound, values, fired, histogram):
+    """Compute all candidate products; count those above the bound by neuron and by (block, point)."""
+    d = X.shape[1]
+    c = len(neurons)
+    blocks = len(histogram)
+    for block in prange(blocks):
+        for k in range(block * c // blocks, (block + 1) * c // blocks):
+            w = W[neurons[k]]
+            count = 0
+            for q in range(indptr[k], indptr[k + 1]):
+                i = points[q]
+                total = X[i, 0] * w[0]
+                for j in range(1, d):
+                    total = total + X[i, j] * w[j]
+                values[q] = total
+                if total > bound:
+                    count += 1
+                    histogram[block, i] += 1
+            fired[k] = count
+
+
+@parallel
+def keep(neurons, indptr, points, bound, values, starts, slots, places, t_points, compact, kept):
+    """Write the pairs above the bound in both orders; ``places[block, i]`` is where the block goes on for point i."""
+    c = len(neurons)
+    blocks = len(places)
+    for block in prange(blocks):
+        for k in range(block * c // blocks, (block + 1) * c // blocks):
+            at = starts[k]
+            for q in range(indptr[k], indptr[k + 1]):
+                if values[q] > bound:
+                    i = points[q]
+                    t_points[at] = i
+                    at += 1
+                    place = places[block, i]
+                    places[block, i] = place + 1
+                    compact[place] = slots[k]
+                    kept[place] = values[q]
+
+
+@serial
+def change_pairs(counts, old_neurons, old_indptr, old_points, new_neurons, new_indptr, new_points):
+    """Add ``delta 1_new^T + 1_old delta^T`` per neuron, with delta = 1_new - 1_old."""
+    o, k = 0, 0
+    while o < len(old_neurons) or k < len(new_neurons):
+        take_old = k == len(new_neurons) or (o < len(old_neurons) and old_neurons[o] <= new_neurons[k])
+        take_new = o == len(old_neurons) or (k < len(new_neurons) and new_neurons[k] <= old_neurons[o])
+        p, p_end, q, q_end = 0, 0, 0, 0
+        if take_old:
+            p, p_end = old_indptr[o], old_indptr[o + 1]
+            o += 1
+        if take_new:
+            q, q_end = new_indptr[k], new_indptr[k + 1]
+            k += 1
+        p_start, q_start = p, q
+        while p < p_end or q < q_end:
+            if p < p_end and q < q_end and old_points[p] == new_points[q]:
+                p += 1
+                q += 1
+                continue
+            leaves = q == q_end or (p < p_end and old_points[p] < new_points[q])
+            i = old_points[p] if leaves else new_points[q]
+            sign = -1.0 if leaves else 1.0
+            for r in range(q_start, q_end):
+                counts[i, new_points[r]] += sign
+            for r in range(p_start, p_end):
+                counts[old_points[r], i] += sign
+            if leaves:
+                p += 1
+            else:
+                q += 1
+
+
+@serial
+def _weighted_sum(rows, points, start, stop, total):
+    """Set ``total`` to the sum of the rows of the listed points."""
+    total[:] = 0.0
+    for q in range(start, stop):
+        for j in range(len(total)):
+            total[j] += rows[points[q], j]
+
+
+@serial
+def _dot(a, x):
+    s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
+    j = 0
+    while j + 3 < len(a):
+        s0 += a[j] * x[j]
+        s1 += a[j + 1] * x[j + 1]
+        s2 += a[j + 2] * x[j + 2]
+        s3 += a[j + 3] * x[j + 3]
+        j += 4
+    while j < len(a):
+        s0 += a[j] * x[j]
+        j += 1
+    return (s0 + s1) + (s2 + s3)
+
+
+@parallel
+def factored_gram(X, weighted, indptr, points, out):
+    """Add ``<x_i, sum_k weighted_k>`` over the neurons of each block; out (blocks, n), weighted = g_i x_i (n, d)."""
+    u = len(indptr) - 1
+    blocks = len(out)
+    for block in prange(blocks):
+        total = np.empty(X.shape[1])
+        for k in range(block * u // blocks, (block + 1) * u // blocks):
+            _weighted_sum(weighted, points, indptr[k], indptr[k + 1], total)
+            for q in range(indptr[k], indptr[k + 1]):
+                out[block, points[q]] += _dot(total, X[points[q]])
+
+
+@parallel
+def factored_product(X, V, weights, indptr, points, out):
+    """Add ``weights_r <V_r, x_i>`` over the neurons of each block; out (blocks, n)."""
+    u = len(indptr) - 1
+    blocks = len(out)
+    for block in prange(blocks):
+        for k in range(block * u // blocks, (block + 1) * u // blocks):
+            for q in range(indptr[k], indptr[k + 1]):
+                out[block, points[q]] += weights[k] * _dot(V[k], X[points[q]])
+
+
+@parallel
+def factored_transposed(weighted, weights, indptr, points, out):
+    """Write ``weights_r sum_i weighted_i`` to row r of out (u, d)."""
+    for k in prange(len(indptr) - 1):
+        _weighted_sum(weighted, points, indptr[k], indptr[k + 1], out[k])
+        for j in range(out.shape[1]):
+            out[k, j] *= weights[k]
+
+
+@parallel
+def move_rows(W, weighted, weights, neurons, indptr, points, moved):
+    """Subtract ``weights_r sum_i weighted_i`` from row r of W and write the norm of what the stored row moved."""
+    d = W.shape[1]
+    u = len(neurons)
+    for block in prange(BLOCKS):
+        total = np.empty(d)
+        for k in range(block * u // BLOCKS, (block + 1) * u // BLOCKS):
+            _weighted_sum(weighted, points, indptr[k], indptr[k + 1], total)
+            r = neurons[k]
+            square = 0.0
+            for j in range(d):
+                before = np.float64(W[r, j])
+                W[r, j] = before - weights[k] * total[j]
+                square += (np.float64(W[r, j]) - before) ** 2
+            moved[k] = math.sqrt(square)
+
+
+@parallel
+def hash_neurons(neurons, buckets, seed, draw, bucket, sign):
+    """Place every neuron in a bucket, with a sign."""
+    for k in prange(len(neurons)):
+        r = np.uint64(neurons[k])
+        group, lane = r >> np.uint64(2), r & np.uint64(3)
+        w0, w1, w2, w3 = philox4x32(group & _MASK, group >> _32, draw, _NEURONS, seed)
+        word = w0 if lane == 0 else w1 if lane == 1 else w2 if lane == 2 else w3
+        bucket[k] = (word >> np.uint64(1)) * np.uint64(buckets) >> np.uint64(31)
+        sign[k] = 1.0 - 2.0 * float(word & np.uint64(1))
+
+
+@parallel
+def sketch_neurons(indptr, compact, bucket, sign, out):
+    """Add the signs of the neurons that fire on each point in their buckets."""
+    for i in prange(len(out)):
+        for p in range(indptr[i], indptr[i + 1]):
+            out[i, bucket[compact[p]]] += sign[compact[p]]
