@@ -306,17 +306,18 @@ def predict(options: Namespace) -> int:
     model = FittedModel.load(options.model, options.device)
     X, y = load_for_prediction(options.data, model.feature_names, model.target_name)  # (n, d), (n,) or None
     predicted = model.predict(X)  # (n,)
-    text = "\n".join(["prediction", *map(repr, predicted.tolist())]) + "\n"
+    lines = ["prediction\n", *(f"{value!r}\n" for value in predicted.tolist())]
     notes = [f"{len(predicted):,} points predicted"]
     if y is not None:
         fit = Fit.of(predicted, y, model.targets.std**2)
         r2 = "" if fit.r2 is None else f", R^2 {fit.r2:.6f}"
         notes.append(f"mse / variance of the training targets {fit.mse:.3e}{r2}")
     if options.out:
-        write_text(options.out, text)
+        write_text(options.out, "".join(lines))
         say("; ".join([*notes, f"written to {options.out}"]))
     else:
-        sys.stdout.write(text)
+        for first in range(0, len(lines), 1024):  # one huge write can end early without an error when unbuffered
+            sys.stdout.write("".join(lines[first : first + 1024]))
         sys.stdout.flush()
         print("; ".join(notes), file=sys.stderr)
     return 0

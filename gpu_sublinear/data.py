@@ -72,9 +72,9 @@ def load(spec: str, target: str | None = None) -> Dataset:
     """
     dataset = _load(str(spec), target)
     if len(dataset.y) < 2:
-        raise DataError(f"{dataset.name} has {len(dataset.y)} point, but training needs at least 2; give more data")
+        raise DataError(f"'{dataset.name}' has {len(dataset.y)} point, but training needs at least 2; give more data")
     if not dataset.X.shape[1]:
-        raise DataError(f"{dataset.name} has a target and no features; give at least one more column")
+        raise DataError(f"'{dataset.name}' has a target and no features; give at least one more column")
     return dataset
 
 
@@ -188,7 +188,7 @@ def load_for_prediction(spec: str, feature_names: tuple[str, ...], target: str) 
     X, y = _points_and_targets(spec, feature_names, target)
     if X.shape[1] != len(feature_names):
         raise DataError(
-            f"{spec} has {X.shape[1]} features, but the model was trained on {len(feature_names)}; "
+            f"'{spec}' has {X.shape[1]} features, but the model was trained on {len(feature_names)}; "
             "give the same features in the same order"
         )
     return X, y

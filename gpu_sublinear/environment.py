@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import platform
 import subprocess
-import tomllib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-PACKAGE = "gpu-sublinear"
 
 
 def environment() -> dict[str, Any]:
@@ -50,13 +46,10 @@ def _guarded(probe: Callable[[], Any]) -> Any:
 
 
 def package_version() -> str:
-    """Return the version of this package, ``"unknown"`` where it is neither installed nor a checkout."""
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(PACKAGE)
-    with suppress(OSError, ValueError, KeyError):
-        project = (_root() / "pyproject.toml").read_text(encoding="utf-8")
-        return str(tomllib.loads(project)["project"]["version"])
-    return "unknown"
+    """Return the version of this package."""
+    from . import __version__
+
+    return __version__
 
 
 def _root() -> Path:
