@@ -54,7 +54,7 @@ def main(device: str = "auto", width: int = WIDTH) -> str:
         return ShiftedReluNetwork.initialize(width, X.shape[1], seed=0, dtype="float64", device=chosen)
 
     ours, dense = Watch(X), Watch(X)
-    trainer = GaussNewton(tolerance=TOLERANCE, max_steps=MAX_STEPS, cg=CGOptions(1e-12, 500))
+    trainer = GaussNewton.faithful(tolerance=TOLERANCE, max_steps=MAX_STEPS, cg=CGOptions(1e-12, 500))
     trainer.fit(network(), X, y, [ours])
     DenseGaussNewton(CACHE_BLOCK, TOLERANCE, MAX_STEPS).fit(network(), X, y, dense)
     if len(ours.bits) != len(dense.bits):

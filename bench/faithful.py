@@ -43,7 +43,7 @@ class Contest:
     def run(self, name: str) -> float:
         """Train once; return the median seconds of a step after the first."""
         if name == "ours":
-            result = GaussNewton(tolerance=TOLERANCE, max_steps=MAX_STEPS).fit(self.network(), self.X, self.y)
+            result = GaussNewton.faithful(tolerance=TOLERANCE, max_steps=MAX_STEPS).fit(self.network(), self.X, self.y)
             history = self.last_history = result.history
         else:
             dense = DenseGaussNewton(CONTENDERS[name].block, TOLERANCE, MAX_STEPS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .devices import Array, Device
+from .devices import Array, Device, NeuronLists
 
 
 @dataclass(frozen=True)
@@ -13,44 +13,45 @@ class ActiveSet:
 
     Attributes
     ----------
-    indptr, indices : Array
-        (n + 1,) int64 and (nnz,) int32: the neurons ``S_i`` that fire on point i, ascending.
-    values : Array
-        (nnz,) pre-activations ``P_ir > b``, as read from the leaves.
-    neurons : Array
-        (u,) int32, ascending: the union U of all ``S_i``.
-    t_indptr, t_points : Array
-        (u + 1,) int64 and (nnz,) int32: the points on which each neuron of U fires.
+    indptr : Array
+        (n + 1,) int64: point i owns entries indptr[i] .. indptr[i + 1] of ``compact`` and ``values``.
     compact : Array
-        (nnz,) int32: the position in ``neurons`` of every entry of ``indices``.
+        (nnz,) int32: position in ``fired.neurons`` of the neurons ``S_i`` that fire on i, ascending.
+    values : Array
+        (nnz,) the computed numbers ``P_ir > b``.
+    fired : NeuronLists
+        The union U of all ``S_i``, and the points on which each of its neurons fires.
     visited : int
-        Tree nodes compared with the threshold to find them.
+        Numbers compared with the threshold to find them: tree nodes, or candidate products.
     """
 
     indptr: Array
-    indices: Array
-    values: Array
-    neurons: Array
-    t_indptr: Array
-    t_points: Array
     compact: Array
+    values: Array
+    fired: NeuronLists
     visited: int
 
     @classmethod
     def of(cls, device: Device, found: tuple[Array, Array, Array, int], width: int) -> ActiveSet:
         """Complete what a tree query returned with the lists by neuron."""
         indptr, indices, values, visited = found
-        return cls(indptr, indices, values, *device.transpose(indptr, indices, width), visited)
+        neurons, t_indptr, t_points, compact = device.transpose(indptr, indices, width)
+        return cls(indptr, compact, values, NeuronLists(neurons, t_indptr, t_points), visited)
+
+    @property
+    def indices(self) -> Array:
+        """(nnz,) int32: the neurons themselves."""
+        return self.fired.neurons[self.compact]
 
     @property
     def nnz(self) -> int:
         """Number of fired pairs."""
-        return int(self.indices.shape[0])
+        return self.fired.nnz
 
     @property
     def union(self) -> int:
         """Number of neurons that fire on at least one point."""
-        return int(self.neurons.shape[0])
+        return int(self.fired.neurons.shape[0])
 
     @property
     def counts(self) -> Array:

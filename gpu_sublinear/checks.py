@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from .active_set import ActiveSet
+from .devices import Array
 from .errors import DataError, SilentPointsError
 from .network import ShiftedReluNetwork, all_finite, checked_points, firing_probability, shift_for_fired
-from .tree import ThresholdTree
 
 NORM_TOLERANCE = 1e-3  # rows in float32 miss unit norm by about 1e-7; anything beyond this was not normalised
+NEURONS = 4096  # neurons multiplied at a time in the search for a shift that works
 WELL_FIRED = 32  # neurons per point below which a random Gram matrix of a few hundred points is often singular
 
 
@@ -61,13 +63,15 @@ def _check_contradictions(X: np.ndarray, y: np.ndarray) -> None:
         )
 
 
-def check_every_point_fires(tree: ThresholdTree, network: ShiftedReluNetwork) -> None:
+def check_every_point_fires(active: ActiveSet, X: Array, network: ShiftedReluNetwork) -> None:
     """Refuse a shift so large that some point fires no neuron, and say which shift works.
 
     Parameters
     ----------
-    tree : ThresholdTree
-        Freshly built.
+    active : ActiveSet
+        The first query's answer.
+    X : Array
+        (n, d) points.
     network : ShiftedReluNetwork
         Its width and shift.
 
@@ -76,10 +80,10 @@ def check_every_point_fires(tree: ThresholdTree, network: ShiftedReluNetwork) ->
     SilentPointsError
         Naming the points (up to ten) and a shift at which every point fires.
     """
-    tops = _host(tree.tops)
-    silent = np.flatnonzero(~(tops > tree.nodes.dtype.type(network.shift)))
+    silent = np.flatnonzero(_host(active.counts) == 0)
     if not len(silent):
         return
+    tops = largest_preactivations(X[silent], network)
     works = min(shift_for_fired(network.width, WELL_FIRED), float(tops.min()) * 0.99)
     names = ", ".join(map(str, silent[:10])) + (", ..." if len(silent) > 10 else "")
     expected = network.width * firing_probability(network.shift)
@@ -88,9 +92,16 @@ def check_every_point_fires(tree: ThresholdTree, network: ShiftedReluNetwork) ->
     else:
         advice = f"a shift of {np.floor(works * 100) / 100:g} or less, or a larger width"
     raise SilentPointsError(
-        f"shift {network.shift:g} is too large for width {network.width}: {len(silent)} of {len(tops)} points fire "
+        f"shift {network.shift:g} is too large for width {network.width}: {len(silent)} of {len(X)} points fire "
         f"no neuron (points {names}); use {advice}"
     )
+
+
+def largest_preactivations(X: Array, network: ShiftedReluNetwork) -> np.ndarray:
+    """Return the largest ``<w_r, x_i>`` of every point, (n,), in blocks of neurons."""
+    starts = range(0, network.width, NEURONS)
+    products = (network.device.matmul(X, network.W[first : first + NEURONS].T) for first in starts)
+    return np.max([_host(block.max(axis=1)) for block in products], axis=0)
 
 
 def _host(array: Any) -> np.ndarray:

@@ -17,16 +17,21 @@ import numpy as np
 
 from .active_set import ActiveSet
 from .checks import check_every_point_fires, check_training_data
-from .devices import Array, Device
+from .costs import cheapest_solver
+from .devices import Array
 from .errors import OptionError
+from .gram import GramMatrix
 from .history import PhaseClock, StepRecord, TrainingResult
-from .jacobian import SparseJacobian
+from .jacobian import FactoredJacobian, SparseJacobian
+from .lazy import LazyIndex, check_margin
+from .memory import plan_memory
 from .network import ShiftedReluNetwork
-from .sketch import SketchOptions, sketched_preconditioner
+from .sketch import Preconditioner, SketchOptions, preconditioner_of_neurons, preconditioner_of_rows
 from .solvers import CGOptions, Solution, conjugate_gradient, gram_cholesky, sketched_cg
 from .tree import ThresholdTree, TreeOptions
 
-SOLVERS = ("sketch-cg", "cg", "gram")
+SOLVERS = ("auto", "gram", "sketch-cg", "cg")
+JACOBIANS = ("factored", "csr")
 Callback = Callable[[StepRecord, ShiftedReluNetwork], Any]
 
 _log = logging.getLogger(__name__)
@@ -36,26 +41,37 @@ _log = logging.getLogger(__name__)
 class GaussNewton:
     """The trainer: full Gauss-Newton steps until the training error is small.
 
+    The defaults are the fast engine; :meth:`faithful` gives the published method.  Both follow the same trajectory.
+
     Attributes
     ----------
-    solver : {"sketch-cg", "cg", "gram"}
-        How ``G g = f - y`` is solved: conjugate gradients with the sketched preconditioner, without one, or
-        Cholesky of the exact Gram matrix.
+    solver : {"auto", "gram", "sketch-cg", "cg"}
+        How ``G g = f - y`` is solved: Cholesky of the exact Gram matrix, conjugate gradients with the sketched
+        preconditioner or without one, or the cheapest by :mod:`gpu_sublinear.costs`.
+    margin : "auto" or float
+        Of the certified lazy index; 0 keeps all pre-activations in threshold trees instead.
+    jacobian : {"factored", "csr"}
+        Multiply from the lists of fired pairs, or write the entries of J and J^T.
     tolerance : float
         Stop when ``||f - y|| <= tolerance ||y||``.
     max_steps : int
         Most steps taken; 4 to 12 are usual, because the network is piecewise linear.
+    memory_limit : int or None
+        Bytes that the run may hold; checked before anything is allocated.
     tree : TreeOptions
-        Threshold tree.
+        Threshold tree (margin 0).
     sketch : SketchOptions
         Preconditioner of ``sketch-cg``.
     cg : CGOptions
         Stopping of the two CG solvers.
     """
 
-    solver: str = "sketch-cg"
+    solver: str = "auto"
+    margin: float | str = "auto"
+    jacobian: str = "factored"
     tolerance: float = 1e-4
     max_steps: int = 20
+    memory_limit: int | None = None
     tree: TreeOptions = field(default_factory=TreeOptions)
     sketch: SketchOptions = field(default_factory=SketchOptions)
     cg: CGOptions = field(default_factory=CGOptions)
@@ -63,10 +79,33 @@ class GaussNewton:
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
             raise OptionError(f"solver must be one of {', '.join(SOLVERS)}; got {self.solver!r}")
+        if self.jacobian not in JACOBIANS:
+            raise OptionError(f"jacobian must be one of {', '.join(JACOBIANS)}; got {self.jacobian!r}")
+        if self.sketch.kind == "rows" and self.jacobian != "csr" and self.solver == "sketch-cg":
+            raise OptionError("a sketch of rows needs the entries of J; use jacobian='csr' or a sketch of neurons")
+        if self.margin not in ("auto", 0):
+            check_margin(self.margin)
         if not 0 <= self.tolerance < 1:
             raise OptionError(f"tolerance must be from 0 to below 1; got {self.tolerance}")
         if self.max_steps < 0:
             raise OptionError(f"max_steps must be at least 0; got {self.max_steps}")
+
+    @classmethod
+    def faithful(cls, **options: Any) -> GaussNewton:
+        """Return a trainer that follows the paper: trees, explicit sparse Jacobian, sketch of its rows, PCG.
+
+        Parameters
+        ----------
+        **options
+            Other fields, or replacements.
+
+        Returns
+        -------
+        GaussNewton
+            The trainer.
+        """
+        paper: dict[str, Any] = {"solver": "sketch-cg", "margin": 0, "jacobian": "csr", "sketch": SketchOptions("rows")}
+        return cls(**(paper | options))
 
     def fit(self, network: ShiftedReluNetwork, X: Any, y: Any, callbacks: Iterable[Callback] = ()) -> TrainingResult:
         """Train ``network`` in place.
@@ -99,14 +138,13 @@ class GaussNewton:
         check_training_data(X, y, network.features)
         X, y = device.asarray(X, network.dtype), device.asarray(y, np.float64)
         begin = time.perf_counter()
-        tree = ThresholdTree.build(device, X, network.W, self.tree)
+        run = Run.prepare(self, network, X, y)
         device.synchronize()
         build_seconds = time.perf_counter() - begin
-        check_every_point_fires(tree, network)
 
         history: list[StepRecord] = []
         verdict = (False, "")
-        for record in self._steps(network, tree, X, y):
+        for record in self._steps(run):
             history.append(record)
             verdict = self._verdict(history, float(device.xp.linalg.norm(y)), callbacks, network)
             if verdict[1]:
@@ -114,51 +152,29 @@ class GaussNewton:
         seconds = build_seconds + sum(record.seconds for record in history)
         return TrainingResult(network, history, *verdict, seconds, build_seconds)
 
-    def _steps(self, network: ShiftedReluNetwork, tree: ThresholdTree, X: Array, y: Array) -> Iterator[StepRecord]:
+    def _steps(self, run: Run) -> Iterator[StepRecord]:
         """Yield one record per step: query, forward, Jacobian, sketch, solve, update."""
-        device = network.device
+        network, device, y = run.network, run.network.device, run.y
         goal = self.tolerance * float(device.xp.linalg.norm(y))
         for step in range(self.max_steps + 1):
             clock = PhaseClock(device)
             with clock("query"):
-                active = tree.query(network.shift)
+                active = run.index.query(network.shift)
+            if step == 0:
+                check_every_point_fires(active, run.X, network)
             with clock("forward"):
-                outputs = forward(network, active)
-                residual = outputs - y  # (n,)
+                residual = forward(network, active) - y  # (n,)
                 norm = float(device.xp.linalg.norm(residual))
             solution = None
             if step < self.max_steps and goal < norm < np.inf:
                 with clock("jacobian"):
-                    jacobian = SparseJacobian.build(device, active, X, network.signs)
-                reachable = residual * (active.counts > 0)  # a silent point's row of G is zero: least norm is 0
-                solution = self._solve(network, active, jacobian, X, reachable, step, clock)
+                    jacobian = run.jacobian(active)
+                solution = run.solve(active, jacobian, residual, step, clock)
                 with clock("update"):
-                    network.move(active.neurons, jacobian.weight_change(solution.value))
-                    tree.update(network.W, active.neurons)
+                    moved = jacobian.step(network.W, solution.value)
+                    run.index.update(network.W, active.fired.neurons, moved)
                 del jacobian
-            yield _record(step, norm, active, solution, clock, device)
-
-    def _solve(
-        self,
-        network: ShiftedReluNetwork,
-        active: ActiveSet,
-        jacobian: SparseJacobian,
-        X: Array,
-        residual: Array,
-        step: int,
-        clock: PhaseClock,
-    ) -> Solution:
-        device = network.device
-        if self.solver == "gram":
-            with clock("solve"):
-                return gram_cholesky(device, gram_matrix(device, active, X, network.width), residual)
-        if self.solver == "cg":
-            with clock("solve"):
-                return conjugate_gradient(device, jacobian.gram, residual, self.cg)
-        with clock("sketch"):
-            precondition = sketched_preconditioner(device, jacobian, self.sketch, network.seed, step)
-        with clock("solve"):
-            return sketched_cg(device, jacobian.gram, residual, self.cg, precondition)
+            yield _record(step, norm, active, solution, clock, run)
 
     def _verdict(
         self,
@@ -184,20 +200,111 @@ class GaussNewton:
         return False, ""
 
 
+@dataclass
+class Run:
+    """What one call of ``fit`` keeps between its steps.
+
+    Attributes
+    ----------
+    trainer : GaussNewton
+        The options.
+    network : ShiftedReluNetwork
+        What is trained.
+    X, y : Array
+        (n, d) and (n,) float64 on the device.
+    index : ThresholdTree or LazyIndex
+        Finds the fired pairs.
+    gram : GramMatrix
+        Exact Gram matrix, kept through flips.
+    """
+
+    trainer: GaussNewton
+    network: ShiftedReluNetwork
+    X: Array
+    y: Array
+    index: ThresholdTree | LazyIndex
+    gram: GramMatrix
+
+    @classmethod
+    def prepare(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array) -> Run:
+        """Plan the memory and look at all neurons once."""
+        device = network.device
+        left = plan_memory(trainer, network, len(X))
+        index: ThresholdTree | LazyIndex
+        if trainer.margin == 0:
+            index = ThresholdTree.build(device, X, network.W, trainer.tree)
+        else:
+            index = LazyIndex.build(device, X, network, trainer.margin, left)
+        return cls(trainer, network, X, y, index, GramMatrix.of(device, X, network.width))
+
+    def jacobian(self, active: ActiveSet) -> FactoredJacobian | SparseJacobian:
+        """Return the Jacobian of the step in the form that the trainer asks for."""
+        kind = FactoredJacobian if self.trainer.jacobian == "factored" else SparseJacobian
+        return kind.build(self.network.device, active, self.X, self.network.signs)
+
+    def solve(
+        self,
+        active: ActiveSet,
+        jacobian: FactoredJacobian | SparseJacobian,
+        residual: Array,
+        step: int,
+        clock: PhaseClock,
+    ) -> Solution:
+        """Solve ``G g = residual`` on the points that some neuron sees.
+
+        Parameters
+        ----------
+        active : ActiveSet
+            The fired pairs.
+        jacobian : FactoredJacobian or SparseJacobian
+            J.
+        residual : Array
+            (n,) float64, f - y.
+        step : int
+            Number of the step, for the draw of the sketch.
+        clock : PhaseClock
+            Gets the seconds of the phases ``sketch`` and ``solve``.
+
+        Returns
+        -------
+        Solution
+            g, with g_i = 0 at points on which no neuron fires.
+        """
+        device, trainer = self.network.device, self.trainer
+        residual = residual * (active.counts > 0)  # a silent point's row of G is zero: least norm is 0
+        solver = trainer.solver if trainer.solver != "auto" else cheapest_solver(active, self.X, trainer.sketch)
+        if solver == "gram":
+            with clock("jacobian"):
+                G = self.gram(active)
+            with clock("solve"):
+                return gram_cholesky(device, G, residual)
+        if solver == "cg":
+            with clock("solve"):
+                return conjugate_gradient(device, jacobian.gram, residual, trainer.cg)
+        with clock("sketch"):
+            precondition = self._precondition(active, jacobian, step)
+        with clock("solve"):
+            return sketched_cg(device, jacobian.gram, residual, trainer.cg, precondition)
+
+    def _precondition(
+        self, active: ActiveSet, jacobian: FactoredJacobian | SparseJacobian, step: int
+    ) -> Preconditioner | None:
+        network, options = self.network, self.trainer.sketch
+        if options.kind == "rows" and isinstance(jacobian, SparseJacobian):
+            return preconditioner_of_rows(network.device, jacobian, options, network.seed, step)
+        arguments = (network.device, active, network.signs, self.gram.K, options, network.seed, step)
+        return preconditioner_of_neurons(*arguments)
+
+
 def forward(network: ShiftedReluNetwork, active: ActiveSet) -> Array:
     """Return the outputs on the training points from the active set alone, (n,) float64."""
-    total = network.device.forward(active.indptr, active.indices, active.values, network.signs, network.shift)
+    signs = network.signs[active.fired.neurons]
+    total = network.device.forward(active.indptr, active.compact, active.values, signs, network.shift)
     return total * network.scale
 
 
-def gram_matrix(device: Device, active: ActiveSet, X: Array, width: int) -> Array:
-    """Return ``G = (X X^T) o (M^T M) / m``, (n, n) float64, from the active set."""
-    counts = device.count_pairs(active.indptr, active.compact, active.t_indptr, active.t_points)
-    return device.gram(X.astype(np.float64)) * counts / width
-
-
 def _record(
-    step: int, norm: float, active: ActiveSet, solution: Solution | None, clock: PhaseClock, device: Device
+    step: int, norm: float, active: ActiveSet, solution: Solution | None, clock: PhaseClock, run: Run
 ) -> StepRecord:
     n = int(active.indptr.shape[0]) - 1
     silent = int((active.counts == 0).sum())
@@ -217,7 +324,8 @@ def _record(
         tree_nodes_visited=active.visited,
         seconds=sum(clock.seconds.values()),
         phases=clock.seconds,
-        peak_bytes=device.peak_bytes(),
+        refreshed=run.index.refreshed if solution else 0,
+        peak_bytes=run.network.device.peak_bytes(),
     )
 
 

@@ -41,7 +41,9 @@ class StepRecord:
     moved_neurons : int
         Rows of W that the step changed.
     tree_nodes_visited : int
-        Node values compared with the threshold by the query, over all n trees.
+        Numbers compared with the threshold by the query: nodes of all n trees, or candidate products.
+    refreshed : int
+        Rows that the lazy index looked at afresh after the step (0 for trees).
     seconds : float
         Wall-clock time of the step, without callbacks.
     phases : dict of str to float
@@ -61,6 +63,7 @@ class StepRecord:
     solver_reason: str
     moved_neurons: int
     tree_nodes_visited: int
+    refreshed: int
     seconds: float
     phases: dict[str, float]
     peak_bytes: int

@@ -1,8 +1,9 @@
-"""The sparse Jacobian of the n outputs with respect to the weights, as CSR, and its transpose as its own CSR.
+"""The sparse Jacobian of the n outputs with respect to the weights: factored, or as CSR.
 
 Row i, block r of J is ``m^{-1/2} a_r x_i^T`` where neuron r fires on point i, and zero elsewhere.  Only the blocks
 of the u neurons that fire somewhere are columns here (block k belongs to neuron ``neurons[k]``); the others are
-zero columns.  ``J^T`` is stored too because a transposed product with J scatters, slowly and in no fixed order.
+zero columns.  :class:`FactoredJacobian` multiplies from the lists and X; :class:`SparseJacobian` stores the nnz d
+entries, as the paper has it and as other libraries want them.  Both have the same products and take the same step.
 """
 
 from __future__ import annotations
@@ -19,11 +20,63 @@ from .errors import DeviceMemoryError
 
 
 @dataclass(frozen=True)
-class SparseJacobian:
-    """J and J^T with their products.
+class FactoredJacobian:
+    """J as the product of its mask, signs and points: no copy of X for every fired pair.
 
     Attributes
     ----------
+    device : Device
+        Owner of the arrays.
+    X : Array
+        (n, d) points.
+    active : ActiveSet
+        The mask.
+    weights : Array
+        (u,) float64, ``m^{-1/2} a_r`` of the fired neurons.
+    """
+
+    device: Device
+    X: Array
+    active: ActiveSet
+    weights: Array
+
+    @classmethod
+    def build(cls, device: Device, active: ActiveSet, X: Array, signs: Array) -> FactoredJacobian:
+        """Gather the signs of the fired neurons."""
+        return cls(device, X, active, signs[active.fired.neurons].astype(np.float64) * len(signs) ** -0.5)
+
+    @property
+    def points(self) -> int:
+        """Number of rows, n."""
+        return int(self.X.shape[0])
+
+    def matvec(self, v: Array) -> Array:
+        """Return ``J v``, (n,) float64, for v (u d,)."""
+        V = v.reshape(-1, self.X.shape[1])
+        return self.device.factored_product(self.X, self.active.fired, self.weights, V)
+
+    def rmatvec(self, g: Array) -> Array:
+        """Return ``J^T g``, (u d,) float64, for g (n,)."""
+        return self.device.factored_transposed(self.X, self.active.fired, self.weights, g).ravel()
+
+    def gram(self, g: Array) -> Array:
+        """Return ``G g = J (J^T g)``, (n,), in one pass over the lists."""
+        width = float(self.weights[0]) ** -2 if len(self.weights) else 1.0
+        return self.device.factored_gram(self.X, self.active.fired, g) / width
+
+    def step(self, W: Array, g: Array) -> Array:
+        """Apply ``W <- W - J^T g`` in place; return how far each row of ``active.fired`` moved, (u,) float64."""
+        return self.device.move_rows(W, self.X, self.active.fired, self.weights, g)
+
+
+@dataclass(frozen=True)
+class SparseJacobian:
+    """J and J^T, each as CSR: a transposed product with one of them would scatter, slowly and in no fixed order.
+
+    Attributes
+    ----------
+    device : Device
+        Owner of the arrays.
     csr, csr_t : CSR
         J (n, u d) and J^T (u d, n).
     matvec, rmatvec : callable
@@ -34,6 +87,7 @@ class SparseJacobian:
         m and d.
     """
 
+    device: Device
     csr: CSR
     csr_t: CSR
     matvec: Callable[[Array], Array]
@@ -70,17 +124,26 @@ class SparseJacobian:
         d, m = int(X.shape[1]), int(signs.shape[0])
         _check_size(device, active, d, X.dtype.itemsize)
         scale = m**-0.5
-        csr = device.fill_jacobian(active.indptr, active.compact, active.neurons, signs, X, scale)
-        csr_t = device.fill_jacobian_t(active.t_indptr, active.t_points, active.neurons, signs, X, scale)
-        return cls(csr, csr_t, device.spmv(csr), device.spmv(csr_t), active.neurons, m, d)
+        fired = active.fired
+        csr = device.fill_jacobian(active.indptr, active.compact, fired.neurons, signs, X, scale)
+        csr_t = device.fill_jacobian_t(fired.indptr, fired.points, fired.neurons, signs, X, scale)
+        return cls(device, csr, csr_t, device.spmv(csr), device.spmv(csr_t), fired.neurons, m, d)
+
+    @property
+    def points(self) -> int:
+        """Number of rows, n."""
+        return self.csr.shape[0]
 
     def gram(self, g: Array) -> Array:
         """Return ``G g = J (J^T g)``, (n,)."""
         return self.matvec(self.rmatvec(g))
 
-    def weight_change(self, g: Array) -> Array:
-        """Return ``J^T g`` as rows of weights, (u, d) float64, one for each of ``neurons``."""
-        return self.rmatvec(g).reshape(-1, self.features)
+    def step(self, W: Array, g: Array) -> Array:
+        """Apply ``W <- W - J^T g`` in place; return how far each row of ``neurons`` moved, (u,) float64."""
+        before = W[self.neurons].astype(np.float64)  # (u, d)
+        change = self.rmatvec(g).reshape(-1, self.features)
+        self.device.update_rows(W, self.neurons, change.astype(W.dtype))
+        return ((W[self.neurons] - before) ** 2).sum(axis=1) ** 0.5
 
     def to_scipy(self) -> Any:
         """Return J as a ``scipy.sparse.csr_array`` (n, m d) on the host, column r d + j for weight (r, j)."""

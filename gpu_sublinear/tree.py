@@ -66,6 +66,7 @@ class ThresholdTree:
     layout: TreeLayout
     options: TreeOptions
     device: Device
+    refreshed = 0  # rows looked at afresh by a lazy index; a tree's leaves are never stale
 
     @classmethod
     def build(cls, device: Device, X: Array, W: Array, options: TreeOptions | None = None) -> ThresholdTree:
@@ -119,7 +120,7 @@ class ThresholdTree:
         found = self.device.query_tree(self.nodes, self.layout, threshold)
         return ActiveSet.of(self.device, found, self.layout.m)
 
-    def update(self, W: Array, neurons: Array) -> None:
+    def update(self, W: Array, neurons: Array, moved: Array | None = None) -> None:
         """Recompute the leaves of the moved ``neurons`` (u,) int32 from W (m, d), and the maxima above them."""
         if not len(neurons):
             return

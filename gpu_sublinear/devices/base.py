@@ -281,10 +281,20 @@ class Device(ABC):
         """
 
     @abstractmethod
-    def change_pairs(self, counts: Array, before: NeuronLists, after: NeuronLists) -> None:
+    def splice(self, lists: NeuronLists, places: Array, indptr: Array, points: Array) -> NeuronLists:
+        """Return ``lists`` with those at the ascending positions ``places`` (p,) int64 replaced by (indptr, points)."""
+
+    @abstractmethod
+    def change_pairs(self, counts: Array, before: NeuronLists, after: NeuronLists, limit: int) -> bool:
         """Turn ``M^T M`` of ``before`` into that of ``after`` in place; counts (n, n) float64, whole numbers.
 
-        Costs ``|list|`` increments for every pair that fires in one of the two and not in the other.
+        Costs the lengths of both lists of a neuron for every pair of it that fires in one of the two and not in the
+        other.  Where that sum exceeds ``limit`` nothing is changed.
+
+        Returns
+        -------
+        bool
+            Whether the counts were changed.
         """
 
     # ---- factored Jacobian ---------------------------------------------------------------------------------

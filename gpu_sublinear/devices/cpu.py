@@ -124,10 +124,24 @@ class CpuDevice(HostDevice):
         t_indptr = np.append(starts[places], nnz)
         return NeuronLists(neurons[places], t_indptr, t_points), places, indptr, compact, values
 
-    def change_pairs(self, counts: Array, before: NeuronLists, after: NeuronLists) -> None:
-        """Merge the two sets of lists; work only where they differ."""
+    def splice(self, lists: NeuronLists, places: Array, indptr: Array, points: Array) -> NeuronLists:
+        """Copy the runs between the replaced lists."""
+        counts = np.diff(lists.indptr)
+        counts[places] = np.diff(indptr)
+        joined = np.concatenate([[0], np.cumsum(counts)])
+        source = np.full(len(counts), -1, np.int64)
+        source[places] = np.arange(len(places))
+        out = np.empty(joined[-1], np.int32)
+        list_kernels.splice(lists.indptr, lists.points, indptr, points, source, joined, out)
+        return NeuronLists(lists.neurons, joined, out)
+
+    def change_pairs(self, counts: Array, before: NeuronLists, after: NeuronLists, limit: int) -> bool:
+        """Merge the two sets of lists twice: for the cost, then for the change."""
         old, new = (before.neurons, before.indptr, before.points), (after.neurons, after.indptr, after.points)
-        list_kernels.change_pairs(counts, *old, *new)
+        if list_kernels.change_pairs(counts, *old, *new, True) > limit:
+            return False
+        list_kernels.change_pairs(counts, *old, *new, False)
+        return True
 
     def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:
         """Sum and spread, neuron by neuron."""

@@ -7,8 +7,14 @@ No fast-math anywhere: LLVM then neither reorders sums nor fuses multiply and ad
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
+
+# Threads that wait must sleep: spinning ones keep the others from the cores that they wait for.  On two cores shared
+# with one other busy process, solver iterations took 32 ms instead of 1 (read when Numba starts its threads).
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from numba import njit, prange
 
 from . import philox

@@ -110,10 +110,21 @@ def keep(neurons, indptr, points, bound, values, starts, slots, places, t_points
                     kept[place] = values[q]
 
 
+@parallel
+def splice(indptr, points, new_indptr, new_points, source, joined, out):
+    """Copy list k from the new lists where ``source[k]`` >= 0, else from the old ones."""
+    for k in prange(len(source)):
+        from_new = source[k] >= 0
+        start = new_indptr[source[k]] if from_new else indptr[k]
+        for q in range(joined[k + 1] - joined[k]):
+            out[joined[k] + q] = new_points[start + q] if from_new else points[start + q]
+
+
 @serial
-def change_pairs(counts, old_neurons, old_indptr, old_points, new_neurons, new_indptr, new_points):
-    """Add ``delta 1_new^T + 1_old delta^T`` per neuron, with delta = 1_new - 1_old."""
+def change_pairs(counts, old_neurons, old_indptr, old_points, new_neurons, new_indptr, new_points, dry):
+    """Add ``delta 1_new^T + 1_old delta^T`` per neuron, delta = 1_new - 1_old; return the increments (only, if dry)."""
     o, k = 0, 0
+    cost = 0
     while o < len(old_neurons) or k < len(new_neurons):
         take_old = k == len(new_neurons) or (o < len(old_neurons) and old_neurons[o] <= new_neurons[k])
         take_new = o == len(old_neurons) or (k < len(new_neurons) and new_neurons[k] <= old_neurons[o])
@@ -130,17 +141,20 @@ def change_pairs(counts, old_neurons, old_indptr, old_points, new_neurons, new_i
                 p += 1
                 q += 1
                 continue
+            cost += q_end - q_start + p_end - p_start
             leaves = q == q_end or (p < p_end and old_points[p] < new_points[q])
             i = old_points[p] if leaves else new_points[q]
             sign = -1.0 if leaves else 1.0
-            for r in range(q_start, q_end):
-                counts[i, new_points[r]] += sign
-            for r in range(p_start, p_end):
-                counts[old_points[r], i] += sign
+            if not dry:
+                for r in range(q_start, q_end):
+                    counts[i, new_points[r]] += sign
+                for r in range(p_start, p_end):
+                    counts[old_points[r], i] += sign
             if leaves:
                 p += 1
             else:
                 q += 1
+    return cost
 
 
 @serial

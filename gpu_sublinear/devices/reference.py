@@ -93,7 +93,7 @@ class ReferenceDevice(HostDevice):
 
     def scan(self, X: Array, W: Array, neurons: Array, thresholds: Array) -> tuple[Array, Array]:
         """Compute all pairs and compare."""
-        above = computed_numbers(X, W[neurons]).T > thresholds[:, None]  # (u, n)
+        above = thresholds[:, None] < computed_numbers(X, W[neurons]).T  # (u, n)
         indptr = np.concatenate([[0], np.cumsum(above.sum(axis=1))]).astype(np.int64)
         return indptr, np.nonzero(above)[1].astype(np.int32)
 
@@ -102,7 +102,7 @@ class ReferenceDevice(HostDevice):
     ) -> tuple[NeuronLists, Array, Array, Array, Array]:
         """Compute all pairs of the listed neurons; keep listed pairs that fire."""
         P = computed_numbers(X, W[lists.neurons]).T  # (c, n)
-        fires = (mask_of(lists, len(X)) > 0) & (P > P.dtype.type(shift))
+        fires = (mask_of(lists, len(X)) > 0) & (P.dtype.type(shift) < P)
         places = np.flatnonzero(fires.any(axis=1))
         fires, P = fires[places], P[places]
         t_indptr = np.concatenate([[0], np.cumsum(fires.sum(axis=1))]).astype(np.int64)
@@ -111,10 +111,25 @@ class ReferenceDevice(HostDevice):
         points, compact = np.nonzero(fires.T)
         return fired, places, indptr, compact.astype(np.int32), P[compact, points]
 
-    def change_pairs(self, counts: Array, before: NeuronLists, after: NeuronLists) -> None:
-        """Subtract the old products, add the new ones."""
-        old, new = mask_of(before, len(counts)), mask_of(after, len(counts))
-        counts += new.T @ new - old.T @ old
+    def splice(self, lists: NeuronLists, places: Array, indptr: Array, points: Array) -> NeuronLists:
+        """Cut all lists apart and join them again."""
+        pieces = np.split(lists.points, lists.indptr[1:-1])
+        for place, start, stop in zip(places, indptr, indptr[1:], strict=False):
+            pieces[place] = points[start:stop]
+        joined = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
+        return NeuronLists(lists.neurons, joined, np.concatenate(pieces).astype(np.int32))
+
+    def change_pairs(self, counts: Array, before: NeuronLists, after: NeuronLists, limit: int) -> bool:
+        """Add ``delta 1_new^T + 1_old delta^T`` of every neuron, delta = 1_new - 1_old."""
+        everyone = np.union1d(before.neurons, after.neurons)
+        old, new = np.zeros((2, len(everyone), len(counts)))
+        old[np.searchsorted(everyone, before.neurons)] = mask_of(before, len(counts))
+        new[np.searchsorted(everyone, after.neurons)] = mask_of(after, len(counts))
+        delta = new - old
+        if (abs(delta).sum(axis=1) * (old + new).sum(axis=1)).sum() > limit:
+            return False
+        counts += delta.T @ new + old.T @ delta
+        return True
 
     def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:
         """Multiply with the mask twice."""

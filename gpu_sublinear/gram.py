@@ -1,0 +1,69 @@
+"""The exact Gram matrix ``G = (X X^T) o (M^T M) / m``, kept from step to step through the pairs that flip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .active_set import ActiveSet
+from .devices import Array, Device, NeuronLists
+
+FLIP_PENALTY = 8  # a flip's increments go to scattered rows on one thread, a recount's to one row in the cache on all
+
+
+@dataclass
+class GramMatrix:
+    """G of the last active set that was shown.
+
+    Attributes
+    ----------
+    device : Device
+        Owner of the arrays.
+    K : Array
+        (n, n) float64, ``X X^T``.
+    width : int
+        m.
+    recounted : bool
+        Whether the last call counted all pairs anew.
+    """
+
+    device: Device
+    K: Array
+    width: int
+    recounted: bool = False
+    _counts: Array = field(default=None, repr=False)
+    _before: NeuronLists | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, device: Device, X: Array, width: int) -> GramMatrix:
+        """Prepare for the points X (n, d)."""
+        return cls(device, device.gram(X.astype(np.float64)), width)
+
+    def __call__(self, active: ActiveSet) -> Array:
+        """Return G (n, n) float64 of the active set.
+
+        ``M^T M`` of the neurons whose lists changed is updated flip by flip,
+        ``M'^T M' - M^T M = delta M' + M^T delta`` with ``delta = M' - M`` (exact: whole numbers); all pairs are
+        counted, ``sum_r |fire(r)|^2`` increments, where that is cheaper.
+
+        Parameters
+        ----------
+        active : ActiveSet
+            The fired pairs now.
+
+        Returns
+        -------
+        Array
+            (n, n) float64.
+        """
+        lengths = (active.fired.indptr[1:] - active.fired.indptr[:-1]).astype(np.float64)
+        limit = int((lengths * lengths).sum()) // FLIP_PENALTY
+        self.recounted = self._before is None or not self.device.change_pairs(
+            self._counts, self._before, active.fired, limit
+        )
+        if self.recounted:
+            fired = active.fired
+            self._counts = self.device.count_pairs(active.indptr, active.compact, fired.indptr, fired.points)
+        self._before = active.fired
+        return self.K * self._counts / self.width

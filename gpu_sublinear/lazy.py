@@ -1,0 +1,252 @@
+"""The certified lazy index: candidates found once, exact products every step, refreshes only where needed.
+
+**What it keeps.**  For every neuron r the points whose pre-activation was above ``b - margin_r`` when they were last
+looked at, and the drift ``D_r``: the sum of the distances that the stored row w_r has moved since.
+
+**Certificate.**  Let p~ be the computed number of a pair at its last look, p the one that a full recomputation would
+give now, w~ and w the stored rows.  A computed number differs from the exact inner product by at most
+``gamma ||x|| ||w||``, ``gamma = (d + 1) eps`` (a sum of d rounded products; Higham, *Accuracy and Stability of
+Numerical Algorithms*, section 3.1, with Cauchy-Schwarz), and ``||w - w~|| <= D_r``.  Hence
+
+    p <= p~ + ||x|| D_r + gamma ||x|| (||w|| + ||w~||) <= p~ + reach_r,   reach_r = ||x||_max (D_r + 2 gamma w_max)
+
+with ``w_max`` an upper bound of all row norms.  If ``reach_r <= margin_r`` and p > b then p~ > b - margin_r, so the
+pair is a candidate: testing the candidates alone finds exactly the pairs that a scan of all n m numbers would find.
+A neuron whose reach passes its margin is looked at afresh, on all points, before the next query.  The limit
+``b - margin_r`` is rounded down, distances are measured on the stored rows in float64, so rounding cannot open a gap.
+
+**Why there is no tree here.**  In a lazy index every computed number is compared once and forgotten.  Comparing it as
+it is computed costs less than the maxima above it would; memory is O(m d + candidates) instead of O(m n).  The tree
+remains the faithful path (``margin=0``), where the same leaves are queried again and again.
+
+**Who never comes back.**  A neuron without candidates does not fire, so it does not move, so it needs no further look:
+each step's work follows the neurons that have candidates.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .active_set import ActiveSet
+from .devices import Array, Device, NeuronLists
+from .errors import DeviceMemoryError, OptionError
+from .network import ShiftedReluNetwork
+
+FIRST_MARGIN = 0.1  # before any movement is known: a third more candidates at b = 2.5, rows that move less stay put
+NEXT_MARGIN = 0.5  # of the row's last movement: enough for all later steps if each is at most a third of the last
+SMALLEST_MARGIN = 1e-3  # far above rounding, far below any spacing of pre-activations that would cost candidates
+NORM_ROWS = 1 << 16  # rows squared at a time for w_max
+
+
+@dataclass
+class LazyIndex:
+    """Candidate lists over stale pre-activations, with the certificate of the module docstring.
+
+    Attributes
+    ----------
+    device : Device
+        Owner of the arrays.
+    X : Array
+        (n, d) points.
+    network : ShiftedReluNetwork
+        Its rows are read at every query.
+    fixed_margin : float or None
+        The margin of all rows, or None to choose each from the row's own movement.
+    candidates : NeuronLists
+        The pairs to look at.
+    drift, margin : Array
+        (c,) float64 for each neuron of ``candidates``.
+    memory_limit : int or None
+        Bytes that the candidates and their products may take.
+    refreshed : int
+        Rows looked at afresh in the last update.
+    """
+
+    device: Device
+    X: Array
+    network: ShiftedReluNetwork
+    fixed_margin: float | None
+    candidates: NeuronLists
+    drift: Array
+    margin: Array
+    point_max: float
+    row_max: float
+    memory_limit: int | None = None
+    refreshed: int = 0
+    _places: Array = field(default=None, repr=False)
+
+    @classmethod
+    def build(
+        cls,
+        device: Device,
+        X: Array,
+        network: ShiftedReluNetwork,
+        margin: float | str = "auto",
+        memory_limit: int | None = None,
+    ) -> LazyIndex:
+        """Scan all neurons once, in blocks whose numbers are forgotten: O(n m d) operations, no n m array.
+
+        Parameters
+        ----------
+        device : Device
+            Owner of X and the network.
+        X : Array
+            (n, d) points of the network's dtype.
+        network : ShiftedReluNetwork
+            Weights and shift.
+        margin : float or "auto"
+            A margin > 0 for all rows, or chosen for each row from what it moved last.
+        memory_limit : int, optional
+            Bytes that candidates and their products may take.
+
+        Returns
+        -------
+        LazyIndex
+            Ready for queries.
+        """
+        fixed = None if margin == "auto" else check_margin(margin)
+        first = FIRST_MARGIN if fixed is None else fixed
+        neurons = device.xp.arange(network.width, dtype=np.int32)
+        point_max = float(((X.astype(np.float64) ** 2).sum(axis=1) ** 0.5).max())
+        empty = NeuronLists(neurons[:0], device.xp.zeros(1, np.int64), neurons[:0])
+        none = device.xp.zeros(0)
+        index = cls(device, X, network, fixed, empty, none, none, point_max, _largest_row(network.W), memory_limit)
+        margins = device.xp.full(network.width, first)
+        indptr, points = index._look(neurons, margins)
+        listed = device.xp.flatnonzero(indptr[1:] > indptr[:-1])
+        index.candidates = _compressed(neurons, indptr, points, listed)
+        index.drift, index.margin = device.xp.zeros(len(listed)), margins[listed]
+        index._check_memory()
+        return index
+
+    def query(self, shift: float) -> ActiveSet:
+        """Return all pairs with ``P_ir > shift``, exactly those that a full recomputation would find.
+
+        Parameters
+        ----------
+        shift : float
+            The network's shift: the certificate holds for no other threshold.
+
+        Returns
+        -------
+        ActiveSet
+            The fired pairs.
+
+        Raises
+        ------
+        OptionError
+            If ``shift`` is another one.
+        """
+        if shift != self.network.shift:
+            raise OptionError(f"this index was built for the shift {self.network.shift}; got {shift}")
+        fired, self._places, indptr, compact, values = self.device.evaluate(
+            self.X, self.network.W, self.candidates, shift
+        )
+        return ActiveSet(indptr, compact, values, fired, self.candidates.nnz)
+
+    def update(self, W: Array, neurons: Array, moved: Array) -> None:
+        """Add what the rows of the last query's neurons moved (u,) to their drift; refresh those past their margin."""
+        if not len(neurons):
+            return
+        xp, places = self.device.xp, self._places
+        drift = self.drift[places] + moved
+        self.drift[places] = drift
+        self.row_max += float(moved.max())
+        late = xp.flatnonzero(self._reach(drift) > self.margin[places])
+        self.refreshed = len(late)
+        if len(late):
+            self._refresh(places[late], moved[late])
+
+    def _reach(self, drift: Array) -> Array:
+        """Return how far a computed number can have risen since it was last looked at."""
+        return self.point_max * (drift * (1 + 1e-12) + 2 * self._gamma * self.row_max)
+
+    @property
+    def _gamma(self) -> float:
+        return (self.X.shape[1] + 1) * float(np.finfo(self.network.dtype).eps)
+
+    def _refresh(self, places: Array, moved: Array) -> None:
+        """Look at these rows on all points again and replace their candidates."""
+        xp = self.device.xp
+        smallest = max(SMALLEST_MARGIN, 8 * self.point_max * self._gamma * self.row_max)
+        if self.fixed_margin is None:
+            margin = (NEXT_MARGIN * self.point_max * moved).clip(smallest, None)
+        else:
+            margin = xp.full(len(places), max(self.fixed_margin, smallest))
+        indptr, points = self._look(self.candidates.neurons[places], margin)
+        self.drift[places], self.margin[places] = 0.0, margin
+        lists = self.device.splice(self.candidates, places, indptr, points)
+        listed = xp.flatnonzero(lists.indptr[1:] > lists.indptr[:-1])
+        if len(listed) < len(lists.neurons):
+            self.drift, self.margin = self.drift[listed], self.margin[listed]
+            lists = _compressed(lists.neurons, lists.indptr, lists.points, listed)
+        self.candidates = lists
+        self._check_memory()
+
+    def _look(self, neurons: Array, margins: Array) -> tuple[Array, Array]:
+        """Return the points above ``b - margin`` for each of the neurons, the limit rounded down to REAL."""
+        xp, real = self.device.xp, self.network.W.dtype.type
+        exact = float(real(self.network.shift)) - margins  # (u,) float64
+        limits = xp.nextafter(exact.astype(self.network.dtype), real(-np.inf))
+        return self.device.scan(self.X, self.network.W, neurons, limits)
+
+    def _check_memory(self) -> None:
+        """Refuse to go on when the next query would need more than the limit."""
+        needed = candidate_bytes(self.candidates.nnz, len(self.candidates.neurons), self.network.W.dtype.itemsize)
+        if self.memory_limit is not None and needed > self.memory_limit:
+            raise DeviceMemoryError(
+                f"{self.candidates.nnz:,} candidate pairs and their products take {needed:,} bytes, more than the "
+                f"{self.memory_limit:,} that the memory limit leaves; raise --memory-limit or the shift"
+            )
+
+
+def candidate_bytes(pairs: int, neurons: int, itemsize: int) -> int:
+    """Return the peak bytes of a query over ``pairs`` candidates of ``neurons`` rows, all of which may fire.
+
+    Points and products of the candidates, both orders of the fired pairs, a second copy of the points while lists are
+    spliced, and eight numbers for each row.
+    """
+    return pairs * (4 + itemsize + 4 + 4 + itemsize + 4) + neurons * 64
+
+
+def check_margin(margin: float | str) -> float:
+    """Return the margin as a positive number.
+
+    Parameters
+    ----------
+    margin : float or str
+        What the user gave, other than "auto".
+
+    Returns
+    -------
+    float
+        The margin.
+
+    Raises
+    ------
+    OptionError
+        If it is no positive finite number.
+    """
+    try:
+        value = float(margin)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise OptionError(f"margin must be 'auto', 0 (threshold tree) or a positive number; got {margin!r}")
+    return value
+
+
+def _compressed(neurons: Array, indptr: Array, points: Array, listed: Array) -> NeuronLists:
+    """Return the lists of the neurons at positions ``listed`` alone; the others' lists are empty."""
+    ends = indptr[: len(listed) + 1].copy()  # starts with the 0 that every indptr has
+    ends[1:] = indptr[1:][listed]
+    return NeuronLists(neurons[listed], ends, points)
+
+
+def _largest_row(W: Array) -> float:
+    """Return an upper bound of the Euclidean norms of the rows of W."""
+    blocks = (W[first : first + NORM_ROWS].astype(np.float64) for first in range(0, len(W), NORM_ROWS))
+    return max(float((block * block).sum(axis=1).max()) for block in blocks) ** 0.5 * (1 + 1e-12)
