@@ -57,8 +57,21 @@ class EmulatedToolkit:
 
 
 def emulated_cuda_device(multiprocessors: int = 2) -> CudaDevice:
-    """Return the cuda device on emulated kernels, for any dtype.
+    """Return the cuda device on emulated kernels, for any dtype, with poisoned memory.
 
     Launches follow ``tests.cuda_emulator.module.schedule``.
     """
-    return CudaDevice(EmulatedToolkit(multiprocessors))
+    return poisoned(CudaDevice(EmulatedToolkit(multiprocessors)))
+
+
+def poisoned(device: CudaDevice) -> CudaDevice:
+    """Fill every output buffer with NaN, or a number no kernel writes, before a kernel sees it."""
+    allocate = type(device._gpu).empty
+
+    def empty(name: str, shape: Any, dtype: Any) -> Any:
+        array = allocate(device._gpu, name, shape, dtype)
+        array.fill(np.nan if array.dtype.kind == "f" else -(2**30) - 7)
+        return array
+
+    device._gpu.empty = empty  # type: ignore[method-assign]
+    return device

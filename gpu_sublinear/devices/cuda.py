@@ -204,7 +204,7 @@ class CudaDevice(Device):
         first[1:] = ordered[1:] != ordered[:-1]
         starts = xp.flatnonzero(first)  # (u,)
         t_indptr = xp.concatenate([starts, xp.full(1, nnz, starts.dtype)]).astype(np.int64)
-        compact = xp.empty(nnz, np.int32)
+        compact = self._gpu.empty("positions of the neurons", nnz, np.int32)
         compact[order] = xp.cumsum(first, dtype=np.int32) - np.int32(1)
         return ordered[starts], t_indptr, self._entry_rows(indptr, nnz)[order], compact
 
