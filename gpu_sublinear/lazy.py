@@ -38,6 +38,7 @@ from .network import ShiftedReluNetwork
 FIRST_MARGIN = 0.1  # before any movement is known: a third more candidates at b = 2.5, rows that move less stay put
 NEXT_MARGIN = 0.5  # of the row's last movement: enough for all later steps if each is at most a third of the last
 SMALLEST_MARGIN = 1e-3  # far above rounding, far below any spacing of pre-activations that would cost candidates
+WORTH_DROPPING = 0.15  # of the candidates: a smaller gain does not pay for one pass over their products
 NORM_ROWS = 1 << 16  # rows squared at a time for w_max
 
 
@@ -149,16 +150,39 @@ class LazyIndex:
 
     def update(self, W: Array, neurons: Array, moved: Array) -> None:
         """Add what the rows of the last query's neurons moved (u,) to their drift; refresh those past their margin."""
+        self.refreshed = 0
         if not len(neurons):
             return
         xp, places = self.device.xp, self._places
         drift = self.drift[places] + moved
         self.drift[places] = drift
         self.row_max += float(moved.max())
-        late = xp.flatnonzero(self._reach(drift) > self.margin[places])
+        slack = self.margin[places] - self._reach(drift)  # (u,)
+        late = xp.flatnonzero(slack < 0)
         self.refreshed = len(late)
+        if self.fixed_margin is None:
+            self._tighten(places, slack, self._next_margin(moved))
         if len(late):
             self._refresh(places[late], moved[late])
+        self._drop_empty()
+        self._check_memory()
+
+    def _tighten(self, places: Array, slack: Array, wanted: Array) -> None:
+        """Drop candidates that a smaller margin no longer needs, where that drops a good part of all.
+
+        A pair that is no candidate is at most ``b - margin_r + reach_r`` now.  So a list with the margin ``wanted``
+        <= margin_r - reach_r, counted from now, needs only products of the candidates to be made.
+        """
+        xp = self.device.xp
+        gain = (slack - wanted).clip(0, None)
+        density = len(self.X) * math.exp(-0.5 * self.network.shift**2) / math.sqrt(2 * math.pi)  # pairs per margin
+        if density * float(gain.sum()) < WORTH_DROPPING * self.candidates.nnz:
+            return
+        loose = xp.flatnonzero(gain > 0)
+        limits = xp.full(len(self.candidates.neurons), -np.inf, dtype=self.network.dtype)
+        limits[places[loose]] = self._limits(wanted[loose])
+        self.drift[places[loose]], self.margin[places[loose]] = 0.0, wanted[loose]
+        self.candidates = self.device.rescan(self.X, self.network.W, self.candidates, limits)
 
     def _reach(self, drift: Array) -> Array:
         """Return how far a computed number can have risen since it was last looked at."""
@@ -168,30 +192,37 @@ class LazyIndex:
     def _gamma(self) -> float:
         return (self.X.shape[1] + 1) * float(np.finfo(self.network.dtype).eps)
 
-    def _refresh(self, places: Array, moved: Array) -> None:
-        """Look at these rows on all points again and replace their candidates."""
-        xp = self.device.xp
+    def _next_margin(self, moved: Array) -> Array:
+        """Return the margins of rows that are looked at now and moved this far last."""
         smallest = max(SMALLEST_MARGIN, 8 * self.point_max * self._gamma * self.row_max)
         if self.fixed_margin is None:
-            margin = (NEXT_MARGIN * self.point_max * moved).clip(smallest, None)
-        else:
-            margin = xp.full(len(places), max(self.fixed_margin, smallest))
+            return (NEXT_MARGIN * self.point_max * moved).clip(smallest, None)
+        return self.device.xp.full(len(moved), max(self.fixed_margin, smallest))
+
+    def _refresh(self, places: Array, moved: Array) -> None:
+        """Look at these rows on all points again and replace their candidates."""
+        margin = self._next_margin(moved)
         indptr, points = self._look(self.candidates.neurons[places], margin)
         self.drift[places], self.margin[places] = 0.0, margin
-        lists = self.device.splice(self.candidates, places, indptr, points)
-        listed = xp.flatnonzero(lists.indptr[1:] > lists.indptr[:-1])
+        self.candidates = self.device.splice(self.candidates, places, indptr, points)
+
+    def _drop_empty(self) -> None:
+        """Forget neurons without candidates."""
+        lists = self.candidates
+        listed = self.device.xp.flatnonzero(lists.indptr[1:] > lists.indptr[:-1])
         if len(listed) < len(lists.neurons):
             self.drift, self.margin = self.drift[listed], self.margin[listed]
-            lists = _compressed(lists.neurons, lists.indptr, lists.points, listed)
-        self.candidates = lists
-        self._check_memory()
+            self.candidates = _compressed(lists.neurons, lists.indptr, lists.points, listed)
 
     def _look(self, neurons: Array, margins: Array) -> tuple[Array, Array]:
-        """Return the points above ``b - margin`` for each of the neurons, the limit rounded down to REAL."""
-        xp, real = self.device.xp, self.network.W.dtype.type
+        """Return the points above ``b - margin`` for each of the neurons."""
+        return self.device.scan(self.X, self.network.W, neurons, self._limits(margins))
+
+    def _limits(self, margins: Array) -> Array:
+        """Return ``b - margin``, rounded down to REAL, so that rounding cannot open a gap."""
+        real = self.network.W.dtype.type
         exact = float(real(self.network.shift)) - margins  # (u,) float64
-        limits = xp.nextafter(exact.astype(self.network.dtype), real(-np.inf))
-        return self.device.scan(self.X, self.network.W, neurons, limits)
+        return self.device.xp.nextafter(exact.astype(self.network.dtype), real(-np.inf))
 
     def _check_memory(self) -> None:
         """Refuse to go on when the next query would need more than the limit."""
@@ -204,12 +235,10 @@ class LazyIndex:
 
 
 def candidate_bytes(pairs: int, neurons: int, itemsize: int) -> int:
-    """Return the peak bytes of a query over ``pairs`` candidates of ``neurons`` rows, all of which may fire.
-
-    Points and products of the candidates, both orders of the fired pairs, a second copy of the points while lists are
-    spliced, and eight numbers for each row.
-    """
-    return pairs * (4 + itemsize + 4 + 4 + itemsize + 4) + neurons * 64
+    """Return the peak bytes of a query over ``pairs`` candidates of ``neurons`` rows, all of which may fire."""
+    candidates = 4 + 4 + itemsize  # points, their copy while lists are spliced, products
+    fired = 4 + 4 + itemsize  # by neuron and by point
+    return pairs * (candidates + fired) + neurons * 8 * 8  # eight numbers for each row
 
 
 def check_margin(margin: float | str) -> float:

@@ -57,16 +57,19 @@ class SketchOptions:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise OptionError(f"sketch must be one of {', '.join(KINDS)}; got {self.kind!r}")
-        if self.rows_per_point is None:
-            object.__setattr__(self, "rows_per_point", KINDS[self.kind])
-        if not (math.isfinite(self.rows_per_point) and self.rows_per_point >= 1):
+        if not 1 <= self.c < math.inf:
             raise OptionError(f"rows_per_point must be a number >= 1; got {self.rows_per_point}")
         if self.nonzeros < 1:
             raise OptionError(f"nonzeros must be at least 1; got {self.nonzeros}")
 
+    @property
+    def c(self) -> float:
+        """Rows per point, the default of the kind filled in."""
+        return KINDS[self.kind] if self.rows_per_point is None else self.rows_per_point
+
     def rows(self, n: int) -> int:
         """Return the number of rows of the sketch for n points."""
-        return math.ceil((self.rows_per_point or KINDS[self.kind]) * n)
+        return math.ceil(self.c * n)
 
 
 @dataclass(frozen=True)

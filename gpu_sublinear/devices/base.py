@@ -281,6 +281,13 @@ class Device(ABC):
         """
 
     @abstractmethod
+    def rescan(self, X: Array, W: Array, lists: NeuronLists, thresholds: Array) -> NeuronLists:
+        """Return ``lists`` without the pairs whose computed number is not above the threshold of their neuron.
+
+        thresholds (u,) REAL, one for each of ``lists.neurons``; minus infinity keeps a list as it is.
+        """
+
+    @abstractmethod
     def splice(self, lists: NeuronLists, places: Array, indptr: Array, points: Array) -> NeuronLists:
         """Return ``lists`` with those at the ascending positions ``places`` (p,) int64 replaced by (indptr, points)."""
 

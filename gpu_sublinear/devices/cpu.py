@@ -14,6 +14,7 @@ from .base import CSR, Array, NeuronLists, TreeLayout
 from .host import HostDevice, one_blas_thread
 
 QUERY_BYTES = 1 << 26  # scratch memory of a query, for as many points at a time as fit
+COUNT_BYTES = 1 << 19  # of the pair counts that one task works on: half a second-level cache
 TILE = 128  # rows of a product per thread: fixed, so that bytes do not depend on the number of threads
 
 
@@ -83,11 +84,12 @@ class CpuDevice(HostDevice):
         return neurons, t_indptr, t_points, compact
 
     def count_pairs(self, indptr: Array, compact: Array, t_indptr: Array, t_points: Array) -> Array:
-        """Count the common neurons of all pairs of points."""
+        """Count the common neurons of all pairs of points, list by list."""
         n = len(indptr) - 1
-        out = np.zeros((n, n))
-        kernels.count_pairs(indptr, compact, t_indptr, t_points, out)
-        return out
+        tasks = 1 << (max(numba.get_num_threads(), 4 * n * n // COUNT_BYTES) - 1).bit_length()
+        lower = np.zeros((n, n), np.int32)
+        kernels.count_pairs(t_indptr, t_points, tasks, lower)
+        return lower + np.tril(lower, -1).T.astype(np.float64)
 
     def scan(self, X: Array, W: Array, neurons: Array, thresholds: Array) -> tuple[Array, Array]:
         """Scan a chunk of neurons at a time into rows long enough for any answer, then pack them."""
@@ -124,6 +126,16 @@ class CpuDevice(HostDevice):
         t_indptr = np.append(starts[places], nnz)
         return NeuronLists(neurons[places], t_indptr, t_points), places, indptr, compact, values
 
+    def rescan(self, X: Array, W: Array, lists: NeuronLists, thresholds: Array) -> NeuronLists:
+        """Compute the products of the lists and keep those above."""
+        values, counts = np.empty(lists.nnz, X.dtype), np.zeros(len(lists.neurons), np.int64)
+        arrays = lists.indptr, lists.points, thresholds, values
+        list_kernels.count_above(X, W, lists.neurons, *arrays, counts)
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        out = np.empty(starts[-1], np.int32)
+        list_kernels.keep_above(*arrays, starts, out)
+        return NeuronLists(lists.neurons, starts, out)
+
     def splice(self, lists: NeuronLists, places: Array, indptr: Array, points: Array) -> NeuronLists:
         """Copy the runs between the replaced lists."""
         counts = np.diff(lists.indptr)
@@ -136,11 +148,23 @@ class CpuDevice(HostDevice):
         return NeuronLists(lists.neurons, joined, out)
 
     def change_pairs(self, counts: Array, before: NeuronLists, after: NeuronLists, limit: int) -> bool:
-        """Merge the two sets of lists twice: for the cost, then for the change."""
+        """Find the lists that differ on all threads; work on those alone."""
+        u, v = len(after.neurons), len(before.neurons)
+        edges = np.linspace(0, u, list_kernels.BLOCKS + 1).astype(np.int64)
+        starts = np.searchsorted(before.neurons, after.neurons[edges[:-1]] if u else edges[:-1])
+        starts = np.append(starts, v) if u else np.zeros(len(edges), np.int64)
+        starts[0] = 0
+        match, lone, cost = np.full(u, -2, np.int64), np.zeros(v, bool), np.zeros(list_kernels.BLOCKS, np.int64)
         old, new = (before.neurons, before.indptr, before.points), (after.neurons, after.indptr, after.points)
-        if list_kernels.change_pairs(counts, *old, *new, True) > limit:
+        list_kernels.compare(*old, *new, edges, starts, match, lone, cost)
+        if not u:
+            lone[:], cost[0] = True, (np.diff(before.indptr) ** 2).sum()
+        if cost.sum() > limit:
             return False
-        list_kernels.change_pairs(counts, *old, *new, False)
+        changed, gone = np.flatnonzero(match > -2), np.flatnonzero(lone)
+        list_kernels.change_pairs(
+            counts, before.indptr, before.points, after.indptr, after.points, match, changed, gone
+        )
         return True
 
     def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:

@@ -232,13 +232,19 @@ def transpose(indptr, indices, slots, t_indptr, t_points, compact):
 
 
 @parallel
-def count_pairs(indptr, compact, t_indptr, t_points, out):
-    """Count common neurons: row i of M^T M is the sum of the lists of the neurons that fire on i."""
-    for i in prange(len(out)):
-        for p in range(indptr[i], indptr[i + 1]):
-            k = compact[p]
-            for q in range(t_indptr[k], t_indptr[k + 1]):
-                out[i, t_points[q]] += 1.0
+def count_pairs(t_indptr, t_points, tasks, out):
+    """Count common neurons below the diagonal; task t owns the rows i with i mod tasks = t, so that all fit a cache.
+
+    The lists are read in order by every task, and the increments of a task stay in its rows.
+    """
+    for task in prange(tasks):
+        for k in range(len(t_indptr) - 1):
+            start = t_indptr[k]
+            for p in range(start, t_indptr[k + 1]):
+                i = t_points[p]
+                if i & (tasks - 1) == task:
+                    for q in range(start, p + 1):
+                        out[i, t_points[q]] += 1
 
 
 # ---- sparse Jacobian ------------------------------------------------------------------------------------

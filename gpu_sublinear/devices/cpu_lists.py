@@ -92,6 +92,33 @@ def evaluate(X, W, neurons, indptr, points, bound, values, fired, histogram):
 
 
 @parallel
+def count_above(X, W, neurons, indptr, points, limits, values, counts):
+    """Compute all candidate products; count those above their neuron's limit."""
+    d = X.shape[1]
+    for k in prange(len(neurons)):
+        w = W[neurons[k]]
+        count = 0
+        for q in range(indptr[k], indptr[k + 1]):
+            total = X[points[q], 0] * w[0]
+            for j in range(1, d):
+                total = total + X[points[q], j] * w[j]
+            values[q] = total
+            count += total > limits[k]
+        counts[k] = count
+
+
+@parallel
+def keep_above(indptr, points, limits, values, starts, out):
+    """Move the points whose product is above the limit to their new places."""
+    for k in prange(len(limits)):
+        at = starts[k]
+        for q in range(indptr[k], indptr[k + 1]):
+            if values[q] > limits[k]:
+                out[at] = points[q]
+                at += 1
+
+
+@parallel
 def keep(neurons, indptr, points, bound, values, starts, slots, places, t_points, compact, kept):
     """Write the pairs above the bound in both orders; ``places[block, i]`` is where the block goes on for point i."""
     c = len(neurons)
@@ -121,40 +148,89 @@ def splice(indptr, points, new_indptr, new_points, source, joined, out):
 
 
 @serial
-def change_pairs(counts, old_neurons, old_indptr, old_points, new_neurons, new_indptr, new_points, dry):
-    """Add ``delta 1_new^T + 1_old delta^T`` per neuron, delta = 1_new - 1_old; return the increments (only, if dry)."""
-    o, k = 0, 0
-    cost = 0
-    while o < len(old_neurons) or k < len(new_neurons):
-        take_old = k == len(new_neurons) or (o < len(old_neurons) and old_neurons[o] <= new_neurons[k])
-        take_new = o == len(old_neurons) or (k < len(new_neurons) and new_neurons[k] <= old_neurons[o])
-        p, p_end, q, q_end = 0, 0, 0, 0
-        if take_old:
-            p, p_end = old_indptr[o], old_indptr[o + 1]
+def _flips(old, p, p_end, new, q, q_end):
+    """Count the points that are in one of two ascending lists and not in the other."""
+    flips = 0
+    while p < p_end and q < q_end:
+        if old[p] == new[q]:
+            p += 1
+            q += 1
+        elif old[p] < new[q]:
+            p += 1
+            flips += 1
+        else:
+            q += 1
+            flips += 1
+    return flips + (p_end - p) + (q_end - q)
+
+
+@parallel
+def compare(old_neurons, old_indptr, old_points, new_neurons, new_indptr, new_points, edges, starts, match, lone, cost):
+    """Find the lists that differ, block by block of new neurons.
+
+    ``match[k]`` becomes the old list of new neuron k if they differ (-1 for none) and stays -2 if they are equal;
+    ``lone[o]`` marks old neurons without a new list; ``cost`` adds up the increments that the change will take.
+    """
+    for block in prange(len(cost)):
+        o = starts[block]
+        for k in range(edges[block], edges[block + 1]):
+            while o < starts[block + 1] and old_neurons[o] < new_neurons[k]:
+                lone[o] = True
+                cost[block] += (old_indptr[o + 1] - old_indptr[o]) ** 2
+                o += 1
+            length = new_indptr[k + 1] - new_indptr[k]
+            if o < starts[block + 1] and old_neurons[o] == new_neurons[k]:
+                flips = _flips(
+                    old_points, old_indptr[o], old_indptr[o + 1], new_points, new_indptr[k], new_indptr[k + 1]
+                )
+                if flips:
+                    match[k] = o
+                    cost[block] += flips * (length + old_indptr[o + 1] - old_indptr[o])
+                o += 1
+            else:
+                match[k] = -1
+                cost[block] += length * length
+        while o < starts[block + 1]:
+            lone[o] = True
+            cost[block] += (old_indptr[o + 1] - old_indptr[o]) ** 2
             o += 1
-        if take_new:
-            q, q_end = new_indptr[k], new_indptr[k + 1]
-            k += 1
-        p_start, q_start = p, q
+
+
+@serial
+def _add_outer(counts, points, start, stop, sign):
+    for p in range(start, stop):
+        for q in range(start, stop):
+            counts[points[p], points[q]] += sign
+
+
+@serial
+def change_pairs(counts, old_indptr, old_points, new_indptr, new_points, match, changed, gone):
+    """Add ``delta 1_new^T + 1_old delta^T`` for every neuron whose list changed, with delta = 1_new - 1_old."""
+    for o in gone:
+        _add_outer(counts, old_points, old_indptr[o], old_indptr[o + 1], -1.0)
+    for k in changed:
+        q_start, q_end = new_indptr[k], new_indptr[k + 1]
+        if match[k] < 0:
+            _add_outer(counts, new_points, q_start, q_end, 1.0)
+            continue
+        p_start, p_end = old_indptr[match[k]], old_indptr[match[k] + 1]
+        p, q = p_start, q_start
         while p < p_end or q < q_end:
             if p < p_end and q < q_end and old_points[p] == new_points[q]:
                 p += 1
                 q += 1
                 continue
-            cost += q_end - q_start + p_end - p_start
             leaves = q == q_end or (p < p_end and old_points[p] < new_points[q])
             i = old_points[p] if leaves else new_points[q]
             sign = -1.0 if leaves else 1.0
-            if not dry:
-                for r in range(q_start, q_end):
-                    counts[i, new_points[r]] += sign
-                for r in range(p_start, p_end):
-                    counts[old_points[r], i] += sign
+            for r in range(q_start, q_end):
+                counts[i, new_points[r]] += sign
+            for r in range(p_start, p_end):
+                counts[old_points[r], i] += sign
             if leaves:
                 p += 1
             else:
                 q += 1
-    return cost
 
 
 @serial

@@ -111,6 +111,13 @@ class ReferenceDevice(HostDevice):
         points, compact = np.nonzero(fires.T)
         return fired, places, indptr, compact.astype(np.int32), P[compact, points]
 
+    def rescan(self, X: Array, W: Array, lists: NeuronLists, thresholds: Array) -> NeuronLists:
+        """Compute all pairs of the listed neurons; keep listed pairs above the threshold."""
+        numbers = computed_numbers(X, W[lists.neurons]).T  # (c, n)
+        kept = (mask_of(lists, len(X)) > 0) & (thresholds[:, None] < numbers)
+        indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int64)
+        return NeuronLists(lists.neurons, indptr, np.nonzero(kept)[1].astype(np.int32))
+
     def splice(self, lists: NeuronLists, places: Array, indptr: Array, points: Array) -> NeuronLists:
         """Cut all lists apart and join them again."""
         pieces = np.split(lists.points, lists.indptr[1:-1])
