@@ -34,7 +34,6 @@ count_pairs(const Index* __restrict__ indptr, const int* __restrict__ compact, c
       __syncthreads();
       int* row = out + (Index)i * n + first;
       for (int c = threadIdx.x; c < width; c += blockDim.x)
-        if (counts[c]) atomicAdd(&row[c], counts[c]);
-      __syncthreads();
+        if (counts[c]) atomicAdd(&row[c], counts[c]);  // no barrier after: a thread clears what it has read itself
     }
 }

@@ -65,7 +65,16 @@ def lists(rng: np.random.Generator, n: int, m: int, density: float) -> tuple[np.
     return np.concatenate([[0], np.cumsum(mask.sum(axis=1))]).astype(np.int64), np.nonzero(mask)[1].astype(np.int32)
 
 
-LISTS = [(1, 1, 1.0), (1, 1, 0.0), (3, 40, 0.0), (3, 40, 1.0), (5, 300, 0.2), (1, 3000, 0.9), (40, 9, 0.5)]
+LISTS = [
+    (1, 1, 1.0),
+    (1, 1, 0.0),
+    (3, 40, 0.0),
+    (3, 40, 1.0),
+    (5, 300, 0.2),
+    (1, 3000, 0.9),
+    (40, 9, 0.5),
+    (20, 600, 0.5),
+]
 
 
 # ---- weights ------------------------------------------------------------------------------------------------------
@@ -147,8 +156,8 @@ def test_fill_some_leaves(gpu, dtype, count):
 
 
 def random_nodes(rng: np.random.Generator, n: int, layout: TreeLayout, dtype: str) -> np.ndarray:
-    """Return trees with random leaves and everything else NaN."""
-    nodes = np.full((n, layout.total), np.nan, dtype)
+    """Return trees with random leaves and everything else large: a kernel that strays beyond a level shows."""
+    nodes = np.full((n, layout.total), 1e30, dtype)
     nodes[:, : layout.m] = rng.standard_normal((n, layout.m))
     return nodes
 
@@ -333,6 +342,7 @@ def test_small_step_through_every_kernel(gpu, dtype, monkeypatch):
     test_reduce_level_and_its_parts(gpu, dtype, 3, 70, 3)
     test_query(gpu, dtype, 4, 33, 2, 0.0)
     test_count_pairs(gpu, monkeypatch, 10, 30, 0.5, 7)
+    test_forward(gpu, dtype, 20, 60, 0.5)  # more points than blocks
     for shape in ((5, 60, 0.2), (3, 40, 1.0)):
         test_forward(gpu, dtype, *shape)
         test_transpose(gpu, *shape)
