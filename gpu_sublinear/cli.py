@@ -19,6 +19,7 @@ EXAMPLES = """\
 examples:
   gpu-sublinear train digits --out digits.safetensors --figure digits.png
   gpu-sublinear train sphere:n=256,d=16 --width 2^18 --history run.json
+  gpu-sublinear train sphere:n=512,d=16 --width 2^23 --shift 3.2 --memory-limit 8GiB
   gpu-sublinear train houses.csv --target price --seed 1 --out houses.safetensors
   gpu-sublinear predict houses.safetensors new_houses.csv --out prices.csv
   gpu-sublinear doctor
@@ -91,6 +92,40 @@ def shift(text: str) -> float | str:
     return text if text == "paper" else number(0, math.inf)(text)
 
 
+def margin(text: str) -> float | str:
+    """Read a margin: ``auto`` or a number from 0 on."""
+    return text if text == "auto" else number(0, math.inf)(text)
+
+
+def size(text: str) -> int:
+    """Read a number of bytes: ``8GiB``, ``500MB`` or ``1e9``.
+
+    Parameters
+    ----------
+    text : str
+        What the user typed.
+
+    Returns
+    -------
+    int
+        Bytes, at least 1.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is not a positive number with a known unit.
+    """
+    parts = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?) *([kKMGT]?)(i?)B?", text)
+    try:
+        value = float(parts[1]) if parts else 0.0
+    except ValueError:
+        value = 0.0
+    if not parts or value <= 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size such as 8GiB, 500MB or 1e9")
+    power = ("", "K", "M", "G", "T").index(parts[2].upper())
+    return int(value * (1024 if parts[3] else 1000) ** power)
+
+
 # ---- the parser -----------------------------------------------------------------------------------------
 
 
@@ -131,11 +166,16 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     model.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of weights and products (default: float32)")  # fmt: skip  # noqa: E501
     method = train.add_argument_group("method")
     _add_device(method, "where to train")
-    method.add_argument("--solver", choices=("sketch-cg", "cg", "gram"), default="sketch-cg", help="of the n x n system (default: sketch-cg)")  # fmt: skip  # noqa: E501
+    method.add_argument("--engine", choices=("fast", "faithful"), default="fast", help="faithful: the published method, --margin 0 --jacobian csr --sketch rows --solver sketch-cg (default: fast)")  # fmt: skip  # noqa: E501
+    method.add_argument("--solver", choices=("auto", "gram", "sketch-cg", "cg"), help="of the n x n system (default: auto, the cheapest)")  # fmt: skip  # noqa: E501
+    method.add_argument("--margin", type=margin, metavar="X", help="of the lazy index: auto, or a number; 0 keeps threshold trees (default: auto)")  # fmt: skip  # noqa: E501
+    method.add_argument("--jacobian", choices=("factored", "csr"), help="multiply from the fired pairs, or store all entries (default: factored)")  # fmt: skip  # noqa: E501
+    method.add_argument("--sketch", choices=("neurons", "rows"), help="what sketch-cg hashes (default: neurons)")
+    method.add_argument("--memory-limit", type=size, metavar="BYTES", help="what the run may hold: 8GiB, 500MB (default: no limit)")  # fmt: skip  # noqa: E501
     method.add_argument("--tolerance", type=number(0, 1), default=1e-4, metavar="T", help="stop at ||f - y|| <= T ||y|| (default: 1e-4)")  # fmt: skip  # noqa: E501
     method.add_argument("--max-steps", type=at_least(0), default=20, metavar="N", help="most steps (default: 20)")
     method.add_argument("--solver-tolerance", type=number(0, 1, open_low=True), default=1e-2, metavar="T", help="relative residual of each solve (default: 1e-2)")  # fmt: skip  # noqa: E501
-    method.add_argument("--sketch-rows", type=number(1, math.inf), default=8.0, metavar="C", help="rows of the sketch per point (default: 8)")  # fmt: skip  # noqa: E501
+    method.add_argument("--sketch-rows", type=number(1, math.inf), metavar="C", help="rows of the sketch per point (default: 2 for neurons, 8 for rows)")  # fmt: skip  # noqa: E501
     method.add_argument("--arity", type=at_least(2), default=8, metavar="K", help="children per node of the threshold tree (default: 8)")  # fmt: skip  # noqa: E501
     files = train.add_argument_group("files (whole or not at all)")
     files.add_argument("--out", metavar="MODEL", help="save the trained model (.safetensors)")

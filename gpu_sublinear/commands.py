@@ -32,7 +32,9 @@ from .report import STEP_HEADER, Fit, closing_table, step_line
 from .sketch import SketchOptions
 from .solvers import CGOptions
 from .tree import TreeOptions
+from .warmup import warm_up
 
+NOTEWORTHY = 1.0  # seconds of compilation that a user should know of
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 MODEL_SETTINGS = (  # the options that the weights depend on: these travel in the model file
     "width",
@@ -45,8 +47,13 @@ MODEL_SETTINGS = (  # the options that the weights depend on: these travel in th
     "max_steps",
     "test_fraction",
     "solver_tolerance",
+    "engine",
+    "margin",
+    "jacobian",
+    "sketch",
     "sketch_rows",
     "arity",
+    "memory_limit",
 )
 
 
@@ -96,6 +103,8 @@ def train(options: Namespace) -> int:
     if options.figure:
         check_figure(options.figure)
     trainer = _trainer(options)
+    resolved = {name: getattr(trainer, name) for name in ("solver", "margin", "jacobian")}
+    vars(options).update(resolved, sketch=trainer.sketch.kind, sketch_rows=trainer.sketch.c)
     dataset = load(options.data, options.target)
     rows, held_out = split(len(dataset.y), options.test_fraction, options.seed)
     preprocessing = Preprocessing.fit(dataset.X[rows], dataset.preprocessing)
@@ -110,7 +119,10 @@ def train(options: Namespace) -> int:
         paired=options.init == "paired",
         device=device,
     )
-    say(_opening(dataset, rows, held_out, network, device, options))
+    say(_opening(dataset, rows, held_out, network, device, trainer))
+    compiling = warm_up(device, trainer, options.dtype)
+    if compiling > NOTEWORTHY:
+        say(f"compiled {compiling:.0f} s, kept for the next run; not counted below")
     X, y = preprocessing.transform(dataset.X[rows]), targets.transform(dataset.y[rows])  # (n, d), (n,)
     with StopOnInterrupt() as interrupt:
         result = _fit(trainer, network, X, y, interrupt)
@@ -144,13 +156,18 @@ def _check_outputs(outputs: dict[str, str | None], *inputs: str) -> None:
 
 
 def _trainer(options: Namespace) -> GaussNewton:
-    return GaussNewton(
-        solver=options.solver,
+    """Return the trainer of the engine, with what the user chose in place of its defaults."""
+    chosen = {"solver": options.solver, "margin": options.margin, "jacobian": options.jacobian}
+    faithful = options.engine == "faithful"
+    make = GaussNewton.faithful if faithful else GaussNewton
+    return make(
         tolerance=options.tolerance,
         max_steps=options.max_steps,
+        memory_limit=options.memory_limit,
         tree=TreeOptions(arity=options.arity),
-        sketch=SketchOptions(rows_per_point=options.sketch_rows),
+        sketch=SketchOptions(options.sketch or ("rows" if faithful else "neurons"), options.sketch_rows),
         cg=CGOptions(tolerance=options.solver_tolerance),
+        **{name: value for name, value in chosen.items() if value is not None},
     )
 
 
@@ -207,16 +224,18 @@ def _opening(
     held_out: np.ndarray,
     network: ShiftedReluNetwork,
     device: Device,
-    options: Namespace,
+    trainer: GaussNewton,
 ) -> str:
     on = ", ".join(f"{key} {value}" for key, value in device.describe().items() if key != "device")
-    solver = options.solver + (f" ({options.sketch_rows:g} n rows)" if options.solver == "sketch-cg" else "")
+    index = "threshold trees" if trainer.margin == 0 else f"lazy index (margin {trainer.margin})"
+    initial = "paired" if network.paired else "iid"
     return "\n".join((
         f"data     {dataset.name}: {len(rows):,} points to train on, {len(held_out):,} held out, "
         f"{dataset.X.shape[1]} features, target '{dataset.target_name}'",
         f"network  m = {network.width:,} neurons, d = {network.features}, shift b = {network.shift:.4g}, "
-        f"{options.init}, {network.dtype}, seed {options.seed}",
-        f"device   {device.name} ({on}), solver {solver}",
+        f"{initial}, {network.dtype}, seed {network.seed}",
+        f"device   {device.name} ({on})",
+        f"method   {index}, {trainer.jacobian} Jacobian, solver {trainer.solver}",
     ))
 
 

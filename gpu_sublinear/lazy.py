@@ -36,9 +36,9 @@ from .errors import DeviceMemoryError, OptionError
 from .network import ShiftedReluNetwork
 
 FIRST_MARGIN = 0.1  # before any movement is known: a third more candidates at b = 2.5, rows that move less stay put
-NEXT_MARGIN = 0.5  # of the row's last movement: enough for all later steps if each is at most a third of the last
+NEXT_MARGIN = 0.3  # of the row's last movement: enough for all later steps if each is at most a third of the last
 SMALLEST_MARGIN = 1e-3  # far above rounding, far below any spacing of pre-activations that would cost candidates
-WORTH_DROPPING = 0.15  # of the candidates: a smaller gain does not pay for one pass over their products
+WORTH_DROPPING = 0.3  # of the candidates: a smaller gain does not pay for one pass over their products
 NORM_ROWS = 1 << 16  # rows squared at a time for w_max
 
 
@@ -78,6 +78,7 @@ class LazyIndex:
     memory_limit: int | None = None
     refreshed: int = 0
     _places: Array = field(default=None, repr=False)
+    _fired_pairs: int = 0
 
     @classmethod
     def build(
@@ -146,6 +147,7 @@ class LazyIndex:
         fired, self._places, indptr, compact, values = self.device.evaluate(
             self.X, self.network.W, self.candidates, shift
         )
+        self._fired_pairs = fired.nnz
         return ActiveSet(indptr, compact, values, fired, self.candidates.nnz)
 
     def update(self, W: Array, neurons: Array, moved: Array) -> None:
@@ -175,8 +177,8 @@ class LazyIndex:
         """
         xp = self.device.xp
         gain = (slack - wanted).clip(0, None)
-        density = len(self.X) * math.exp(-0.5 * self.network.shift**2) / math.sqrt(2 * math.pi)  # pairs per margin
-        if density * float(gain.sum()) < WORTH_DROPPING * self.candidates.nnz:
+        dropped = float((gain / self.margin[places]).mean()) * (self.candidates.nnz - self._fired_pairs)
+        if dropped < WORTH_DROPPING * self.candidates.nnz:
             return
         loose = xp.flatnonzero(gain > 0)
         limits = xp.full(len(self.candidates.neurons), -np.inf, dtype=self.network.dtype)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
 
 FIXED = 400 << 20  # interpreter, compiled code, BLAS buffers and the scan's scratch memory
+PROGRAM = "program"
 LISTS = "candidate pairs and their products"
 
 
@@ -35,7 +36,7 @@ def plan(trainer: GaussNewton, network: ShiftedReluNetwork, n: int) -> dict[str,
     """
     m, d, size = network.width, network.features, network.W.dtype.itemsize
     fired = int(m * n * firing_probability(network.shift))
-    parts = {"weights and signs": m * (d + 1) * size, "matrices of n x n": 6 * n * n * 8, "program": FIXED}
+    parts = {"weights and signs": m * (d + 1) * size, "matrices of n x n": 6 * n * n * 8, PROGRAM: FIXED}
     if trainer.margin == 0:
         parts["threshold trees"] = n * TreeLayout(m, trainer.tree.arity).total * size
         parts["fired pairs"] = candidate_bytes(fired, min(m, fired), size)
@@ -76,7 +77,7 @@ def plan_memory(trainer: GaussNewton, network: ShiftedReluNetwork, n: int) -> in
     parts = plan(trainer, network, n)
     total = sum(parts.values())
     if total > trainer.memory_limit:
-        name = max(parts, key=parts.__getitem__)
+        name = max((part for part in parts if part != PROGRAM), key=parts.__getitem__)
         raise DeviceMemoryError(
             f"the run is expected to hold {total:,} bytes, more than the memory limit of {trainer.memory_limit:,}; the "
             f"largest part are the {name}, {parts[name]:,} bytes; raise the limit or the shift, or lower the width"

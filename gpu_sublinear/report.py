@@ -93,7 +93,7 @@ def _errors(training: Fit, held_out: Fit | None) -> list[str]:
 
 def _times(result: TrainingResult, total: float) -> list[str]:
     """Return time by phase over all steps, largest share visible at a glance."""
-    seconds = {"build trees (once)": result.build_seconds} | phase_seconds(result.history)
+    seconds = {"first scan (once)": result.build_seconds} | phase_seconds(result.history)
     seconds["other"] = max(0.0, total - sum(seconds.values()))
     rows = [f"{'time by phase':<22}{'seconds':>10}{'share':>9}"]
     for name, value in seconds.items():

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from gpu_sublinear.devices import TreeLayout
+from gpu_sublinear.active_set import ActiveSet
+from gpu_sublinear.devices import NeuronLists, TreeLayout
 
 DTYPES = ("float32", "float64")
 ARITIES = (2, 3, 8, 16)
@@ -82,6 +83,33 @@ def active_arrays(device, problem: Problem, arity: int = 2):
         device.reduce_level(nodes, layout, level)
     found = device.query_tree(nodes, layout, problem.shift)
     return layout, nodes, found, device.transpose(found[0], found[1], len(problem.W))
+
+
+def lists_of(device, chosen: np.ndarray) -> NeuronLists:
+    """Return a mask (m, n) as neuron lists of the neurons with at least one point, on a device."""
+    neurons = np.flatnonzero(chosen.any(axis=1))
+    indptr = np.concatenate([[0], np.cumsum(chosen[neurons].sum(axis=1))])
+    points = np.nonzero(chosen[neurons])[1]
+    return NeuronLists(
+        device.asarray(neurons, np.int32), device.asarray(indptr, np.int64), device.asarray(points, np.int32)
+    )
+
+
+def same_active_set(device, active: ActiveSet, P: np.ndarray, shift: float) -> bool:
+    """Tell whether an active set is exactly ``P > shift`` (n, m), in both orders, with the values of P."""
+    points, neurons = np.nonzero(P.dtype.type(shift) < P)
+    host = device.to_host
+    by_point = np.repeat(np.arange(len(P)), np.diff(host(active.indptr)))
+    fired = active.fired
+    by_neuron = np.repeat(host(fired.neurons), np.diff(host(fired.indptr)))
+    order = np.lexsort((points, neurons))
+    return (
+        np.array_equal(by_point, points)
+        and np.array_equal(host(active.indices), neurons)
+        and np.array_equal(host(active.values), P[points, neurons])
+        and np.array_equal(by_neuron, neurons[order])
+        and np.array_equal(host(fired.points), points[order])
+    )
 
 
 def dot_bound(A: np.ndarray, x: np.ndarray, terms: int, dtype: str) -> np.ndarray:

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_sublinear.devices import CSR, Device, TreeLayout, get_device
+from gpu_sublinear.devices import CSR, Device, NeuronLists, TreeLayout, get_device
 from gpu_sublinear.devices.cpu import CpuDevice
 from gpu_sublinear.devices.cuda import CudaDevice
 from gpu_sublinear.devices.reference import ReferenceDevice
 from gpu_sublinear.errors import OptionError
 from tests.conftest import DEVICES, make_device
-from tests.problems import ARITIES, DTYPES, Problem, active_arrays, dot_bound, make_problem, problems
+from tests.problems import ARITIES, DTYPES, Problem, active_arrays, dot_bound, lists_of, make_problem, problems
 
 OPERATIONS = sorted(name for name in Device.__abstractmethods__)
 FAST = [name for name in DEVICES if name != "reference"]
@@ -65,6 +65,124 @@ def test_every_operation_agrees_with_the_reference(name):
         check_products(device, reference, problem, lists, want_lists, found, want_found)
 
     check()
+
+
+def same_lists(device, got: NeuronLists, want: NeuronLists) -> None:
+    for part in ("neurons", "indptr", "points"):
+        same(device, getattr(got, part), getattr(want, part))
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_list_operations_agree_with_the_reference(name):
+    device, reference = make_device(name), get_device("reference")
+
+    @settings(max_examples=EXAMPLES[name])
+    @given(problem=problems(max_points=9), seed=st.integers(0, 2**32 - 1))
+    def check(problem: Problem, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        check_scan(device, reference, problem, rng)
+        chosen = rng.random((len(problem.W), len(problem.X))) < rng.choice([0.0, 0.3, 1.0])
+        check_evaluate(device, reference, problem, chosen)
+        check_change(device, reference, problem, chosen, rng)
+        check_factored(device, reference, problem, chosen, rng)
+
+    check()
+
+
+def check_scan(device, reference, problem, rng) -> None:
+    neurons = np.flatnonzero(rng.random(len(problem.W)) < 0.7).astype(np.int32)
+    own = problem.P[rng.integers(len(problem.X), size=len(neurons)), neurons]  # ties: a number of the neuron itself
+    thresholds = np.where(rng.random(len(neurons)) < 0.5, own, problem.shift).astype(problem.X.dtype)
+    want = reference.scan(problem.X, problem.W, neurons, thresholds)
+    X, W = device.asarray(problem.X), device.asarray(problem.W)
+    got = device.scan(X, W, device.asarray(neurons), device.asarray(thresholds))
+    for mine, theirs in zip(got, want, strict=True):
+        same(device, mine, theirs)
+
+
+def check_evaluate(device, reference, problem, chosen) -> None:
+    X, W = device.asarray(problem.X), device.asarray(problem.W)
+    got = device.evaluate(X, W, lists_of(device, chosen), problem.shift)
+    want = reference.evaluate(problem.X, problem.W, lists_of(reference, chosen), problem.shift)
+    same_lists(device, got[0], want[0])
+    for mine, theirs in zip(got[1:], want[1:], strict=True):
+        same(device, mine, theirs)
+    ours, theirs = lists_of(device, chosen), lists_of(reference, chosen)
+    limits = np.where(theirs.neurons % 3 == 0, -np.inf, problem.shift).astype(problem.X.dtype)
+    mine = device.rescan(X, W, ours, device.asarray(limits))
+    same_lists(device, mine, reference.rescan(problem.X, problem.W, theirs, limits))
+
+
+def check_change(device, reference, problem, chosen, rng) -> None:
+    other = chosen ^ (rng.random(chosen.shape) < rng.choice([0.0, 0.1, 1.0]))
+    before, after = lists_of(reference, chosen), lists_of(reference, other)
+    exact = chosen.T.astype(np.float64) @ chosen
+    counts = device.asarray(exact.copy())
+    limit = int(rng.choice([0, 10, 10**9]))
+    changed = device.change_pairs(counts, lists_of(device, chosen), lists_of(device, other), limit)
+    assert changed == reference.change_pairs(exact, before, after, limit)
+    same(device, counts, exact)
+    if changed:
+        assert np.array_equal(exact, other.T.astype(np.float64) @ other)
+    places = np.flatnonzero(rng.random(len(before.neurons)) < 0.5)
+    fresh = (rng.random((len(places), chosen.shape[1])) < 0.4) if len(places) else np.zeros((0, chosen.shape[1]), bool)
+    indptr = np.concatenate([[0], np.cumsum(fresh.sum(axis=1))]).astype(np.int64)
+    points = np.nonzero(fresh)[1].astype(np.int32)
+    ours = device.splice(lists_of(device, chosen), *(device.asarray(part) for part in (places, indptr, points)))
+    same_lists(device, ours, reference.splice(before, places, indptr, points))
+
+
+def check_factored(device, reference, problem, chosen, rng) -> None:
+    fired, want = lists_of(device, chosen), lists_of(reference, chosen)
+    u, (n, d) = len(want.neurons), problem.X.shape
+    g, weights, V = rng.standard_normal(n), rng.standard_normal(u), rng.standard_normal((u, d))
+    X, ours = device.asarray(problem.X), [device.asarray(part) for part in (g, weights, V)]
+    mask = chosen[want.neurons].astype(np.float64)
+    wide = np.abs(problem.X.astype(np.float64))
+    eps = (u + n + d + 4) * np.finfo(np.float64).eps  # float64 sums of that many terms at most
+    for got, exact, size in (
+        (
+            device.factored_gram(X, fired, ours[0]),
+            reference.factored_gram(problem.X, want, g),
+            ((mask @ (np.abs(g)[:, None] * wide)) @ wide.T * mask).sum(axis=0),
+        ),
+        (
+            device.factored_product(X, fired, ours[1], ours[2]),
+            reference.factored_product(problem.X, want, weights, V),
+            ((np.abs(V) * np.abs(weights)[:, None]) @ wide.T * mask).sum(axis=0),
+        ),
+        (
+            device.factored_transposed(X, fired, ours[1], ours[0]),
+            reference.factored_transposed(problem.X, want, weights, g),
+            np.abs(weights)[:, None] * (mask @ (np.abs(g)[:, None] * wide)),
+        ),
+    ):
+        assert np.all(np.abs(device.to_host(got) - exact) <= eps * size)
+    check_move(device, reference, problem, fired, want, weights, g)
+
+
+def check_move(device, reference, problem, fired, want, weights, g) -> None:
+    W, exact = device.asarray(problem.W.copy()), problem.W.copy()
+    moved = device.to_host(
+        device.move_rows(W, device.asarray(problem.X), fired, device.asarray(weights), device.asarray(g))
+    )
+    reference.move_rows(exact, problem.X, want, weights, g)
+    after = device.to_host(W)
+    assert np.allclose(after, exact, rtol=4 * np.finfo(W.dtype).eps, atol=1e-13)  # one rounding of nearly equal sums
+    distance = np.linalg.norm(after[want.neurons].astype(np.float64) - problem.W[want.neurons], axis=1)
+    assert np.all(np.abs(moved - distance) <= (len(problem.X[0]) + 2) * np.finfo(float).eps * distance)
+    untouched = np.delete(np.arange(len(exact)), want.neurons)
+    assert np.array_equal(after[untouched], problem.W[untouched])
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_neuron_sketch_agrees_with_the_reference(name):
+    device, reference = make_device(name), get_device("reference")
+    problem = make_problem(np.random.default_rng(0), 9, 300, 4, "float32", False, 0.5)
+    _, _, found, lists = active_arrays(reference, problem)
+    want = reference.sketch_neurons(found[0], lists[3], lists[0], problem.signs, 7, 2**63 + 1, 3)
+    arrays = [device.asarray(part) for part in (found[0], lists[3], lists[0], problem.signs)]
+    same(device, device.sketch_neurons(*arrays, 7, 2**63 + 1, 3), want)
 
 
 def check_forward(device, problem, found) -> None:

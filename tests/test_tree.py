@@ -9,24 +9,14 @@ from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError, OptionError
 from gpu_sublinear.tree import ThresholdTree, TreeOptions
 from tests.conftest import DEVICES, make_device
-from tests.problems import Problem, make_problem
+from tests.problems import Problem, make_problem, same_active_set
 
 CASES = 10_000
 QUERIES_PER_TREE = 20
 
 
-def expected(problem: Problem, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    P = problem.P
-    points, neurons = np.nonzero(P.dtype.type(threshold) < P)
-    indptr = np.searchsorted(points, np.arange(len(P) + 1))
-    return indptr, neurons, P[points, neurons]
-
-
 def assert_query(tree: ThresholdTree, problem: Problem, threshold: float) -> None:
-    active = tree.query(threshold)
-    host = tree.device.to_host
-    for got, want in zip((active.indptr, active.indices, active.values), expected(problem, threshold), strict=True):
-        assert np.array_equal(host(got), want)
+    assert same_active_set(tree.device, tree.query(threshold), problem.P, threshold)
 
 
 def some_threshold(rng: np.random.Generator, P: np.ndarray) -> float:

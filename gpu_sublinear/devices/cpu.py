@@ -86,9 +86,10 @@ class CpuDevice(HostDevice):
     def count_pairs(self, indptr: Array, compact: Array, t_indptr: Array, t_points: Array) -> Array:
         """Count the common neurons of all pairs of points, list by list."""
         n = len(indptr) - 1
-        tasks = 1 << (max(numba.get_num_threads(), 4 * n * n // COUNT_BYTES) - 1).bit_length()
+        tasks = max(numba.get_num_threads(), -(-2 * n * n // COUNT_BYTES))
+        edges = np.round(n * np.sqrt(np.linspace(0, 1, tasks + 1))).astype(np.int64)  # equal areas of the triangle
         lower = np.zeros((n, n), np.int32)
-        kernels.count_pairs(t_indptr, t_points, tasks, lower)
+        kernels.count_pairs(t_indptr, t_points, edges, lower)
         return lower + np.tril(lower, -1).T.astype(np.float64)
 
     def scan(self, X: Array, W: Array, neurons: Array, thresholds: Array) -> tuple[Array, Array]:

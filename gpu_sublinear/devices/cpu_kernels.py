@@ -15,7 +15,8 @@ import numpy as np
 # with one other busy process, solver iterations took 32 ms instead of 1 (read when Numba starts its threads).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from numba import njit, prange
+from numba import njit, prange, types
+from numba.extending import intrinsic
 
 from . import philox
 
@@ -232,19 +233,47 @@ def transpose(indptr, indices, slots, t_indptr, t_points, compact):
 
 
 @parallel
-def count_pairs(t_indptr, t_points, tasks, out):
-    """Count common neurons below the diagonal; task t owns the rows i with i mod tasks = t, so that all fit a cache.
+def count_pairs(t_indptr, t_points, edges, out):
+    """Count common neurons below the diagonal; task t owns rows edges[t] .. edges[t + 1], which fit a cache.
 
-    The lists are read in order by every task, and the increments of a task stay in its rows.
+    Every task reads all lists, in order; their points ascend, so that a task's part of a list is a run.
     """
-    for task in prange(tasks):
+    for task in prange(len(edges) - 1):
+        low, high = edges[task], edges[task + 1]
         for k in range(len(t_indptr) - 1):
-            start = t_indptr[k]
-            for p in range(start, t_indptr[k + 1]):
-                i = t_points[p]
-                if i & (tasks - 1) == task:
-                    for q in range(start, p + 1):
-                        out[i, t_points[q]] += 1
+            start, stop = t_indptr[k], t_indptr[k + 1]
+            p = start
+            while p < stop and t_points[p] < low:
+                p += 1
+            while p < stop and t_points[p] < high:
+                for q in range(start, p + 1):
+                    out[t_points[p], t_points[q]] += 1
+                p += 1
+
+
+@intrinsic
+def popcount(context, word):
+    """LLVM's population count of a 64-bit word, which it turns into vector instructions."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+@serial
+def count_bits(bits):
+    """Return the (n, n) float64 numbers of common set bits of the rows of bits (n, words) uint64."""
+    n, words = bits.shape
+    out = np.empty((n, n))
+    for i in range(n):
+        for j in range(i + 1):
+            total = np.uint64(0)
+            for w in range(words):
+                total += popcount(bits[i, w] & bits[j, w])  # type: ignore[call-arg]
+            out[i, j] = total
+            out[j, i] = total
+    return out
 
 
 # ---- sparse Jacobian ------------------------------------------------------------------------------------

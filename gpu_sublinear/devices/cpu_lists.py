@@ -78,16 +78,16 @@ def evaluate(X, W, neurons, indptr, points, bound, values, fired, histogram):
     for block in prange(blocks):
         for k in range(block * c // blocks, (block + 1) * c // blocks):
             w = W[neurons[k]]
-            count = 0
+            count = np.int64(0)
             for q in range(indptr[k], indptr[k + 1]):
                 i = points[q]
                 total = X[i, 0] * w[0]
                 for j in range(1, d):
                     total = total + X[i, j] * w[j]
                 values[q] = total
-                if total > bound:
-                    count += 1
-                    histogram[block, i] += 1
+                fires = np.int64(total > bound)  # added always: no branch to mispredict
+                count += fires
+                histogram[block, i] += fires
             fired[k] = count
 
 

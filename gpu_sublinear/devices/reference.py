@@ -120,11 +120,11 @@ class ReferenceDevice(HostDevice):
 
     def splice(self, lists: NeuronLists, places: Array, indptr: Array, points: Array) -> NeuronLists:
         """Cut all lists apart and join them again."""
-        pieces = np.split(lists.points, lists.indptr[1:-1])
+        pieces = [lists.points[start:stop] for start, stop in zip(lists.indptr, lists.indptr[1:], strict=False)]
         for place, start, stop in zip(places, indptr, indptr[1:], strict=False):
             pieces[place] = points[start:stop]
         joined = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
-        return NeuronLists(lists.neurons, joined, np.concatenate(pieces).astype(np.int32))
+        return NeuronLists(lists.neurons, joined, np.concatenate([*pieces, lists.points[:0]]))
 
     def change_pairs(self, counts: Array, before: NeuronLists, after: NeuronLists, limit: int) -> bool:
         """Add ``delta 1_new^T + 1_old delta^T`` of every neuron, delta = 1_new - 1_old."""
