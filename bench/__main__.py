@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from bench import agreement, faithful, tree_update
+from bench import agreement, engine, faithful, tree_update
 
-BENCHMARKS = {"faithful": faithful.main, "tree": tree_update.main, "agreement": agreement.main}
+BENCHMARKS = {"faithful": faithful.main, "tree": tree_update.main, "agreement": agreement.main, "engine": engine.main}
 
 
 def main() -> None:
