@@ -235,9 +235,16 @@ def change_pairs(counts, old_indptr, old_points, new_indptr, new_points, match, 
 
 @serial
 def _weighted_sum(rows, points, start, stop, total):
-    """Set ``total`` to the sum of the rows of the listed points."""
-    total[:] = 0.0
-    for q in range(start, stop):
+    """Set ``total`` to the sum of the rows of the listed points, two rows per pass over it."""
+    for j in range(len(total)):
+        total[j] = 0.0
+    q = start
+    while q + 1 < stop:
+        first, second = points[q], points[q + 1]
+        for j in range(len(total)):
+            total[j] += rows[first, j] + rows[second, j]
+        q += 2
+    if q < stop:
         for j in range(len(total)):
             total[j] += rows[points[q], j]
 
@@ -300,12 +307,14 @@ def move_rows(W, weighted, weights, neurons, indptr, points, moved):
         total = np.empty(d)
         for k in range(block * u // BLOCKS, (block + 1) * u // BLOCKS):
             _weighted_sum(weighted, points, indptr[k], indptr[k + 1], total)
-            r = neurons[k]
-            square = 0.0
+            row, weight = W[neurons[k]], weights[k]
             for j in range(d):
-                before = np.float64(W[r, j])
-                W[r, j] = before - weights[k] * total[j]
-                square += (np.float64(W[r, j]) - before) ** 2
+                before = np.float64(row[j])
+                row[j] = before - weight * total[j]
+                total[j] = np.float64(row[j]) - before
+            square = 0.0
+            for j in range(d):  # a loop of its own: the one above stays free of a serial sum
+                square += total[j] * total[j]
             moved[k] = math.sqrt(square)
 
 
