@@ -235,7 +235,7 @@ class Run:
             index = ThresholdTree.build(device, X, network.W, trainer.tree)
         else:
             index = LazyIndex.build(device, X, network, trainer.margin, left)
-        return cls(trainer, network, X, y, index, GramMatrix.of(device, X, network.width))
+        return cls(trainer, network, X, y, index, GramMatrix(device, X, network.width))
 
     def jacobian(self, active: ActiveSet) -> FactoredJacobian | SparseJacobian:
         """Return the Jacobian of the step in the form that the trainer asks for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -20,8 +21,8 @@ class GramMatrix:
     ----------
     device : Device
         Owner of the arrays.
-    K : Array
-        (n, n) float64, ``X X^T``.
+    X : Array
+        (n, d) points.
     width : int
         m.
     recounted : bool
@@ -29,16 +30,16 @@ class GramMatrix:
     """
 
     device: Device
-    K: Array
+    X: Array
     width: int
     recounted: bool = False
     _counts: Array = field(default=None, repr=False)
     _before: NeuronLists | None = field(default=None, repr=False)
 
-    @classmethod
-    def of(cls, device: Device, X: Array, width: int) -> GramMatrix:
-        """Prepare for the points X (n, d)."""
-        return cls(device, device.gram(X.astype(np.float64)), width)
+    @cached_property
+    def K(self) -> Array:
+        """(n, n) float64, ``X X^T``, computed when first asked for: conjugate gradients alone never do."""
+        return self.device.gram(self.X.astype(np.float64))
 
     def __call__(self, active: ActiveSet) -> Array:
         """Return G (n, n) float64 of the active set.

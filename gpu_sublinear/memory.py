@@ -36,7 +36,9 @@ def plan(trainer: GaussNewton, network: ShiftedReluNetwork, n: int) -> dict[str,
     """
     m, d, size = network.width, network.features, network.W.dtype.itemsize
     fired = int(m * n * firing_probability(network.shift))
-    parts = {"weights and signs": m * (d + 1) * size, "matrices of n x n": 6 * n * n * 8, PROGRAM: FIXED}
+    parts = {"weights and signs": m * (d + 1) * size, PROGRAM: FIXED}
+    if trainer.solver != "cg":
+        parts["matrices of n x n"] = 6 * n * n * 8
     if trainer.margin == 0:
         parts["threshold trees"] = n * TreeLayout(m, trainer.tree.arity).total * size
         parts["fired pairs"] = candidate_bytes(fired, min(m, fired), size)

@@ -75,7 +75,7 @@ def test_gram_identity(device, shift, kind):
     X = device.asarray(X)
     active = ThresholdTree.build(device, X, network.W).query(network.shift)
     jacobian = kind.build(device, active, X, network.signs)
-    G = device.to_host(GramMatrix.of(device, X, network.width)(active))
+    G = device.to_host(GramMatrix(device, X, network.width)(active))
     columns = [device.to_host(jacobian.gram(device.asarray(e))) for e in np.eye(20)]
     terms = active.nnz * 5
     assert np.allclose(np.array(columns).T, G, rtol=0, atol=terms * np.finfo(float).eps * np.abs(G).max())

@@ -141,7 +141,7 @@ def test_counts_follow_the_flips(device):
     """The Gram matrix kept through flips equals the one counted anew, through small and large changes."""
     network, X = pinned(device, 300, 5, "float64", 0, spread=4)
     index = LazyIndex.build(device, device.asarray(X), network, "auto")
-    gram, rng = GramMatrix.of(device, device.asarray(X), network.width), np.random.default_rng(0)
+    gram, rng = GramMatrix(device, device.asarray(X), network.width), np.random.default_rng(0)
     recounted = []
     for size in (0.0, 1e-9, 1e-2, 1.0, 1e-9, 1e-9):
         active = index.query(SHIFT)

@@ -40,7 +40,7 @@ class Small:
         X = device.asarray(X)
         active = ThresholdTree.build(device, X, network.W).query(network.shift)
         jacobian = SparseJacobian.build(device, active, X, network.signs)
-        gram = GramMatrix.of(device, X, m)
+        gram = GramMatrix(device, X, m)
         return cls(device, network, active, jacobian, gram.K, gram(active), device.asarray(y))
 
     def precondition(self, kind="rows", rows_per_point=None, nonzeros=1, step=0):
