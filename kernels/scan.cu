@@ -1,0 +1,105 @@
+// scan.cu -- which pairs exceed their neuron's threshold: the candidates of the certified lazy index.
+//
+// Computes      for k < count, r = neurons[k]: the ascending points i with
+//               ((x_i0 w_r0 + x_i1 w_r1) + x_i2 w_r2) + ... > thresholds[k], products and sums rounded as in fill_leaves.
+// Arguments     X (n, d), W (m, d), thresholds (count,) REAL; neurons (count,) int32; bits (tiles, count) int64, tiles =
+//               ceil(n / 64): bit p of bits[t, k] says whether point 64 t + p is above; counts (count,) int32; starts
+//               (count + 1,) int64: their exclusive sums; points (starts[count],) int32.
+// Parallel      scan_bits: the tile of fill_leaves, 64 points x 128 neurons for a block of 8 warps, 16 features at a time
+//               through shared memory, 8 points x 4 neurons in a thread's registers; a thread compares its 32 numbers and
+//               leaves 4 bytes in shared memory, then 128 threads write one word each, neighbours in memory.
+//               count_bits, list_bits: one thread per neuron walks its words; neighbouring threads read neighbouring
+//               words and write neighbouring lists.  The caller takes as many neurons at a time as 64 MiB of bits hold.
+// Floor         count n d products and as many sums (not fused, as the computed number demands): this is what it costs.
+//               Bytes: sizeof(REAL) (count d + n d), bits 3 x count n / 8, 4 per pair found.
+// Deterministic yes; bits equal on every device.
+// Versions      bits, count, list: this file.  Rejected on paper: computing twice, to count and to fill (twice the floor
+//               to save 3/8 byte per pair); numbers in memory, then a compaction (4 to 8 bytes per pair, 32 to 64 times
+//               the bits); appending by atomics (order of the output left to chance).  Not yet measured on hardware:
+//               what fill_leaves.cu lists, and a first pass with fused multiply-adds or TF32 tensor cores that leaves
+//               only pairs within its rounding of the threshold to the computed number (half of the floor, or less).
+
+#define POINTS 64       // of a tile: 8 warps x 8, one word
+#define NEURONS 128     // of a tile: 4 x 32 lanes
+#define FEATURES 16     // per pass
+#define PAD 4           // as in fill_leaves.cu
+
+__device__ __forceinline__ void load_tile(REAL* tile, int width, const REAL* __restrict__ rows, const int* chosen,
+                                          Index first, Index count, int j0, int d) {
+  for (int t = threadIdx.x; t < width * FEATURES; t += blockDim.x) {
+    const int row = t / FEATURES, j = t % FEATURES;
+    const bool inside = first + row < count && j0 + j < d;
+    const Index source = !inside ? 0 : chosen ? chosen[first + row] : first + row;
+    tile[j * (width + PAD) + row] = inside ? rows[source * d + j0 + j] : (REAL)0;
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+scan_bits(const REAL* __restrict__ X, Index n, const REAL* __restrict__ W, const int* __restrict__ neurons,
+          const REAL* __restrict__ thresholds, Index count, int d, Index* __restrict__ bits) {
+  alignas(16) __shared__ REAL points_tile[FEATURES * (POINTS + PAD)];
+  alignas(16) __shared__ REAL neurons_tile[FEATURES * (NEURONS + PAD)];
+  __shared__ Word64 words[NEURONS];
+  const int lane = lane_index(), warp = threadIdx.x / WARP;
+  const Index point_tiles = (n + POINTS - 1) / POINTS, tiles = point_tiles * ((count + NEURONS - 1) / NEURONS);
+  for (Index tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    const Index t = tile % point_tiles, i0 = t * POINTS, k0 = tile / point_tiles * NEURONS;
+    REAL sum[8][4];
+#pragma unroll
+    for (int p = 0; p < 8; ++p)
+#pragma unroll
+      for (int q = 0; q < 4; ++q) sum[p][q] = (REAL)-0.0;  // -0 + x is x to the bit, also for x = -0
+
+    for (int j0 = 0; j0 < d; j0 += FEATURES) {
+      load_tile(points_tile, POINTS, X, nullptr, i0, n, j0, d);
+      load_tile(neurons_tile, NEURONS, W, neurons, k0, count, j0, d);
+      __syncthreads();
+      const int features = d - j0 < FEATURES ? d - j0 : FEATURES;
+      for (int j = 0; j < features; ++j) {
+        const REAL* x = points_tile + j * (POINTS + PAD) + warp * 8;
+        const REAL* w = neurons_tile + j * (NEURONS + PAD) + lane;
+#pragma unroll
+        for (int p = 0; p < 8; ++p)
+#pragma unroll
+          for (int q = 0; q < 4; ++q) sum[p][q] = add(sum[p][q], mul(x[p], w[q * WARP]));
+      }
+      __syncthreads();
+    }
+
+    unsigned char* bytes = (unsigned char*)words;  // byte `warp` of a word holds the points of that warp
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+      const Index k = k0 + q * WARP + lane;
+      unsigned above = 0;
+      if (k < count) {
+        const REAL threshold = thresholds[k];
+#pragma unroll
+        for (int p = 0; p < 8; ++p) above |= (i0 + warp * 8 + p < n && sum[p][q] > threshold ? 1u : 0u) << p;
+      }
+      bytes[(q * WARP + lane) * 8 + warp] = (unsigned char)above;
+    }
+    __syncthreads();
+    if (threadIdx.x < NEURONS && k0 + threadIdx.x < count) bits[t * count + k0 + threadIdx.x] = (Index)words[threadIdx.x];
+    // the barriers of the next tile's features keep its bytes behind these reads
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+count_bits(const Index* __restrict__ bits, Index tiles, Index count, int* __restrict__ counts) {
+  for (Index k = thread_index(); k < count; k += thread_count()) {
+    int above = 0;
+    for (Index t = 0; t < tiles; ++t) above += __popcll((Word64)bits[t * count + k]);
+    counts[k] = above;
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+list_bits(const Index* __restrict__ bits, Index tiles, Index count, const Index* __restrict__ starts,
+          int* __restrict__ points) {
+  for (Index k = thread_index(); k < count; k += thread_count()) {
+    int* place = points + starts[k];
+    for (Index t = 0; t < tiles; ++t)
+      for (Word64 left = (Word64)bits[t * count + k]; left; left &= left - 1)
+        *place++ = (int)(t * POINTS) + __ffsll((Index)left) - 1;
+  }
+}
