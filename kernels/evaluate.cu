@@ -14,7 +14,7 @@
 //               (17) entries keep the lanes' walks free of bank conflicts.  keep_above: a vote gives each lane its place.
 //               The order by points is a stable sort of out_points by the caller.
 // Floor         c d products and sums (not fused).  Bytes: sizeof(REAL) d per neuron listed, c (4 + sizeof(REAL)), and
-//               c (4 + sizeof(REAL)) again to keep, 40 per neuron; kept: nnz (8 + sizeof(REAL)), and the sort.  Rows of
+//               c (4 + sizeof(REAL)) again to keep, 44 per neuron; kept: nnz (8 + sizeof(REAL)), and the sort.  Rows of
 //               X, c d sizeof(REAL), come from the L2 cache, which is the tightest of these where lists are long.
 // Deterministic yes; bits equal on every device.
 // Versions      staged, groups of 8: this file.  Rejected on paper: each lane reads its own row of X directly (a cache

@@ -6,7 +6,7 @@
 //               (u + 1,) int64, points (nnz,) int32; moved (u,) float64.
 // Parallel      a warp takes a neuron, its lanes neighbouring features, 64 at a time, sums in registers; rows of W and X
 //               are read and written by neighbouring lanes; grid-stride.
-// Floor         2 u d sizeof(REAL) + 4 nnz + 20 u bytes; nnz d sizeof(REAL) bytes of X from the L2 cache; 2 nnz d
+// Floor         2 u d sizeof(REAL) + 4 nnz + 28 u bytes; nnz d sizeof(REAL) bytes of X from the L2 cache; 2 nnz d
 //               float64 operations.
 // Deterministic yes, for any grid: points in the order of the list, then shuffles.
 // Versions      this one only.  Measuring the movement apart would read the rows twice more, and keep a copy of them.

@@ -1,0 +1,144 @@
+"""What every CUDA kernel must move and compute, and the time that takes at least: ``python -m bench.kernel_floors``.
+
+Prints the Markdown table of ``docs/kernels.md``.  Nothing here was measured; bytes and operations are formulas of the
+sizes below, and a kernel's floor is the larger of bytes over bandwidth and operations over their peak.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from gpu_sublinear.devices import TreeLayout, kernels
+from gpu_sublinear.devices.cuda_lists import PART_BYTES, PARTS
+
+BANDWIDTH = 4.3e12  # bytes/s: a copy on an H200, read plus written
+PEAKS = {  # operations/s on an H200 without tensor cores; None: no peak assumed, bytes alone count
+    "float32": 67e12 / 2,  # products and sums rounded apart use half of the fused peak
+    "float64": 67e12 / 2,  # fused, half of float32's fused peak
+    "float64 apart": 67e12 / 4,
+    "integer": None,
+    "atomic": None,
+}
+N, D, M, ARITY, MARGIN = 1024, 64, 2**20, 8, 0.1
+SHIFTS = (2.58, 3.0)
+FLIPPED = 0.01  # of the fired pairs, in change_pairs
+BUCKETS, SKETCH_ROWS, NONZEROS = 2 * N, 8 * N, 1
+
+
+def tail(b: float) -> float:
+    """Return Q(b), the probability that a standard normal exceeds b."""
+    return math.erfc(b / math.sqrt(2)) / 2
+
+
+def counts(b: float) -> dict[str, float]:
+    """Return the letters of the formulas: expected numbers for independent points on the sphere, REAL = float32."""
+    q, near = tail(b), tail(b - MARGIN)
+    union, listed = (M * (1 - (1 - p) ** N) for p in (q, near))
+    sizes = TreeLayout(M, ARITY).sizes
+    passing = [1 - (1 - q) ** min(ARITY**level, M) for level in range(len(sizes) + 1)]  # of the nodes of a level
+    frontier = [N * min(M, -(-M // ARITY**level)) * passing[level] for level in range(1, len(sizes))] + [N]
+    return {
+        "n": N, "d": D, "m": M, "h": sum(sizes[1:]), "u": union, "nnz": N * M * q, "v": listed, "c": N * M * near,
+        "pairs": M * (N * q * (1 - q) + (N * q) ** 2), "s": ARITY * sum(frontier), "e": sum(frontier),
+        "flips": FLIPPED * N * M * q, "length": 1 + (N - 1) * q, "B": BUCKETS, "S": SKETCH_ROWS, "k": NONZEROS,
+        "parts": min(union, max(PARTS[0], min(PARTS[1], PART_BYTES // (8 * N)))),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Formulas of one kernel, over the whole of one call of its operation."""
+
+    file: str
+    name: str
+    bytes: str  # from and to memory
+    operations: str
+    kind: str  # of the operations, a key of PEAKS
+    cached: str = "0"  # bytes from the L2 cache, beyond those from memory
+
+
+TABLE = (
+    Kernel("normal_rows", "normal_rows", "4*m*d", "57*m*d", "float64 apart"),
+    Kernel("update_rows", "update_rows", "12*u*d + 4*u", "u*d", "float32"),
+    Kernel("fill_leaves", "fill_leaves", "4*(n*m + m*d + n*d)", "2*n*m*d", "float32"),
+    Kernel("reduce_level", "reduce_level", "4*n*(m + 2*h)", "n*(m + h)", "float32"),
+    Kernel("expand_frontier", "count_children", "4*s + 8*e + s/8", "s", "float32"),
+    Kernel("expand_frontier", "fill_children", "16*e + s/4 + 12*nnz", "s", "float32", "4*s"),
+    Kernel("forward", "forward", "8*nnz + 4*m", "3*nnz", "float64 apart", "4*nnz"),
+    Kernel("entry_rows", "entry_rows", "4*nnz + 8*n", "0", "integer"),
+    Kernel("count_pairs", "count_pairs", "8*nnz + 8*u + 4*n*n", "pairs", "atomic", "4*pairs"),
+    Kernel("fill_jacobian", "fill_jacobian", "8*nnz*d + 4*nnz", "nnz*d", "float32", "4*nnz*d"),
+    Kernel("fill_jacobian", "fill_jacobian_t", "8*nnz*d + 4*nnz + 8*u*d", "nnz*d", "float32", "4*nnz*d"),
+    Kernel("sketch_rows", "sketch_rows", "8*nnz*d + 16*n*S", "k*nnz*d", "atomic", "16*k*nnz*d"),
+    Kernel("scan", "scan_bits", "4*(m*d + n*d) + 8*m + n*m/8", "2*n*m*d", "float32"),
+    Kernel("scan", "count_bits", "n*m/8 + 4*m", "n*m/64", "integer"),
+    Kernel("scan", "list_bits", "n*m/8 + 8*m + 4*c", "c", "integer"),
+    Kernel("evaluate", "evaluate_candidates", "4*v*d + 8*c + 20*v", "2*c*d", "float32", "4*c*d"),
+    Kernel("evaluate", "keep_above", "8*c + 24*v + 12*nnz", "c", "float32"),
+    Kernel("splice", "splice", "8*c + 32*v", "0", "integer"),
+    Kernel("change_pairs", "flip_costs", "8*nnz + 24*u + 16*u", "nnz*log2(length)", "integer", "4*nnz*log2(length)"),
+    Kernel("change_pairs", "change_counts", "24*n*n", "2*length*flips", "atomic", "8*2*length*flips"),
+    Kernel("factored", "factored_gram", "4*nnz + 8*u + 24*n*parts", "4*nnz*d", "float64", "8*nnz*d + 32*nnz"),
+    Kernel(
+        "factored", "factored_product", "4*nnz + 16*u + 8*u*d + 24*n*parts", "2*nnz*d", "float64", "4*nnz*d + 32*nnz"
+    ),
+    Kernel("factored", "factored_transposed", "4*nnz + 16*u + 8*u*d", "2*nnz*d", "float64", "4*nnz*d"),
+    Kernel("move_rows", "move_rows", "8*u*d + 4*nnz + 28*u", "2*nnz*d", "float64", "4*nnz*d"),
+    Kernel("sketch_neurons", "hash_neurons", "12*u", "60*u", "integer"),
+    Kernel("sketch_neurons", "sketch_points", "4*nnz + 8*n*B", "nnz", "atomic", "4*nnz"),
+    Kernel("probe", "probe", "0", "0", "float32"),
+)
+
+
+def value(formula: str, letters: dict[str, float]) -> float:
+    """Evaluate a formula of this file, so that what is printed is what is computed."""
+    return float(eval(formula, {"__builtins__": {}, "log2": math.log2}, letters))
+
+
+def floor(kernel: Kernel, letters: dict[str, float]) -> float:
+    """Return the least seconds of a kernel."""
+    peak = PEAKS[kernel.kind]
+    compute = value(kernel.operations, letters) / peak if peak else 0.0
+    return max(value(kernel.bytes, letters) / BANDWIDTH, compute)
+
+
+def row(kernel: Kernel) -> str:
+    """Return one line of the table."""
+    operations = "0" if kernel.operations == "0" else f"{kernel.operations} {kernel.kind}"
+    cells = [f"`{kernel.name}`", kernel.bytes, operations, kernel.cached]
+    for shift in SHIFTS:
+        letters = counts(shift)
+        for formula, unit in ((kernel.bytes, 1e6), (kernel.operations, 1e9), (kernel.cached, 1e6)):
+            cells.append(f"{value(formula, letters) / unit:,.3g}" if value(formula, letters) else "0")
+        cells.append(f"{floor(kernel, letters) * 1e6:,.0f}")
+    return "| " + " | ".join(cell.replace("*", " ") if "`" not in cell else cell for cell in [*cells, "not yet"]) + " |"
+
+
+def table() -> str:
+    """Return the Markdown table of all kernels."""
+    head = ["kernel", "bytes", "operations", "bytes from L2"]
+    for shift in SHIFTS:
+        head += [f"b={shift:g}: MB", "Gop", "L2 MB", "floor µs"]
+    rule = ["---"] * 4 + ["---:"] * (len(head) - 4) + ["---"]
+    return "\n".join([f"| {' | '.join([*head, 'measured'])} |", f"| {' | '.join(rule)} |", *map(row, TABLE)])
+
+
+def sizes() -> str:
+    """Return the numbers behind the letters, a line for each shift."""
+    shown = ("nnz", "u", "c", "v", "pairs", "s", "e", "flips", "length", "parts")
+    return "\n".join(
+        f"- b = {shift:g}: " + ", ".join(f"{name} = {counts(shift)[name]:.4g}" for name in shown) for shift in SHIFTS
+    )
+
+
+def missing() -> set[str]:
+    """Return the kernels that have no line in the table, or a line too many."""
+    pattern = re.compile(r'extern "C" __global__ void(?: __launch_bounds__\([\d, ]+\))?\s+(\w+)\(')
+    there = {found for name in kernels.names() for found in pattern.findall(kernels.source(name, "float32"))}
+    return there ^ {kernel.name for kernel in TABLE}
+
+
+if __name__ == "__main__":
+    print(sizes() + "\n\n" + table())
