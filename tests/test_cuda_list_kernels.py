@@ -302,14 +302,17 @@ def test_sketch_neurons(gpu, dtype, monkeypatch, n, m, buckets, density, window)
 # ---- arguments ----------------------------------------------------------------------------------------------------
 
 
+GOOD = {
+    "X": np.zeros((3, 4), np.float32), "W": np.zeros((10, 4), np.float32), "neurons": np.array([0, 2], np.int32),
+    "thresholds": np.ones(2, np.float32), "indptr": np.array([0, 1, 3]), "points": np.array([0, 1, 2], np.int32),
+    "places": np.array([0, 1]), "counts": np.zeros((3, 3)), "weights": np.ones(2), "g": np.ones(3),
+    "V": np.ones((2, 4)), "signs": np.ones(10, np.float32), "compact": np.array([0, 0, 1], np.int32),
+}  # fmt: skip
+
+
 def call(gpu: CudaDevice, operation: str, **changes: Any) -> Any:
     """Call with arguments that every operation takes gladly, with changes."""
-    a: dict[str, Any] = {
-        "X": np.zeros((3, 4), np.float32), "W": np.zeros((10, 4), np.float32), "neurons": np.array([0, 2], np.int32),
-        "thresholds": np.ones(2, np.float32), "indptr": np.array([0, 1, 3]), "points": np.array([0, 1, 2], np.int32),
-        "places": np.array([0, 1]), "counts": np.zeros((3, 3)), "weights": np.ones(2), "g": np.ones(3),
-        "V": np.ones((2, 4)), "signs": np.ones(10, np.float32), "compact": np.array([0, 0, 1], np.int32),
-    } | changes  # fmt: skip
+    a: dict[str, Any] = {name: array.copy() for name, array in GOOD.items()} | changes
     lists = NeuronLists(a["neurons"], a["indptr"], a["points"])
     return {
         "scan": lambda: gpu.scan(a["X"], a["W"], a["neurons"], a["thresholds"]),
@@ -331,12 +334,6 @@ USES = {
     "splice": f"places {LISTS}", "change_pairs": f"counts {LISTS}", "factored_gram": f"X g {LISTS}",
     "factored_product": f"X weights V {LISTS}", "factored_transposed": f"X weights g {LISTS}",
     "move_rows": f"W X weights g {LISTS}", "sketch_neurons": "indptr compact neurons signs",
-}  # fmt: skip
-GOOD = {
-    "X": np.zeros((3, 4), np.float32), "W": np.zeros((10, 4), np.float32), "neurons": np.array([0, 2], np.int32),
-    "thresholds": np.ones(2, np.float32), "indptr": np.array([0, 1, 3]), "points": np.array([0, 1, 2], np.int32),
-    "places": np.array([0, 1]), "counts": np.zeros((3, 3)), "weights": np.ones(2), "g": np.ones(3),
-    "V": np.ones((2, 4)), "signs": np.ones(10, np.float32), "compact": np.array([0, 0, 1], np.int32),
 }  # fmt: skip
 
 
