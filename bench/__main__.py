@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from bench import agreement, engine, faithful, tree_update
+from bench import agreement, costs, engine, faithful, tree_update
 
-BENCHMARKS = {"faithful": faithful.main, "tree": tree_update.main, "agreement": agreement.main, "engine": engine.main}
+BENCHMARKS = {
+    "faithful": faithful.main,
+    "tree": tree_update.main,
+    "agreement": agreement.main,
+    "engine": engine.main,
+    "costs": costs.main,
+}
 
 
 def main() -> None:

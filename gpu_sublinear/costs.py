@@ -1,8 +1,8 @@
 """Which solver is cheapest: a cost model with one constant per kind of work.
 
-The constants are single-core times of the CPU device on a 2.6 GHz server core, measured by ``python -m bench costs``,
-which also checks that the choice is the fastest, or within a third of it, over a grid of problems.  Only their ratios
-matter, and they differ by less than a factor of two between processors of the last ten years.
+The constants are wall-clock seconds of the cpu device on two 2.6 GHz server cores, fitted to ``python -m bench costs``,
+which prints estimate and measurement of every solver on a grid of problems and how often the choice is right.  Only
+their ratios matter.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from .active_set import ActiveSet
 from .devices import Array
 from .sketch import SketchOptions
 
-PAIR = 0.8e-9  # seconds to count one pair of points of one neuron (sparse Gram)
-FLOP = 4e-11  # seconds of a double operation in BLAS and LAPACK
-FEATURE = 0.7e-9  # seconds per fired pair and feature of one product with G
-SKETCHED_STEPS = 6  # iterations to 1e-2 with the sketched preconditioner
-PLAIN_STEPS = 40  # without it, at the conditions of real data (64 for the digits at b = 2.3, 4 for the sphere)
+PAIR = 0.25e-9  # to count one pair of points of one neuron (sparse Gram)
+FLOP = 5e-11  # per double operation of BLAS and LAPACK
+FIRED, FEATURE = 3.5e-9, 0.26e-9  # per fired pair of one product with G, and per feature of it on top
+SKETCHED_STEPS = 4  # iterations to 1e-2 with the sketched preconditioner
+PLAIN_STEPS = 20  # without it: 3 to 24 on the sphere, 64 on the digits
 
 
 def solver_seconds(pairs: float, nnz: int, n: int, d: int, rows: int) -> dict[str, float]:
-    """Estimate the seconds of each solver on one core.
+    """Estimate the seconds of each solver.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def solver_seconds(pairs: float, nnz: int, n: int, d: int, rows: int) -> dict[st
         Seconds by solver name.
     """
     cholesky = FLOP * n**3 / 3
-    product = FEATURE * nnz * d
+    product = (FIRED + FEATURE * d) * nnz
     return {
         "gram": PAIR * pairs + cholesky,
         "sketch-cg": FLOP * rows * n**2 + cholesky + SKETCHED_STEPS * (product + 2 * FLOP * n**2),
