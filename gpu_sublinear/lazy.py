@@ -228,7 +228,7 @@ class LazyIndex:
 
     def _check_memory(self) -> None:
         """Refuse to go on when the next query would need more than the limit."""
-        needed = candidate_bytes(self.candidates.nnz, len(self.candidates.neurons), self.network.W.dtype.itemsize)
+        needed = candidate_bytes(self.device, self.candidates.nnz, len(self.candidates.neurons), self.network.dtype)
         if self.memory_limit is not None and needed > self.memory_limit:
             raise DeviceMemoryError(
                 f"{self.candidates.nnz:,} candidate pairs and their products take {needed:,} bytes, more than the "
@@ -236,10 +236,11 @@ class LazyIndex:
             )
 
 
-def candidate_bytes(pairs: int, neurons: int, itemsize: int) -> int:
+def candidate_bytes(device: Device, pairs: int, neurons: int, dtype: str) -> int:
     """Return the peak bytes of a query over ``pairs`` candidates of ``neurons`` rows, all of which may fire."""
-    candidates = 4 + 4 + itemsize  # points, their copy while lists are spliced, products
-    fired = 4 + 4 + itemsize  # by neuron and by point
+    size = np.dtype(dtype).itemsize
+    candidates = 4 + 4 + size  # points, their copy while lists are spliced, products
+    fired = 4 + 4 + size + device.sort_bytes  # by neuron and by point
     return pairs * (candidates + fired) + neurons * 8 * 8  # eight numbers for each row
 
 

@@ -41,11 +41,11 @@ def plan(trainer: GaussNewton, network: ShiftedReluNetwork, n: int) -> dict[str,
         parts["matrices of n x n"] = 6 * n * n * 8
     if trainer.margin == 0:
         parts["threshold trees"] = n * TreeLayout(m, trainer.tree.arity).total * size
-        parts["fired pairs"] = candidate_bytes(fired, min(m, fired), size)
+        parts["fired pairs"] = candidate_bytes(network.device, fired, min(m, fired), network.dtype)
     else:
         margin = FIRST_MARGIN if trainer.margin == "auto" else float(trainer.margin)
         pairs = int(m * n * firing_probability(network.shift - margin))
-        parts[LISTS] = candidate_bytes(pairs, min(m, pairs), size)
+        parts[LISTS] = candidate_bytes(network.device, pairs, min(m, pairs), network.dtype)
         parts["scan of all neurons"] = m * (4 + 8 + 8 + 8 + size)
     if trainer.jacobian == "csr":
         parts["Jacobian and its transpose"] = 2 * fired * d * (size + 4)

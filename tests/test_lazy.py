@@ -194,6 +194,6 @@ def test_growing_lists_stop_at_the_limit(monkeypatch):
     network = ShiftedReluNetwork.initialize(2**14, 8, shift=2.0, device=get_device("cpu"))
     trainer = GaussNewton(margin=0.05)
     limit = sum(plan(trainer, network, 100).values())
-    monkeypatch.setattr("gpu_sublinear.lazy.candidate_bytes", lambda pairs, neurons, size: 10 * pairs * 40)
+    monkeypatch.setattr("gpu_sublinear.lazy.candidate_bytes", lambda device, pairs, neurons, dtype: 400 * pairs)
     with pytest.raises(DeviceMemoryError, match="raise --memory-limit or the shift"):
         GaussNewton(margin=0.05, memory_limit=limit).fit(network, X, y)

@@ -137,11 +137,14 @@ class Device(ABC):
         NumPy or CuPy: the owner of this device's arrays.
     check_every : int
         Solver iterations between two looks at the residual from the host (1 where a look is free).
+    sort_bytes : int
+        Bytes per fired pair that :meth:`evaluate` holds for a moment besides its results.
     """
 
     name: str
     xp: ModuleType
     check_every: int = 1
+    sort_bytes: int = 0
 
     # ---- the machine ------------------------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ class CudaDevice(ListOperations, Device):
 
     name = "cuda"
     check_every = 5  # a look at the residual stops the stream
+    sort_bytes = 24  # order, sorted points, positions and values by neuron
 
     def __init__(self, toolkit: Toolkit):
         self.toolkit = toolkit
