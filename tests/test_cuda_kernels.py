@@ -281,7 +281,7 @@ def test_sketch_is_exact_in_fixed_point(gpu, dtype, n, m, density, nonzeros):
     scaled = np.rint(matrix.data.astype(np.float64) * 2.0**exponent).astype(np.int64)
     sums = np.zeros((n, rows), np.int64)
     for t in range(nonzeros):
-        bucket, sign = philox.sketch_entries(m, rows, t, seed, draw)
+        bucket, sign = philox.sketch_entries(m, rows, philox.SKETCH + t, seed, draw)
         np.add.at(sums, (points, bucket[matrix.indices]), scaled * sign[matrix.indices].astype(np.int64))
     same_bits(gpu, gpu.asarray(got), sums * (2.0**-exponent / np.sqrt(nonzeros)))
     exact = REFERENCE.sketch_rows(matrix, rows, nonzeros, seed, draw)

@@ -110,6 +110,34 @@ def normal_rows(seed, start, paired, out):
 # ---- threshold trees ------------------------------------------------------------------------------------
 
 
+@serial
+def gather_rows(W, neurons, first, last, columns):
+    """Write the weights of some neurons to ``columns`` (d, LANES), feature by feature."""
+    for k in range(first, last):
+        for j in range(len(columns)):
+            columns[j, k - first] = W[neurons[k], j]
+
+
+@serial
+def computed_numbers(x, columns, total):
+    """Set total (LANES,) to the computed numbers of one point; four features per pass: same order, fewer stores."""
+    d = len(x)
+    for k in range(LANES):
+        total[k] = x[0] * columns[0, k]
+    j = 1
+    while j + 3 < d:
+        x0, x1, x2, x3 = x[j], x[j + 1], x[j + 2], x[j + 3]
+        for k in range(LANES):
+            total[k] = (
+                ((total[k] + x0 * columns[j, k]) + x1 * columns[j + 1, k]) + x2 * columns[j + 2, k]
+            ) + x3 * columns[j + 3, k]
+        j += 4
+    while j < d:
+        for k in range(LANES):
+            total[k] = total[k] + x[j] * columns[j, k]
+        j += 1
+
+
 @parallel
 def fill_leaves(nodes, X, W, neurons):
     """Write the computed numbers of the given neurons, LANES neurons at a time for all points."""
@@ -118,28 +146,10 @@ def fill_leaves(nodes, X, W, neurons):
     for block in prange((count + LANES - 1) // LANES):
         first = block * LANES
         last = min(first + LANES, count)
-        columns = np.zeros((d, LANES), W.dtype)  # the block's weights, feature by feature
-        for k in range(first, last):
-            for j in range(d):
-                columns[j, k - first] = W[neurons[k], j]
-        total = np.empty(LANES, W.dtype)
+        columns, total = np.zeros((d, LANES), W.dtype), np.empty(LANES, W.dtype)
+        gather_rows(W, neurons, first, last, columns)
         for i in range(n):
-            x = X[i, 0]
-            for k in range(LANES):
-                total[k] = x * columns[0, k]
-            j = 1
-            while j + 3 < d:  # four features per pass over `total`: the same order, fewer loads and stores
-                x0, x1, x2, x3 = X[i, j], X[i, j + 1], X[i, j + 2], X[i, j + 3]
-                for k in range(LANES):
-                    total[k] = (
-                        ((total[k] + x0 * columns[j, k]) + x1 * columns[j + 1, k]) + x2 * columns[j + 2, k]
-                    ) + x3 * columns[j + 3, k]
-                j += 4
-            while j < d:
-                x = X[i, j]
-                for k in range(LANES):
-                    total[k] = total[k] + x * columns[j, k]
-                j += 1
+            computed_numbers(X[i], columns, total)
             for k in range(first, last):
                 nodes[i, neurons[k]] = total[k - first]
 

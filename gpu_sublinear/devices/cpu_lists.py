@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 from . import philox
-from .cpu_kernels import LANES, parallel, philox4x32, serial
+from .cpu_kernels import LANES, computed_numbers, gather_rows, parallel, philox4x32, serial
 
 BLOCKS = 64  # blocks of neurons with sums of their own: enough to balance tens of threads, n x 64 doubles of memory
 
@@ -29,28 +29,11 @@ def scan(X, W, neurons, thresholds, found, counts):
         first = block * LANES
         lanes = min(LANES, u - first)
         columns, total = np.zeros((d, LANES), W.dtype), np.empty(LANES, W.dtype)
+        gather_rows(W, neurons, first, first + lanes, columns)
         bound = np.full(LANES, np.inf, W.dtype)
-        for k in range(lanes):
-            bound[k] = thresholds[first + k]
-            for j in range(d):
-                columns[j, k] = W[neurons[first + k], j]
+        bound[:lanes] = thresholds[first : first + lanes]
         for i in range(n):
-            x = X[i, 0]
-            for k in range(LANES):
-                total[k] = x * columns[0, k]
-            j = 1
-            while j + 3 < d:
-                x0, x1, x2, x3 = X[i, j], X[i, j + 1], X[i, j + 2], X[i, j + 3]
-                for k in range(LANES):
-                    total[k] = (
-                        ((total[k] + x0 * columns[j, k]) + x1 * columns[j + 1, k]) + x2 * columns[j + 2, k]
-                    ) + x3 * columns[j + 3, k]
-                j += 4
-            while j < d:
-                x = X[i, j]
-                for k in range(LANES):
-                    total[k] = total[k] + x * columns[j, k]
-                j += 1
+            computed_numbers(X[i], columns, total)
             above = 0
             for k in range(LANES):
                 above += total[k] > bound[k]
