@@ -26,7 +26,8 @@ from .gauss_newton import GaussNewton
 from .history import StepRecord, TrainingResult
 from .interrupt import StopOnInterrupt
 from .io import FittedModel
-from .network import ShiftedReluNetwork
+from .memory import plan_memory
+from .network import ShiftedReluNetwork, resolve_shift
 from .preprocessing import Preprocessing, TargetScaling
 from .report import STEP_HEADER, Fit, closing_table, step_line
 from .sketch import SketchOptions
@@ -110,10 +111,12 @@ def train(options: Namespace) -> int:
     preprocessing = Preprocessing.fit(dataset.X[rows], dataset.preprocessing)
     targets = TargetScaling.fit(dataset.y[rows])
     device = get_device(options.device)
+    b = resolve_shift(options.shift, options.width)
+    plan_memory(trainer, device, len(rows), preprocessing.inputs, options.width, b, options.dtype)
     network = ShiftedReluNetwork.initialize(
         options.width,
         preprocessing.inputs,
-        shift=options.shift,
+        shift=b,
         seed=options.seed,
         dtype=options.dtype,
         paired=options.init == "paired",

@@ -229,7 +229,8 @@ class Run:
     def prepare(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array) -> Run:
         """Plan the memory and look at all neurons once."""
         device = network.device
-        left = plan_memory(trainer, network, len(X))
+        size = (*X.shape, network.width, network.shift, network.dtype)  # n, d, m, b, type
+        left = plan_memory(trainer, device, *size)
         index: ThresholdTree | LazyIndex
         if trainer.margin == 0:
             index = ThresholdTree.build(device, X, network.W, trainer.tree)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .devices import TreeLayout
+import numpy as np
+
+from .devices import Device, TreeLayout
 from .errors import DeviceMemoryError
 from .lazy import FIRST_MARGIN, candidate_bytes
-from .network import ShiftedReluNetwork, firing_probability
+from .network import firing_probability
 
 if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
@@ -17,52 +19,60 @@ PROGRAM = "program"
 LISTS = "candidate pairs and their products"
 
 
-def plan(trainer: GaussNewton, network: ShiftedReluNetwork, n: int) -> dict[str, int]:
+def plan(trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: float, dtype: str) -> dict[str, int]:
     """Return the expected bytes of everything large, by name.
 
     Parameters
     ----------
     trainer : GaussNewton
         The options.
-    network : ShiftedReluNetwork
-        Width, features, shift and dtype.
-    n : int
-        Number of points.
+    device : Device
+        Where training will run.
+    n, d, m : int
+        Points, features and neurons.
+    shift : float
+        b.
+    dtype : {"float32", "float64"}
+        Type of weights and products.
 
     Returns
     -------
     dict
         Bytes by name: weights, trees or candidates, Jacobian, matrices of n x n.
     """
-    m, d, size = network.width, network.features, network.W.dtype.itemsize
-    fired = int(m * n * firing_probability(network.shift))
+    size = np.dtype(dtype).itemsize
+    fired = int(m * n * firing_probability(shift))
     parts = {"weights and signs": m * (d + 1) * size, PROGRAM: FIXED}
     if trainer.solver != "cg":
         parts["matrices of n x n"] = 6 * n * n * 8
     if trainer.margin == 0:
         parts["threshold trees"] = n * TreeLayout(m, trainer.tree.arity).total * size
-        parts["fired pairs"] = candidate_bytes(network.device, fired, min(m, fired), network.dtype)
+        parts["fired pairs"] = candidate_bytes(device, fired, min(m, fired), dtype)
     else:
         margin = FIRST_MARGIN if trainer.margin == "auto" else float(trainer.margin)
-        pairs = int(m * n * firing_probability(network.shift - margin))
-        parts[LISTS] = candidate_bytes(network.device, pairs, min(m, pairs), network.dtype)
+        pairs = int(m * n * firing_probability(shift - margin))
+        parts[LISTS] = candidate_bytes(device, pairs, min(m, pairs), dtype)
         parts["scan of all neurons"] = m * (4 + 8 + 8 + 8 + size)
     if trainer.jacobian == "csr":
         parts["Jacobian and its transpose"] = 2 * fired * d * (size + 4)
     return parts
 
 
-def plan_memory(trainer: GaussNewton, network: ShiftedReluNetwork, n: int) -> int | None:
+def plan_memory(trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: float, dtype: str) -> int | None:
     """Check the plan against the limit and return what it leaves to the candidate lists.
 
     Parameters
     ----------
     trainer : GaussNewton
         The options, with ``memory_limit``.
-    network : ShiftedReluNetwork
-        What is trained.
-    n : int
-        Number of points.
+    device : Device
+        Where training will run.
+    n, d, m : int
+        Points, features and neurons.
+    shift : float
+        b.
+    dtype : {"float32", "float64"}
+        Type of weights and products.
 
     Returns
     -------
@@ -76,7 +86,7 @@ def plan_memory(trainer: GaussNewton, network: ShiftedReluNetwork, n: int) -> in
     """
     if trainer.memory_limit is None:
         return None
-    parts = plan(trainer, network, n)
+    parts = plan(trainer, device, n, d, m, shift, dtype)
     total = sum(parts.values())
     if total > trainer.memory_limit:
         name = max((part for part in parts if part != PROGRAM), key=parts.__getitem__)

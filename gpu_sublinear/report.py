@@ -94,7 +94,7 @@ def _errors(training: Fit, held_out: Fit | None) -> list[str]:
 def _times(result: TrainingResult, total: float) -> list[str]:
     """Return time by phase over all steps, largest share visible at a glance."""
     seconds = {"first scan (once)": result.build_seconds} | phase_seconds(result.history)
-    seconds["other"] = max(0.0, total - sum(seconds.values()))
+    seconds["draw, predict, save"] = max(0.0, total - sum(seconds.values()))
     rows = [f"{'time by phase':<22}{'seconds':>10}{'share':>9}"]
     for name, value in seconds.items():
         share = value / total if total > 0 else 0.0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -193,7 +197,34 @@ def test_growing_lists_stop_at_the_limit(monkeypatch):
     X, y = sphere(100, 8)
     network = ShiftedReluNetwork.initialize(2**14, 8, shift=2.0, device=get_device("cpu"))
     trainer = GaussNewton(margin=0.05)
-    limit = sum(plan(trainer, network, 100).values())
+    limit = sum(plan(trainer, network.device, 100, 8, 2**14, 2.0, "float32").values())
     monkeypatch.setattr("gpu_sublinear.lazy.candidate_bytes", lambda device, pairs, neurons, dtype: 400 * pairs)
     with pytest.raises(DeviceMemoryError, match="raise --memory-limit or the shift"):
         GaussNewton(margin=0.05, memory_limit=limit).fit(network, X, y)
+
+
+PEAK = """
+import json, sys
+from gpu_sublinear.devices import get_device
+from gpu_sublinear.gauss_newton import GaussNewton
+from gpu_sublinear.memory import plan
+from gpu_sublinear.network import ShiftedReluNetwork
+from tests.problems import sphere
+n, m, shift, options = json.loads(sys.argv[1])
+X, y = sphere(n, 16)
+trainer = GaussNewton(**options)
+limit = int(1.1 * sum(plan(trainer, get_device("cpu"), n, 16, m, shift, "float32").values()))
+network = ShiftedReluNetwork.initialize(m, 16, shift=shift, seed=1, device=get_device("cpu"))
+result = GaussNewton(memory_limit=limit, **options).fit(network, X, y)
+print(limit, result.history[-1].peak_bytes, result.converged)
+"""
+
+
+@pytest.mark.parametrize(
+    "problem", [(256, 2**20, 3.0, {}), (512, 2**18, 2.0, {"solver": "sketch-cg"}), (200, 2**16, 2.0, {"margin": 0})]
+)
+def test_the_peak_stays_under_the_limit(problem):
+    """In a process of its own, with a limit a tenth above the plan: resident memory never passes it."""
+    done = subprocess.run([sys.executable, "-c", PEAK, json.dumps(problem)], capture_output=True, text=True, check=True)
+    limit, peak, converged = done.stdout.split()
+    assert int(peak) <= int(limit) and converged == "True"
