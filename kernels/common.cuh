@@ -47,3 +47,72 @@ __device__ __forceinline__ Random philox4x32(Word c0, Word c1, Word c2, Word c3,
   }
   return Random{{c0, c1, c2, c3}};
 }
+
+// ---- the computed numbers of a tile: fill_leaves.cu, scan.cu ----------------------------------------------------
+
+#define TILE_POINTS 64     // 8 warps x 8, one word of scan.cu
+#define TILE_NEURONS 128   // 4 x 32 lanes
+#define TILE_FEATURES 16   // per pass
+#define TILE_PAD 4         // keeps rows aligned to 16 bytes and the transposing writes at two-way bank conflicts
+
+// Copies TILE_FEATURES features, from j0 on, of `width` rows to shared memory, transposed: the rows of places first,
+// first + 1, ... in `chosen` (of all rows if null); zeros for places from count on and for features from d on.
+__device__ __forceinline__ void load_tile(REAL* tile, int width, const REAL* __restrict__ rows, const int* chosen,
+                                          Index first, Index count, int j0, int d) {
+  for (int t = threadIdx.x; t < width * TILE_FEATURES; t += blockDim.x) {
+    const int row = t / TILE_FEATURES, j = t % TILE_FEATURES;
+    const bool inside = first + row < count && j0 + j < d;
+    const Index source = !inside ? 0 : chosen ? chosen[first + row] : first + row;
+    tile[j * (width + TILE_PAD) + row] = inside ? rows[source * d + j0 + j] : (REAL)0;
+  }
+}
+
+// Sets sum[p][q] to the computed number of point i0 + 8 warp + p and the neuron at place k0 + 32 q + lane of `chosen`
+// (of all neurons if null).  Called by all 256 threads of a block; ends with a barrier, so the tiles can be used again.
+__device__ __forceinline__ void tile_numbers(REAL (&sum)[8][4], REAL* points_tile, REAL* neurons_tile,
+                                             const REAL* __restrict__ X, Index i0, Index n, const REAL* __restrict__ W,
+                                             const int* chosen, Index k0, Index count, int d) {
+#pragma unroll
+  for (int p = 0; p < 8; ++p)
+#pragma unroll
+    for (int q = 0; q < 4; ++q) sum[p][q] = (REAL)-0.0;  // -0 + x is x to the bit, also for x = -0
+
+  for (int j0 = 0; j0 < d; j0 += TILE_FEATURES) {
+    load_tile(points_tile, TILE_POINTS, X, nullptr, i0, n, j0, d);
+    load_tile(neurons_tile, TILE_NEURONS, W, chosen, k0, count, j0, d);
+    __syncthreads();
+    const int features = d - j0 < TILE_FEATURES ? d - j0 : TILE_FEATURES;  // no padding: adding a zero could lose -0
+    for (int j = 0; j < features; ++j) {
+      const REAL* x = points_tile + j * (TILE_POINTS + TILE_PAD) + threadIdx.x / WARP * 8;
+      const REAL* w = neurons_tile + j * (TILE_NEURONS + TILE_PAD) + lane_index();
+#pragma unroll
+      for (int p = 0; p < 8; ++p)
+#pragma unroll
+        for (int q = 0; q < 4; ++q) sum[p][q] = add(sum[p][q], mul(x[p], w[q * WARP]));
+    }
+    __syncthreads();
+  }
+}
+
+// ---- sums over the listed points of a neuron: factored.cu, move_rows.cu -----------------------------------------
+
+#define SUM_PER_LANE 2
+#define SUM_FEATURES (WARP * SUM_PER_LANE)
+
+// Sets total to the lane's features, j0 + lane + 32 t, of sum_q g_i x_i over start <= q < stop, i = points[q].
+__device__ __forceinline__ void weighted_sum(const REAL* __restrict__ X, const double* __restrict__ g,
+                                             const int* __restrict__ points, Index start, Index stop, int j0, int d,
+                                             double* total) {
+#pragma unroll
+  for (int t = 0; t < SUM_PER_LANE; ++t) total[t] = 0.0;
+#pragma unroll 4
+  for (Index q = start; q < stop; ++q) {
+    const Index i = points[q];
+    const double weight = g[i];
+#pragma unroll
+    for (int t = 0; t < SUM_PER_LANE; ++t) {
+      const int j = j0 + t * WARP + lane_index();
+      if (j < d) total[t] = __fma_rn(weight, (double)X[i * d + j], total[t]);
+    }
+  }
+}

@@ -20,28 +20,7 @@
 //               several points' shuffles at once; 16 lanes per neuron for d <= 32.
 //               Without the wish for 4 blocks in the launch bounds ptxas 13 aims at more, and spills.
 
-#define PER_LANE 2
-#define FEATURES (WARP * PER_LANE)
-
-// Sets total to the lane's features, j0 + lane + 32 t, of s_k.
-__device__ __forceinline__ void weighted_sum(const REAL* __restrict__ X, const double* __restrict__ g,
-                                             const int* __restrict__ points, Index start, Index stop, int j0, int d,
-                                             double* total) {
-#pragma unroll
-  for (int t = 0; t < PER_LANE; ++t) total[t] = 0.0;
-#pragma unroll 4
-  for (Index q = start; q < stop; ++q) {
-    const Index i = points[q];
-    const double weight = g[i];
-#pragma unroll
-    for (int t = 0; t < PER_LANE; ++t) {
-      const int j = j0 + t * WARP + lane_index();
-      if (j < d) total[t] = __fma_rn(weight, (double)X[i * d + j], total[t]);
-    }
-  }
-}
-
-// Adds <total, x_i>, over these features, to sums[i] for the listed points.
+// Adds <total, x_i>, over the features of weighted_sum, to sums[i] for the listed points.
 __device__ __forceinline__ void add_products(const REAL* __restrict__ X, const int* __restrict__ points, Index start,
                                              Index stop, int j0, int d, const double* total, double* sums) {
   for (Index base = start; base < stop; base += WARP) {
@@ -53,7 +32,7 @@ __device__ __forceinline__ void add_products(const REAL* __restrict__ X, const i
       const Index i = __shfl_sync(FULL_WARP, point, l);
       double product = 0.0;
 #pragma unroll
-      for (int t = 0; t < PER_LANE; ++t) {
+      for (int t = 0; t < SUM_PER_LANE; ++t) {
         const int j = j0 + t * WARP + lane_index();
         if (j < d) product = __fma_rn(total[t], (double)X[i * d + j], product);
       }
@@ -70,10 +49,10 @@ __device__ __forceinline__ void add_products(const REAL* __restrict__ X, const i
 extern "C" __global__ void __launch_bounds__(256, 4)
 factored_gram(const REAL* __restrict__ X, const double* __restrict__ g, const Index* __restrict__ indptr,
               const int* __restrict__ points, Index u, Index n, int d, Index parts, double* partial) {
-  double total[PER_LANE];
+  double total[SUM_PER_LANE];
   for (Index part = warp_index(); part < parts; part += warp_count())
     for (Index k = part * u / parts; k < (part + 1) * u / parts; ++k)
-      for (int j0 = 0; j0 < d; j0 += FEATURES) {
+      for (int j0 = 0; j0 < d; j0 += SUM_FEATURES) {
         weighted_sum(X, g, points, indptr[k], indptr[k + 1], j0, d, total);
         add_products(X, points, indptr[k], indptr[k + 1], j0, d, total, partial + part * n);
       }
@@ -83,12 +62,12 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 factored_product(const REAL* __restrict__ X, const double* __restrict__ V, const double* __restrict__ weights,
                  const Index* __restrict__ indptr, const int* __restrict__ points, Index u, Index n, int d, Index parts,
                  double* partial) {
-  double total[PER_LANE];
+  double total[SUM_PER_LANE];
   for (Index part = warp_index(); part < parts; part += warp_count())
     for (Index k = part * u / parts; k < (part + 1) * u / parts; ++k)
-      for (int j0 = 0; j0 < d; j0 += FEATURES) {
+      for (int j0 = 0; j0 < d; j0 += SUM_FEATURES) {
 #pragma unroll
-        for (int t = 0; t < PER_LANE; ++t) {
+        for (int t = 0; t < SUM_PER_LANE; ++t) {
           const int j = j0 + t * WARP + lane_index();
           total[t] = j < d ? mul(weights[k], V[k * d + j]) : 0.0;
         }
@@ -100,12 +79,12 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 factored_transposed(const REAL* __restrict__ X, const double* __restrict__ g, const double* __restrict__ weights,
                     const Index* __restrict__ indptr, const int* __restrict__ points, Index u, int d,
                     double* __restrict__ out) {
-  double total[PER_LANE];
+  double total[SUM_PER_LANE];
   for (Index k = warp_index(); k < u; k += warp_count())
-    for (int j0 = 0; j0 < d; j0 += FEATURES) {
+    for (int j0 = 0; j0 < d; j0 += SUM_FEATURES) {
       weighted_sum(X, g, points, indptr[k], indptr[k + 1], j0, d, total);
 #pragma unroll
-      for (int t = 0; t < PER_LANE; ++t) {
+      for (int t = 0; t < SUM_PER_LANE; ++t) {
         const int j = j0 + t * WARP + lane_index();
         if (j < d) out[k * d + j] = mul(weights[k], total[t]);
       }

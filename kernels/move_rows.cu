@@ -12,9 +12,6 @@
 // Versions      this one only.  Measuring the movement apart would read the rows twice more, and keep a copy of them.
 //               Not yet measured on hardware: 16 lanes per neuron for d <= 32.
 
-#define PER_LANE 2
-#define FEATURES (WARP * PER_LANE)
-
 extern "C" __global__ void __launch_bounds__(256)
 move_rows(REAL* __restrict__ W, const REAL* __restrict__ X, const double* __restrict__ g,
           const double* __restrict__ weights, const int* __restrict__ neurons, const Index* __restrict__ indptr,
@@ -23,22 +20,11 @@ move_rows(REAL* __restrict__ W, const REAL* __restrict__ X, const double* __rest
   for (Index k = warp_index(); k < u; k += warp_count()) {
     REAL* row = W + (Index)neurons[k] * d;
     double square = 0.0;
-    for (int j0 = 0; j0 < d; j0 += FEATURES) {
-      double total[PER_LANE];
+    for (int j0 = 0; j0 < d; j0 += SUM_FEATURES) {
+      double total[SUM_PER_LANE];
+      weighted_sum(X, g, points, indptr[k], indptr[k + 1], j0, d, total);
 #pragma unroll
-      for (int t = 0; t < PER_LANE; ++t) total[t] = 0.0;
-#pragma unroll 4
-      for (Index q = indptr[k]; q < indptr[k + 1]; ++q) {
-        const Index i = points[q];
-        const double weight = g[i];
-#pragma unroll
-        for (int t = 0; t < PER_LANE; ++t) {
-          const int j = j0 + t * WARP + lane;
-          if (j < d) total[t] = __fma_rn(weight, (double)X[i * d + j], total[t]);
-        }
-      }
-#pragma unroll
-      for (int t = 0; t < PER_LANE; ++t) {
+      for (int t = 0; t < SUM_PER_LANE; ++t) {
         const int j = j0 + t * WARP + lane;
         if (j >= d) continue;
         const double before = (double)row[j];

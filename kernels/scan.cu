@@ -19,52 +19,19 @@
 //               what fill_leaves.cu lists, and a first pass with fused multiply-adds or TF32 tensor cores that leaves
 //               only pairs within its rounding of the threshold to the computed number (half of the floor, or less).
 
-#define POINTS 64       // of a tile: 8 warps x 8, one word
-#define NEURONS 128     // of a tile: 4 x 32 lanes
-#define FEATURES 16     // per pass
-#define PAD 4           // as in fill_leaves.cu
-
-__device__ __forceinline__ void load_tile(REAL* tile, int width, const REAL* __restrict__ rows, const int* chosen,
-                                          Index first, Index count, int j0, int d) {
-  for (int t = threadIdx.x; t < width * FEATURES; t += blockDim.x) {
-    const int row = t / FEATURES, j = t % FEATURES;
-    const bool inside = first + row < count && j0 + j < d;
-    const Index source = !inside ? 0 : chosen ? chosen[first + row] : first + row;
-    tile[j * (width + PAD) + row] = inside ? rows[source * d + j0 + j] : (REAL)0;
-  }
-}
-
 extern "C" __global__ void __launch_bounds__(256)
 scan_bits(const REAL* __restrict__ X, Index n, const REAL* __restrict__ W, const int* __restrict__ neurons,
           const REAL* __restrict__ thresholds, Index count, int d, Index* __restrict__ bits) {
-  alignas(16) __shared__ REAL points_tile[FEATURES * (POINTS + PAD)];
-  alignas(16) __shared__ REAL neurons_tile[FEATURES * (NEURONS + PAD)];
-  __shared__ Word64 words[NEURONS];
+  alignas(16) __shared__ REAL points_tile[TILE_FEATURES * (TILE_POINTS + TILE_PAD)];
+  alignas(16) __shared__ REAL neurons_tile[TILE_FEATURES * (TILE_NEURONS + TILE_PAD)];
+  __shared__ Word64 words[TILE_NEURONS];
   const int lane = lane_index(), warp = threadIdx.x / WARP;
-  const Index point_tiles = (n + POINTS - 1) / POINTS, tiles = point_tiles * ((count + NEURONS - 1) / NEURONS);
+  const Index point_tiles = (n + TILE_POINTS - 1) / TILE_POINTS;
+  const Index tiles = point_tiles * ((count + TILE_NEURONS - 1) / TILE_NEURONS);
   for (Index tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    const Index t = tile % point_tiles, i0 = t * POINTS, k0 = tile / point_tiles * NEURONS;
+    const Index t = tile % point_tiles, i0 = t * TILE_POINTS, k0 = tile / point_tiles * TILE_NEURONS;
     REAL sum[8][4];
-#pragma unroll
-    for (int p = 0; p < 8; ++p)
-#pragma unroll
-      for (int q = 0; q < 4; ++q) sum[p][q] = (REAL)-0.0;  // -0 + x is x to the bit, also for x = -0
-
-    for (int j0 = 0; j0 < d; j0 += FEATURES) {
-      load_tile(points_tile, POINTS, X, nullptr, i0, n, j0, d);
-      load_tile(neurons_tile, NEURONS, W, neurons, k0, count, j0, d);
-      __syncthreads();
-      const int features = d - j0 < FEATURES ? d - j0 : FEATURES;
-      for (int j = 0; j < features; ++j) {
-        const REAL* x = points_tile + j * (POINTS + PAD) + warp * 8;
-        const REAL* w = neurons_tile + j * (NEURONS + PAD) + lane;
-#pragma unroll
-        for (int p = 0; p < 8; ++p)
-#pragma unroll
-          for (int q = 0; q < 4; ++q) sum[p][q] = add(sum[p][q], mul(x[p], w[q * WARP]));
-      }
-      __syncthreads();
-    }
+    tile_numbers(sum, points_tile, neurons_tile, X, i0, n, W, neurons, k0, count, d);
 
     unsigned char* bytes = (unsigned char*)words;  // byte `warp` of a word holds the points of that warp
 #pragma unroll
@@ -79,7 +46,8 @@ scan_bits(const REAL* __restrict__ X, Index n, const REAL* __restrict__ W, const
       bytes[(q * WARP + lane) * 8 + warp] = (unsigned char)above;
     }
     __syncthreads();
-    if (threadIdx.x < NEURONS && k0 + threadIdx.x < count) bits[t * count + k0 + threadIdx.x] = (Index)words[threadIdx.x];
+    if (threadIdx.x < TILE_NEURONS && k0 + threadIdx.x < count)
+      bits[t * count + k0 + threadIdx.x] = (Index)words[threadIdx.x];
     // the barriers of the next tile's features keep its bytes behind these reads
   }
 }
@@ -100,6 +68,6 @@ list_bits(const Index* __restrict__ bits, Index tiles, Index count, const Index*
     int* place = points + starts[k];
     for (Index t = 0; t < tiles; ++t)
       for (Word64 left = (Word64)bits[t * count + k]; left; left &= left - 1)
-        *place++ = (int)(t * POINTS) + __ffsll((Index)left) - 1;
+        *place++ = (int)(t * TILE_POINTS) + __ffsll((Index)left) - 1;
   }
 }
