@@ -124,6 +124,7 @@ def train(options: Namespace) -> int:
     )
     say(_opening(dataset, rows, held_out, network, device, trainer))
     compiling = warm_up(device, trainer, options.dtype)
+    begin += compiling
     if compiling > NOTEWORTHY:
         say(f"compiled {compiling:.0f} s, kept for the next run; not counted below")
     X, y = preprocessing.transform(dataset.X[rows]), targets.transform(dataset.y[rows])  # (n, d), (n,)

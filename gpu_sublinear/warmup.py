@@ -9,6 +9,7 @@ import numpy as np
 
 from .devices import Device
 from .gauss_newton import GaussNewton
+from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
 
 
@@ -37,5 +38,9 @@ def warm_up(device: Device, trainer: GaussNewton, dtype: str = "float32") -> flo
     network = ShiftedReluNetwork.initialize(64, 2, shift=0.1, dtype=dtype, device=device)
     replace(trainer, tolerance=0.0, max_steps=3, memory_limit=None).fit(network, X, y)
     network.predict(X)
+    if trainer.margin != 0:  # a tiny run never tightens its lists
+        index = LazyIndex.build(device, device.asarray(X, dtype), network)
+        everything = device.xp.full(len(index.candidates.neurons), -np.inf, dtype=dtype)
+        device.rescan(index.X, network.W, index.candidates, everything)
     device.synchronize()
     return time.perf_counter() - begin
