@@ -204,6 +204,7 @@ def check_products(device, reference, problem, lists, want_lists, found, want_fo
         for part in ("data", "indices", "indptr"):
             same(device, getattr(got_matrix, part), getattr(want_matrix, part))
     pairs = device.count_pairs(found[0], compact, t_indptr, t_points)
+    assert pairs.flags.c_contiguous
     same(device, pairs, problem.mask.astype(np.float64) @ problem.mask.T.astype(np.float64))
     check_spmv(device, csr, problem)
     check_spmv(device, csr_t, problem)

@@ -90,7 +90,9 @@ class CpuDevice(HostDevice):
         edges = np.round(n * np.sqrt(np.linspace(0, 1, tasks + 1))).astype(np.int64)  # equal areas of the triangle
         lower = np.zeros((n, n), np.int32)
         kernels.count_pairs(t_indptr, t_points, edges, lower)
-        return lower + np.tril(lower, -1).T.astype(np.float64)
+        counts = lower.astype(np.float64)
+        counts += np.tril(lower, -1).T  # in place: the sum of the two would take either's memory order
+        return counts
 
     def scan(self, X: Array, W: Array, neurons: Array, thresholds: Array) -> tuple[Array, Array]:
         """Scan a chunk of neurons at a time into rows long enough for any answer, then pack them."""
