@@ -58,6 +58,10 @@ def test_every_device_draws_the_same_bits(device, reference, dtype, d, paired):
         assert np.array_equal(whole[0::2], whole[1::2])
 
 
+def test_no_rows(device):
+    assert device.to_host(device.normal_rows(1, 5, 5, 3, "float32")).shape == (0, 3)
+
+
 def test_rows_beyond_32_bits_differ(device):
     start = 2**32
     far, near = device.normal_rows(1, start, start + 4, 3, "float64"), device.normal_rows(1, 0, 4, 3, "float64")

@@ -131,7 +131,7 @@ def normal_rows(seed: int, start: int, stop: int, d: int, paired: bool = False) 
     pairs = np.arange((d + 1) // 2, dtype=np.uint64)[None, :]
     words = philox4x32((rows, rows >> np.uint64(32), pairs, WEIGHTS), seed)
     u = np.stack([uniform(words[0], words[1]), uniform(words[2], words[3])], axis=-1)
-    return normal_quantile(u.reshape(len(rows), -1)[:, :d])
+    return normal_quantile(u.reshape(len(rows), 2 * pairs.size)[:, :d])
 
 
 def sketch_entries(columns: int, rows: int, purpose: int, seed: int, draw: int) -> tuple[np.ndarray, np.ndarray]:
