@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -283,3 +285,10 @@ def test_host_report(name):
     device = get_device(name)
     assert device.describe()["device"] == name
     assert 0 < device.peak_bytes() < device.total_bytes()
+
+
+def test_peak_is_that_of_the_process_and_not_of_its_parent():
+    ballast = np.ones(1 << 26)  # 512 MiB that a child does not have
+    code = "from gpu_sublinear.devices import get_device; print(get_device('reference').peak_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0 < int(done.stdout) < ballast.nbytes < get_device("reference").peak_bytes()
