@@ -38,12 +38,11 @@ def measure(n: int, d: int, shift: float, m: int, device_name: str, repeats: int
             solution = run.solve(active, run.jacobian(active), y, 0, clock)
             samples.append(sum(clock.seconds.values()))
         seconds[solver], iterations[solver] = float(np.median(samples)), solution.iterations
-    lengths = np.diff(device.to_host(active.fired.indptr)).astype(float)
     rows = SketchOptions().rows(n)
     chosen = cheapest_solver(active, X, SketchOptions())
     return {
         "n": n, "d": d, "b": shift, "m": m, "nnz": active.nnz, "measured": seconds, "iterations": iterations,
-        "estimated": solver_seconds(float((lengths**2).sum()), active.nnz, n, d, rows), "chosen": chosen,
+        "estimated": solver_seconds(active.pairs, active.nnz, n, d, rows), "chosen": chosen,
         "loss": seconds[chosen] / min(seconds.values()),
     }  # fmt: skip
 

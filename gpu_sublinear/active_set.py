@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from .devices import Array, Device, NeuronLists
 
@@ -52,6 +55,12 @@ class ActiveSet:
     def union(self) -> int:
         """Number of neurons that fire on at least one point."""
         return int(self.fired.neurons.shape[0])
+
+    @cached_property
+    def pairs(self) -> float:
+        """``sum_r |fire(r)|^2``: what counting all pairs of points by neurons costs."""
+        lengths = (self.fired.indptr[1:] - self.fired.indptr[:-1]).astype(np.float64)
+        return float((lengths * lengths).sum())
 
     @property
     def counts(self) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .active_set import ActiveSet
-from .devices import Array
+from .devices import Array, Device
 from .errors import DataError, SilentPointsError
 from .network import ShiftedReluNetwork, all_finite, checked_points, firing_probability, shift_for_fired
 
@@ -16,11 +16,13 @@ NEURONS = 4096  # neurons multiplied at a time in the search for a shift that wo
 WELL_FIRED = 32  # neurons per point below which a random Gram matrix of a few hundred points is often singular
 
 
-def check_training_data(X: Any, y: Any, features: int) -> None:
+def check_training_data(device: Device, X: Any, y: Any, features: int) -> None:
     """Refuse data on which the method is not defined.
 
     Parameters
     ----------
+    device : Device
+        Where training will run; X and y are its arrays or the host's.
     X : array
         (n, ``features``) rows of unit norm.
     y : array
@@ -47,7 +49,7 @@ def check_training_data(X: Any, y: Any, features: int) -> None:
             f"rows of X must have unit Euclidean norm; row {worst} has {float(norms[worst]):.6g} "
             "(gpu_sublinear.data.Preprocessing does this)"
         )
-    _check_contradictions(_host(X), _host(y))
+    _check_contradictions(device.to_host(X), device.to_host(y))
 
 
 def _check_contradictions(X: np.ndarray, y: np.ndarray) -> None:
@@ -80,7 +82,7 @@ def check_every_point_fires(active: ActiveSet, X: Array, network: ShiftedReluNet
     SilentPointsError
         Naming the points (up to ten) and a shift at which every point fires.
     """
-    silent = np.flatnonzero(_host(active.counts) == 0)
+    silent = np.flatnonzero(network.device.to_host(active.counts) == 0)
     if not len(silent):
         return
     tops = largest_preactivations(X[silent], network)
@@ -101,8 +103,4 @@ def largest_preactivations(X: Array, network: ShiftedReluNetwork) -> np.ndarray:
     """Return the largest ``<w_r, x_i>`` of every point, (n,), in blocks of neurons."""
     starts = range(0, network.width, NEURONS)
     products = (network.device.matmul(X, network.W[first : first + NEURONS].T) for first in starts)
-    return np.max([_host(block.max(axis=1)) for block in products], axis=0)
-
-
-def _host(array: Any) -> np.ndarray:
-    return array.get() if hasattr(array, "get") else np.asarray(array)
+    return np.max([network.device.to_host(block.max(axis=1)) for block in products], axis=0)

@@ -7,8 +7,6 @@ their ratios matter.
 
 from __future__ import annotations
 
-import numpy as np
-
 from .active_set import ActiveSet
 from .devices import Array
 from .sketch import SketchOptions
@@ -51,6 +49,5 @@ def solver_seconds(pairs: float, nnz: int, n: int, d: int, rows: int) -> dict[st
 def cheapest_solver(active: ActiveSet, X: Array, sketch: SketchOptions) -> str:
     """Return the name of the solver with the least estimated time for this active set."""
     n, d = X.shape
-    lengths = (active.fired.indptr[1:] - active.fired.indptr[:-1]).astype(np.float64)
-    seconds = solver_seconds(float((lengths**2).sum()), active.nnz, n, d, sketch.rows(n))
+    seconds = solver_seconds(active.pairs, active.nnz, n, d, sketch.rows(n))
     return min(seconds, key=seconds.__getitem__)

@@ -95,7 +95,7 @@ class DenseGaussNewton:
         device = network.device
         if device.xp is not np and (self.block or self.bits):
             raise OptionError("blocks and bits are for the host; on a GPU use DenseGaussNewton() as it is")
-        check_training_data(X, y, network.features)
+        check_training_data(device, X, y, network.features)
         X, y = device.asarray(X, network.dtype), device.asarray(y, np.float64)
         K = X.astype(np.float64) @ X.astype(np.float64).T  # (n, n)
         goal = self.tolerance * float(device.xp.linalg.norm(y))

@@ -135,7 +135,7 @@ class GaussNewton:
             If some point fires no neuron at the start.
         """
         device = network.device
-        check_training_data(X, y, network.features)
+        check_training_data(device, X, y, network.features)
         X, y = device.asarray(X, network.dtype), device.asarray(y, np.float64)
         begin = time.perf_counter()
         run = Run.prepare(self, network, X, y)

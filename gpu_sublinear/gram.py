@@ -58,8 +58,7 @@ class GramMatrix:
         Array
             (n, n) float64.
         """
-        lengths = (active.fired.indptr[1:] - active.fired.indptr[:-1]).astype(np.float64)
-        limit = int((lengths * lengths).sum()) // FLIP_PENALTY
+        limit = int(active.pairs) // FLIP_PENALTY
         self.recounted = self._before is None or not self.device.change_pairs(
             self._counts, self._before, active.fired, limit
         )

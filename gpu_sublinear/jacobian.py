@@ -150,7 +150,8 @@ class SparseJacobian:
         import scipy.sparse
 
         return scipy.sparse.csr_array(
-            tuple(_host(part) for part in self._wide()), shape=(self.csr.shape[0], self.width * self.features)
+            tuple(self.device.to_host(part) for part in self._wide()),
+            shape=(self.csr.shape[0], self.width * self.features),
         )
 
     def to_cupyx(self) -> Any:
@@ -163,10 +164,6 @@ class SparseJacobian:
         block, feature = self.csr.indices // self.features, self.csr.indices % self.features
         columns = self.neurons[block].astype(np.int64) * self.features + feature
         return self.csr.data, columns, self.csr.indptr
-
-
-def _host(array: Any) -> np.ndarray:
-    return array.get() if hasattr(array, "get") else array
 
 
 def _check_size(device: Device, active: ActiveSet, d: int, itemsize: int) -> None:

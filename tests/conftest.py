@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import HealthCheck, settings
 
 from gpu_sublinear.devices import Device, get_device
 from gpu_sublinear.errors import GpuSublinearError
+from tests.cuda_emulator import SCHEDULES, require_compiler, schedule
+from tests.problems import DTYPES
 
 settings.register_profile("suite", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 settings.load_profile("suite")
@@ -21,7 +24,6 @@ DEVICES = ("reference", "cpu", "emulated", "cuda")
 def make_device(name: str) -> Device:
     """Return a device for tests; skip (or fail, where the environment demands it) if this machine lacks it."""
     if name == "emulated":
-        from tests.cuda_emulator import require_compiler
         from tests.emulated import emulated_cuda_device
 
         require_compiler()
@@ -46,3 +48,37 @@ def device(request: pytest.FixtureRequest) -> Device:
 def reference() -> Device:
     """The specification."""
     return get_device("reference")
+
+
+CASES = [*(("emulated", order) for order in SCHEDULES), ("cuda", "")]
+
+
+@cache
+def machine(name: str, multiprocessors: int = 1):
+    """Return the cuda device for kernel tests: a tiny emulated GPU, whose grids leave work over, or the real one."""
+    if name == "cuda":
+        return make_device("cuda")
+    from tests.emulated import emulated_cuda_device
+
+    require_compiler()
+    return emulated_cuda_device(multiprocessors)
+
+
+@pytest.fixture(params=CASES, ids=lambda case: "-".join(filter(None, case)))
+def gpu(request: pytest.FixtureRequest) -> Iterator[Device]:
+    """The cuda device, emulated in each order of threads, and real."""
+    from tests.emulated import poisoned
+
+    name, order = request.param
+    device = machine(name)
+    if name == "cuda":
+        yield poisoned(device)
+        return
+    with schedule(order):
+        yield device
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request: pytest.FixtureRequest) -> str:
+    """Both data types in turn."""
+    return request.param

@@ -6,8 +6,6 @@ The emulated GPU is tiny, so the loops over what a grid does not cover run too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,38 +15,10 @@ from gpu_sublinear.devices import CSR, TreeLayout, get_device, kernels, philox
 from gpu_sublinear.devices import cuda as cuda_module
 from gpu_sublinear.devices import launcher as launcher_module
 from gpu_sublinear.devices.cuda import CudaDevice
-from tests.conftest import make_device
-from tests.cuda_emulator import SCHEDULES, require_compiler, require_sanitizer, run_pytest_sanitized, schedule
-from tests.emulated import emulated_cuda_device, poisoned
-from tests.problems import DTYPES, make_problem
+from tests.cuda_emulator import require_sanitizer, run_pytest_sanitized
+from tests.problems import make_problem
 
-CASES = [*(("emulated", order) for order in SCHEDULES), ("cuda", "")]
 REFERENCE = get_device("reference")
-
-
-@cache
-def _machine(name: str) -> CudaDevice:
-    if name == "cuda":
-        return make_device("cuda")  # type: ignore[return-value]
-    require_compiler()
-    return emulated_cuda_device(multiprocessors=1)
-
-
-@pytest.fixture(params=CASES, ids=lambda case: "-".join(filter(None, case)))
-def gpu(request: pytest.FixtureRequest) -> Iterator[CudaDevice]:
-    """The cuda device, emulated in each order of threads, and real."""
-    name, order = request.param
-    device = _machine(name)
-    if name == "cuda":
-        yield poisoned(device)
-        return
-    with schedule(order):
-        yield device
-
-
-@pytest.fixture(params=DTYPES)
-def dtype(request: pytest.FixtureRequest) -> str:
-    return request.param
 
 
 def same_bits(gpu: CudaDevice, got: Any, want: np.ndarray) -> None:

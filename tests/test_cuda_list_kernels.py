@@ -6,8 +6,7 @@ computed numbers are compared bit for bit, sums in float64 with the bound of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,44 +15,17 @@ import pytest
 from gpu_sublinear.devices import NeuronLists, cuda_lists, get_device
 from gpu_sublinear.devices import launcher as launcher_module
 from gpu_sublinear.devices.cuda import CudaDevice
-from tests.conftest import make_device
-from tests.cuda_emulator import SCHEDULES, require_compiler, require_sanitizer, run_pytest_sanitized, schedule
-from tests.emulated import emulated_cuda_device, poisoned
-from tests.problems import DTYPES, Problem, make_problem
+from tests.conftest import machine
+from tests.cuda_emulator import require_sanitizer, run_pytest_sanitized
+from tests.problems import Problem, make_problem
 from tests.test_cuda_kernels import same_bits
 
-CASES = [*(("emulated", order) for order in SCHEDULES), ("cuda", "")]
 REFERENCE = get_device("reference")
 EPS = np.finfo(np.float64).eps
 
 # points, neurons, features: one of each, a tile of scan.cu and one more of everything, several stages of features
 SHAPES = [(1, 1, 1), (1, 40, 3), (40, 1, 3), (64, 128, 16), (65, 129, 17), (9, 300, 70), (70, 20, 33)]
 DENSITIES = [0.0, 0.2, 1.0]
-
-
-@cache
-def _machine(name: str, multiprocessors: int = 1) -> CudaDevice:
-    if name == "cuda":
-        return make_device("cuda")  # type: ignore[return-value]
-    require_compiler()
-    return emulated_cuda_device(multiprocessors)
-
-
-@pytest.fixture(params=CASES, ids=lambda case: "-".join(filter(None, case)))
-def gpu(request: pytest.FixtureRequest) -> Iterator[CudaDevice]:
-    """The cuda device, emulated in each order of threads, and real."""
-    name, order = request.param
-    device = _machine(name)
-    if name == "cuda":
-        yield poisoned(device)
-        return
-    with schedule(order):
-        yield device
-
-
-@pytest.fixture(params=DTYPES)
-def dtype(request: pytest.FixtureRequest) -> str:
-    return request.param
 
 
 def random_lists(rng: np.random.Generator, m: int, n: int, density: float) -> NeuronLists:
@@ -258,7 +230,7 @@ def test_parts_of_many_neurons(gpu, dtype, operation, monkeypatch):
 @pytest.mark.parametrize("operation", FACTORED)
 def test_the_grid_does_not_change_a_bit(operation):
     given = factors(np.random.default_rng(2), 6, 400, 5, "float32", 0.3)
-    small, large = (check_factored(_machine("emulated", count), operation, given) for count in (1, 9))
+    small, large = (check_factored(machine("emulated", count), operation, given) for count in (1, 9))
     assert small.tobytes() == large.tobytes()
 
 
@@ -339,7 +311,7 @@ USES = {
 
 @pytest.mark.parametrize("operation", USES)
 def test_arguments_are_checked(operation):
-    gpu = _machine("emulated")
+    gpu = machine("emulated")
     call(gpu, operation)
     for name in USES[operation].split():
         good = GOOD[name]
@@ -366,7 +338,7 @@ def test_arguments_are_checked(operation):
 )
 def test_arguments_that_do_not_fit_each_other(operation, changes, message):
     with pytest.raises((TypeError, ValueError), match=message):
-        call(_machine("emulated"), operation, **changes)
+        call(machine("emulated"), operation, **changes)
 
 
 # ---- all together -------------------------------------------------------------------------------------------------
