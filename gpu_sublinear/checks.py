@@ -85,8 +85,9 @@ def check_every_point_fires(active: ActiveSet, X: Array, network: ShiftedReluNet
     silent = np.flatnonzero(network.device.to_host(active.counts) == 0)
     if not len(silent):
         return
-    tops = largest_preactivations(X[silent], network)
-    works = min(shift_for_fired(network.width, WELL_FIRED), float(tops.min()) * 0.99)
+    works = shift_for_fired(network.width, WELL_FIRED)
+    if network.sampling == "explicit":
+        works = min(works, float(largest_preactivations(X[silent], network).min()) * 0.99)
     names = ", ".join(map(str, silent[:10])) + (", ..." if len(silent) > 10 else "")
     expected = network.width * firing_probability(network.shift)
     if works <= 0:
@@ -100,7 +101,10 @@ def check_every_point_fires(active: ActiveSet, X: Array, network: ShiftedReluNet
 
 
 def largest_preactivations(X: Array, network: ShiftedReluNetwork) -> np.ndarray:
-    """Return the largest ``<w_r, x_i>`` of every point, (n,), in blocks of neurons."""
-    starts = range(0, network.width, NEURONS)
-    products = (network.device.matmul(X, network.W[first : first + NEURONS].T) for first in starts)
-    return np.max([network.device.to_host(block.max(axis=1)) for block in products], axis=0)
+    """Return the largest ``<w_r, x_i>`` of every point, (n,); minus infinity where no neuron exists."""
+    best = np.full(len(X), -np.inf)
+    for _, W in network.blocks():
+        for first in range(0, len(W), NEURONS):
+            products = network.device.matmul(X, W[first : first + NEURONS].T)  # (n, block)
+            best = np.maximum(best, network.device.to_host(products.max(axis=1)))
+    return best

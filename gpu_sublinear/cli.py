@@ -19,7 +19,7 @@ EXAMPLES = """\
 examples:
   gpu-sublinear train digits --out digits.safetensors --figure digits.png
   gpu-sublinear train sphere:n=256,d=16 --width 2^18 --history run.json
-  gpu-sublinear train sphere:n=512,d=16 --width 2^23 --shift 3.2 --memory-limit 8GiB
+  gpu-sublinear train sphere:n=256,d=16 --width 1e9 --shift 4.5
   gpu-sublinear train houses.csv --target price --seed 1 --out houses.safetensors
   gpu-sublinear predict houses.safetensors new_houses.csv --out prices.csv
   gpu-sublinear doctor
@@ -88,7 +88,10 @@ def number(low: float, high: float, *, open_low: bool = False) -> Callable[[str]
 
 
 def shift(text: str) -> float | str:
-    """Read a shift: ``paper`` or a number from 0 on."""
+    """Read a shift: ``paper``, ``fired:K`` or a number from 0 on."""
+    if text.startswith("fired:"):
+        number(0, math.inf, open_low=True)(text.removeprefix("fired:"))
+        return text
     return text if text == "paper" else number(0, math.inf)(text)
 
 
@@ -159,9 +162,10 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument("--target", metavar="COL", help="target column by name or index from 0 (default: the last; .npz: y)")  # fmt: skip  # noqa: E501
     train.add_argument("--test-fraction", type=number(0, 1), default=0.2, metavar="F", help="share of the points to hold out (default: 0.2)")  # fmt: skip  # noqa: E501
     model = train.add_argument_group("network")
-    model.add_argument("--width", type=at_least(1), default=65536, metavar="M", help="number of neurons: 65536, 1e6, 2^18 (default: 65536)")  # fmt: skip  # noqa: E501
-    model.add_argument("--shift", type=shift, default="paper", metavar="B", help="b >= 0; 'paper' is sqrt(0.48 ln M) (default: paper)")  # fmt: skip  # noqa: E501
-    model.add_argument("--init", choices=("iid", "paired"), default="iid", help="paired: initial output exactly 0 (default: iid)")  # fmt: skip  # noqa: E501
+    model.add_argument("--width", type=at_least(1), default=65536, metavar="M", help="number of neurons: 65536, 1e9, 2^18 (default: 65536)")  # fmt: skip  # noqa: E501
+    model.add_argument("--shift", type=shift, default="paper", metavar="B", help="b >= 0; 'paper' is sqrt(0.48 ln M), 'fired:K' lets about K neurons fire on each point (default: paper)")  # fmt: skip  # noqa: E501
+    model.add_argument("--init", choices=("auto", "iid", "paired"), default="auto", help="paired: initial output exactly 0 (default: auto, iid for --engine faithful, else paired)")  # fmt: skip  # noqa: E501
+    model.add_argument("--sampling", choices=("auto", "explicit", "virtual"), default="auto", help="look at all M neurons, or draw only those that fire on some training point (default: auto, virtual where these are few and --init is paired)")  # fmt: skip  # noqa: E501
     model.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of weights, sketches and the split (default: 0)")  # fmt: skip  # noqa: E501
     model.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of weights and products (default: float32)")  # fmt: skip  # noqa: E501
     method = train.add_argument_group("method")

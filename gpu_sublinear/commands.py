@@ -33,6 +33,7 @@ from .report import STEP_HEADER, Fit, closing_table, step_line
 from .sketch import SketchOptions
 from .solvers import CGOptions
 from .tree import TreeOptions
+from .virtual import settle_sampling
 from .warmup import warm_up
 
 NOTEWORTHY = 1.0  # seconds of compilation that a user should know of
@@ -41,6 +42,7 @@ MODEL_SETTINGS = (  # the options that the weights depend on: these travel in th
     "width",
     "shift",
     "init",
+    "sampling",
     "seed",
     "dtype",
     "solver",
@@ -104,6 +106,8 @@ def train(options: Namespace) -> int:
     if options.figure:
         check_figure(options.figure)
     trainer = _trainer(options)
+    if options.init == "auto":
+        options.init = "iid" if options.engine == "faithful" else "paired"
     resolved = {name: getattr(trainer, name) for name in ("solver", "margin", "jacobian")}
     vars(options).update(resolved, sketch=trainer.sketch.kind, sketch_rows=trainer.sketch.c)
     dataset = load(options.data, options.target)
@@ -120,10 +124,12 @@ def train(options: Namespace) -> int:
         seed=options.seed,
         dtype=options.dtype,
         paired=options.init == "paired",
+        sampling=options.sampling,
         device=device,
     )
+    settle_sampling(network, len(rows))
     say(_opening(dataset, rows, held_out, network, device, trainer))
-    compiling = warm_up(device, trainer, options.dtype)
+    compiling = warm_up(device, trainer, options.dtype, network.sampling)
     begin += compiling
     if compiling > NOTEWORTHY:
         say(f"compiled {compiling:.0f} s, kept for the next run; not counted below")
@@ -233,6 +239,8 @@ def _opening(
     on = ", ".join(f"{key} {value}" for key, value in device.describe().items() if key != "device")
     index = "threshold trees" if trainer.margin == 0 else f"lazy index (margin {trainer.margin})"
     initial = "paired" if network.paired else "iid"
+    if network.sampling == "virtual":
+        initial += ", virtual (only neurons that take part exist)"
     return "\n".join((
         f"data     {dataset.name}: {len(rows):,} points to train on, {len(held_out):,} held out, "
         f"{dataset.X.shape[1]} features, target '{dataset.target_name}'",

@@ -131,7 +131,8 @@ class _Neurons:
         self.network, self.block = network, block
         self.xp = network.device.xp
         self.rows: Array = slice(None)  # of the network that W holds
-        self.W, self.signs = network.W, network.signs
+        network.hold_all()
+        self.W, self.signs = network.rows, network.signs
         self.masks: list[Array] = []
 
     def _slices(self) -> list[slice]:
@@ -177,8 +178,8 @@ class _Neurons:
 
     def write_back(self) -> None:
         """Copy the rows to the network."""
-        if self.W is not self.network.W:
-            self.network.W[self.rows] = self.W
+        if self.W is not self.network.rows:
+            self.network.rows[self.rows] = self.W
 
     def _each(self, work: Callable[[range], Any], count: int) -> Iterator[Any]:
         """Run ``work`` over all blocks: one run of blocks per core, or all at once with BLAS threads."""

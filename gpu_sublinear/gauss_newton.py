@@ -28,6 +28,7 @@ from .memory import plan_memory
 from .network import ShiftedReluNetwork
 from .sketch import Preconditioner, SketchOptions, preconditioner_of_neurons, preconditioner_of_rows
 from .solvers import CGOptions, Solution, conjugate_gradient, gram_cholesky, sketched_cg
+from .survey import survey
 from .tree import ThresholdTree, TreeOptions
 
 SOLVERS = ("auto", "gram", "sketch-cg", "cg")
@@ -171,8 +172,8 @@ class GaussNewton:
                     jacobian = run.jacobian(active)
                 solution = run.solve(active, jacobian, residual, step, clock)
                 with clock("update"):
-                    moved = jacobian.step(network.W, solution.value)
-                    run.index.update(network.W, active.fired.neurons, moved)
+                    moved = jacobian.step(network.rows, solution.value)
+                    run.index.update(network.rows, active.fired.neurons, moved)
                 del jacobian
             yield _record(step, norm, active, solution, clock, run)
 
@@ -212,6 +213,8 @@ class Run:
         What is trained.
     X, y : Array
         (n, d) and (n,) float64 on the device.
+    signs : Array
+        (u,) second layer of the rows that the network holds.
     index : ThresholdTree or LazyIndex
         Finds the fired pairs.
     gram : GramMatrix
@@ -222,6 +225,7 @@ class Run:
     network: ShiftedReluNetwork
     X: Array
     y: Array
+    signs: Array
     index: ThresholdTree | LazyIndex
     gram: GramMatrix
 
@@ -233,15 +237,16 @@ class Run:
         left = plan_memory(trainer, device, *size)
         index: ThresholdTree | LazyIndex
         if trainer.margin == 0:
-            index = ThresholdTree.build(device, X, network.W, trainer.tree)
+            survey(network, X, 0)
+            index = ThresholdTree.build(device, X, network.rows, trainer.tree)
         else:
             index = LazyIndex.build(device, X, network, trainer.margin, left)
-        return cls(trainer, network, X, y, index, GramMatrix(device, X, network.width))
+        return cls(trainer, network, X, y, network.signs, index, GramMatrix(device, X, network.width))
 
     def jacobian(self, active: ActiveSet) -> FactoredJacobian | SparseJacobian:
         """Return the Jacobian of the step in the form that the trainer asks for."""
         kind = FactoredJacobian if self.trainer.jacobian == "factored" else SparseJacobian
-        return kind.build(self.network.device, active, self.X, self.network.signs)
+        return kind.build(self.network.device, active, self.X, self.signs, self.network.width)
 
     def solve(
         self,
@@ -293,7 +298,7 @@ class Run:
         network, options = self.network, self.trainer.sketch
         if options.kind == "rows" and isinstance(jacobian, SparseJacobian):
             return preconditioner_of_rows(network.device, jacobian, options, network.seed, step)
-        arguments = (network.device, active, network.signs, self.gram.K, options, network.seed, step)
+        arguments = (network.device, active, self.signs, network.width, self.gram.K, options, network.seed, step)
         return preconditioner_of_neurons(*arguments)
 
 

@@ -18,13 +18,14 @@ from safetensors import SafetensorError, safe_open
 from .devices import Device, get_device
 from .errors import ModelFileError
 from .files import write_atomically
-from .network import ShiftedReluNetwork, balanced_signs
+from .network import SAMPLINGS, ShiftedReluNetwork
 from .preprocessing import Kind, Preprocessing, TargetScaling
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+NETWORK_SETTINGS = ("width", "shift", "seed", "paired", "sampling")
 AGAIN = "save the model again or take a copy of the file"
 HEADER = "gpu_sublinear"  # our key among the metadata of a safetensors file
-DTYPES = {"float32": "F32", "float64": "F64"}
+DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ class FittedModel:
         """
         network = self.network
         tensors = {
-            "W": network.device.to_host(network.W),  # (m, d)
+            "rows": network.device.to_host(network.rows),  # (u, d)
+            "neurons": network.device.to_host(network.neurons),  # (u,)
+            "seen": network.device.to_host(network.seen),  # (n, d), no rows unless the sampling is virtual
             "feature_mean": self.preprocessing.mean,  # (features,)
             "feature_scale": self.preprocessing.scale,  # (features,)
         }
@@ -95,7 +98,7 @@ class FittedModel:
         network = self.network
         return {
             "format_version": FORMAT_VERSION,
-            "network": {"shift": network.shift, "seed": network.seed, "paired": network.paired},
+            "network": {name: getattr(network, name) for name in NETWORK_SETTINGS},
             "preprocessing": self.preprocessing.kind,
             "target": {"mean": self.targets.mean, "std": self.targets.std},
             "metadata": self.metadata,
@@ -173,26 +176,44 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def _assemble(header: dict[str, Any], tensors: dict[str, np.ndarray], device: Device) -> FittedModel:
     """Build the model from the parts of a file; any part that does not fit raises."""
-    W, mean, scale = tensors["W"], tensors["feature_mean"], tensors["feature_scale"]
+    mean, scale = tensors["feature_mean"], tensors["feature_scale"]
     kind: Kind = header["preprocessing"]
     if kind not in get_args(Kind):
         raise ValueError(f"unknown preprocessing {kind!r}")
     preprocessing = Preprocessing(kind, mean, scale)
-    if str(W.dtype) not in ("float32", "float64") or W.shape != (len(W), preprocessing.inputs) or len(W) % 2:
-        raise ValueError(f"the weights have shape {W.shape} and type {W.dtype}")
-    if mean.shape != scale.shape or not all(np.isfinite(array).all() for array in (W, mean, scale)):
+    if mean.shape != scale.shape or not all(np.isfinite(array).all() for array in (mean, scale)):
         raise ValueError("the arrays are not finite or do not fit together")
-    settings = header["network"]
-    network = ShiftedReluNetwork(
-        W=device.asarray(W, str(W.dtype)),
-        signs=balanced_signs(len(W), str(W.dtype), device),
-        shift=float(settings["shift"]),
-        seed=int(settings["seed"]),
-        paired=bool(settings["paired"]),
-        device=device,
-    )
+    network = _network(header["network"], tensors, preprocessing.inputs, device)
     targets = TargetScaling(float(header["target"]["mean"]), float(header["target"]["std"]))
     return FittedModel(network, preprocessing, targets, dict(header["metadata"]))
+
+
+def _network(settings: dict[str, Any], tensors: dict[str, np.ndarray], d: int, device: Device) -> ShiftedReluNetwork:
+    """Build the network; any part that does not fit raises."""
+    rows, neurons, seen = tensors["rows"], tensors["neurons"], tensors["seen"]
+    if str(rows.dtype) not in ("float32", "float64") or rows.shape != (len(neurons), d) or neurons.dtype != np.int64:
+        raise ValueError(f"the weights have shape {rows.shape} and type {rows.dtype}")
+    width, sampling = int(settings["width"]), str(settings["sampling"])
+    if seen.dtype != rows.dtype or seen.shape != (len(seen), d) or sampling not in SAMPLINGS:
+        raise ValueError(f"the points seen have shape {seen.shape}, the sampling is {sampling!r}")
+    numbered = len(neurons) == 0 or (neurons[0] >= 0 and bool((np.diff(neurons) > 0).all()))
+    if not numbered or (sampling != "virtual" and len(neurons) and neurons[-1] >= width):
+        raise ValueError("the numbers of the neurons are not ascending or beyond the width")
+    if not (np.isfinite(rows).all() and np.isfinite(seen).all()):
+        raise ValueError("the weights are not finite")
+    network = ShiftedReluNetwork.initialize(
+        width,
+        d,
+        shift=float(settings["shift"]),
+        seed=int(settings["seed"]),
+        dtype=str(rows.dtype),
+        paired=bool(settings["paired"]),
+        sampling=sampling,
+        device=device,
+    )
+    network.hold(device.asarray(neurons, np.int64), device.asarray(rows, network.dtype))
+    network.seen = device.asarray(seen, network.dtype)
+    return network
 
 
 def _first_line(error: Exception) -> str:

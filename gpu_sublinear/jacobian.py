@@ -41,9 +41,9 @@ class FactoredJacobian:
     weights: Array
 
     @classmethod
-    def build(cls, device: Device, active: ActiveSet, X: Array, signs: Array) -> FactoredJacobian:
-        """Gather the signs of the fired neurons."""
-        return cls(device, X, active, signs[active.fired.neurons].astype(np.float64) * len(signs) ** -0.5)
+    def build(cls, device: Device, active: ActiveSet, X: Array, signs: Array, width: int) -> FactoredJacobian:
+        """Gather the signs (u,) of the fired neurons; ``width`` is m, nominal."""
+        return cls(device, X, active, signs[active.fired.neurons].astype(np.float64) * width**-0.5)
 
     @property
     def points(self) -> int:
@@ -83,8 +83,8 @@ class SparseJacobian:
         ``v (u d,) -> J v (n,)`` and ``g (n,) -> J^T g (u d,)``, float64.
     neurons : Array
         (u,) int32: the neurons whose weights are columns.
-    width, features : int
-        m and d.
+    rows, features : int
+        Number of rows of weights, held by the network, and d.
     """
 
     device: Device
@@ -93,11 +93,11 @@ class SparseJacobian:
     matvec: Callable[[Array], Array]
     rmatvec: Callable[[Array], Array]
     neurons: Array
-    width: int
+    rows: int
     features: int
 
     @classmethod
-    def build(cls, device: Device, active: ActiveSet, X: Array, signs: Array) -> SparseJacobian:
+    def build(cls, device: Device, active: ActiveSet, X: Array, signs: Array, width: int) -> SparseJacobian:
         """Write both matrices from the active set: 2 nnz d entries.
 
         Parameters
@@ -109,7 +109,9 @@ class SparseJacobian:
         X : Array
             (n, d) points.
         signs : Array
-            (m,) second layer.
+            (u,) second layer of the rows that the active set speaks of.
+        width : int
+            m, nominal: entries have the factor ``m^{-1/2}``.
 
         Returns
         -------
@@ -121,13 +123,12 @@ class SparseJacobian:
         DeviceMemoryError
             If a column number would not fit 32 bits, or both matrices exceed the device's memory.
         """
-        d, m = int(X.shape[1]), int(signs.shape[0])
+        d, scale = int(X.shape[1]), width**-0.5
         _check_size(device, active, d, X.dtype.itemsize)
-        scale = m**-0.5
         fired = active.fired
         csr = device.fill_jacobian(active.indptr, active.compact, fired.neurons, signs, X, scale)
         csr_t = device.fill_jacobian_t(fired.indptr, fired.points, fired.neurons, signs, X, scale)
-        return cls(device, csr, csr_t, device.spmv(csr), device.spmv(csr_t), fired.neurons, m, d)
+        return cls(device, csr, csr_t, device.spmv(csr), device.spmv(csr_t), fired.neurons, len(signs), d)
 
     @property
     def points(self) -> int:
@@ -146,19 +147,19 @@ class SparseJacobian:
         return ((W[self.neurons] - before) ** 2).sum(axis=1) ** 0.5
 
     def to_scipy(self) -> Any:
-        """Return J as a ``scipy.sparse.csr_array`` (n, m d) on the host, column r d + j for weight (r, j)."""
+        """Return J as a ``scipy.sparse.csr_array`` (n, u d) on the host, column r d + j for ``network.rows[r, j]``."""
         import scipy.sparse
 
         return scipy.sparse.csr_array(
             tuple(self.device.to_host(part) for part in self._wide()),
-            shape=(self.csr.shape[0], self.width * self.features),
+            shape=(self.csr.shape[0], self.rows * self.features),
         )
 
     def to_cupyx(self) -> Any:
-        """Return J as a ``cupyx.scipy.sparse.csr_matrix`` (n, m d) on the current GPU."""
+        """Return J as a ``cupyx.scipy.sparse.csr_matrix`` (n, u d) on the current GPU."""
         import cupyx.scipy.sparse
 
-        return cupyx.scipy.sparse.csr_matrix(self._wide(), shape=(self.csr.shape[0], self.width * self.features))
+        return cupyx.scipy.sparse.csr_matrix(self._wide(), shape=(self.csr.shape[0], self.rows * self.features))
 
     def _wide(self) -> tuple[Array, Array, Array]:
         block, feature = self.csr.indices // self.features, self.csr.indices % self.features

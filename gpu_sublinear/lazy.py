@@ -19,8 +19,9 @@ A neuron whose reach passes its margin is looked at afresh, on all points, befor
 it is computed costs less than the maxima above it would; memory is O(m d + candidates) instead of O(m n).  The tree
 remains the faithful path (``margin=0``), where the same leaves are queried again and again.
 
-**Who never comes back.**  A neuron without candidates does not fire, so it does not move, so it needs no further look:
-each step's work follows the neurons that have candidates.
+**Who never comes back.**  A neuron that fires on no point at the start never moves (:mod:`gpu_sublinear.survey`) and
+has no list from the beginning; one whose list runs empty later does not fire, so it does not move either and is
+forgotten.  Each step's work follows the neurons that have candidates.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from .active_set import ActiveSet
 from .devices import Array, Device, NeuronLists
 from .errors import DeviceMemoryError, OptionError
 from .network import ShiftedReluNetwork
+from .survey import lower_limit, survey, without_empty
 
 FIRST_MARGIN = 0.1  # before any movement is known: a third more candidates at b = 2.5, rows that move less stay put
 NEXT_MARGIN = 0.3  # of the row's last movement: enough for all later steps if each is at most a third of the last
@@ -89,7 +91,7 @@ class LazyIndex:
         margin: float | str = "auto",
         memory_limit: int | None = None,
     ) -> LazyIndex:
-        """Scan all neurons once, in blocks whose numbers are forgotten: O(n m d) operations, no n m array.
+        """Look at all neurons once, in blocks whose numbers are forgotten: O(n m d) operations, no n m array.
 
         Parameters
         ----------
@@ -111,16 +113,11 @@ class LazyIndex:
         """
         fixed = None if margin == "auto" else check_margin(margin)
         first = FIRST_MARGIN if fixed is None else fixed
-        neurons = device.xp.arange(network.width, dtype=np.int32)
+        candidates = survey(network, X, first)
         point_max = float(((X.astype(np.float64) ** 2).sum(axis=1) ** 0.5).max())
-        empty = NeuronLists(neurons[:0], device.xp.zeros(1, np.int64), neurons[:0])
-        none = device.xp.zeros(0)
-        index = cls(device, X, network, fixed, empty, none, none, point_max, _largest_row(network.W), memory_limit)
-        margins = device.xp.full(network.width, first)
-        indptr, points = index._look(neurons, margins)
-        listed = device.xp.flatnonzero(indptr[1:] > indptr[:-1])
-        index.candidates = _compressed(neurons, indptr, points, listed)
-        index.drift, index.margin = device.xp.zeros(len(listed)), margins[listed]
+        drift, margins = device.xp.zeros(len(candidates.neurons)), device.xp.full(len(candidates.neurons), first)
+        row_max = _largest_row(network.rows)
+        index = cls(device, X, network, fixed, candidates, drift, margins, point_max, row_max, memory_limit)
         index._check_memory()
         return index
 
@@ -145,7 +142,7 @@ class LazyIndex:
         if shift != self.network.shift:
             raise OptionError(f"this index was built for the shift {self.network.shift}; got {shift}")
         fired, self._places, indptr, compact, values = self.device.evaluate(
-            self.X, self.network.W, self.candidates, shift
+            self.X, self.network.rows, self.candidates, shift
         )
         self._fired_pairs = fired.nnz
         return ActiveSet(indptr, compact, values, fired, self.candidates.nnz)
@@ -182,9 +179,9 @@ class LazyIndex:
             return
         loose = xp.flatnonzero(gain > 0)
         limits = xp.full(len(self.candidates.neurons), -np.inf, dtype=self.network.dtype)
-        limits[places[loose]] = self._limits(wanted[loose])
+        limits[places[loose]] = lower_limit(self.network, wanted[loose])
         self.drift[places[loose]], self.margin[places[loose]] = 0.0, wanted[loose]
-        self.candidates = self.device.rescan(self.X, self.network.W, self.candidates, limits)
+        self.candidates = self.device.rescan(self.X, self.network.rows, self.candidates, limits)
 
     def _reach(self, drift: Array) -> Array:
         """Return how far a computed number can have risen since it was last looked at."""
@@ -214,17 +211,11 @@ class LazyIndex:
         listed = self.device.xp.flatnonzero(lists.indptr[1:] > lists.indptr[:-1])
         if len(listed) < len(lists.neurons):
             self.drift, self.margin = self.drift[listed], self.margin[listed]
-            self.candidates = _compressed(lists.neurons, lists.indptr, lists.points, listed)
+            self.candidates = without_empty(self.device, lists)
 
     def _look(self, neurons: Array, margins: Array) -> tuple[Array, Array]:
         """Return the points above ``b - margin`` for each of the neurons."""
-        return self.device.scan(self.X, self.network.W, neurons, self._limits(margins))
-
-    def _limits(self, margins: Array) -> Array:
-        """Return ``b - margin``, rounded down to REAL, so that rounding cannot open a gap."""
-        real = self.network.W.dtype.type
-        exact = float(real(self.network.shift)) - margins  # (u,) float64
-        return self.device.xp.nextafter(exact.astype(self.network.dtype), real(-np.inf))
+        return self.device.scan(self.X, self.network.rows, neurons, lower_limit(self.network, margins))
 
     def _check_memory(self) -> None:
         """Refuse to go on when the next query would need more than the limit."""
@@ -271,14 +262,7 @@ def check_margin(margin: float | str) -> float:
     return value
 
 
-def _compressed(neurons: Array, indptr: Array, points: Array, listed: Array) -> NeuronLists:
-    """Return the lists of the neurons at positions ``listed`` alone; the others' lists are empty."""
-    ends = indptr[: len(listed) + 1].copy()  # starts with the 0 that every indptr has
-    ends[1:] = indptr[1:][listed]
-    return NeuronLists(neurons[listed], ends, points)
-
-
 def _largest_row(W: Array) -> float:
     """Return an upper bound of the Euclidean norms of the rows of W."""
     blocks = (W[first : first + NORM_ROWS].astype(np.float64) for first in range(0, len(W), NORM_ROWS))
-    return max(float((block * block).sum(axis=1).max()) for block in blocks) ** 0.5 * (1 + 1e-12)
+    return max((float((block * block).sum(axis=1).max()) for block in blocks), default=0.0) ** 0.5 * (1 + 1e-12)

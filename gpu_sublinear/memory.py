@@ -42,17 +42,17 @@ def plan(trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: fl
     """
     size = np.dtype(dtype).itemsize
     fired = int(m * n * firing_probability(shift))
-    parts = {"weights and signs": m * (d + 1) * size, PROGRAM: FIXED}
+    held = min(m, fired)
+    parts = {"weights of the neurons that take part": 2 * held * (d * size + 8), PROGRAM: FIXED}  # joined from blocks
     if trainer.solver != "cg":
         parts["matrices of n x n"] = 6 * n * n * 8
     if trainer.margin == 0:
-        parts["threshold trees"] = n * TreeLayout(m, trainer.tree.arity).total * size
-        parts["fired pairs"] = candidate_bytes(device, fired, min(m, fired), dtype)
+        parts["threshold trees"] = n * TreeLayout(max(1, held), trainer.tree.arity).total * size
+        parts["fired pairs"] = candidate_bytes(device, fired, held, dtype)
     else:
         margin = FIRST_MARGIN if trainer.margin == "auto" else float(trainer.margin)
         pairs = int(m * n * firing_probability(shift - margin))
-        parts[LISTS] = candidate_bytes(device, pairs, min(m, pairs), dtype)
-        parts["scan of all neurons"] = m * (4 + 8 + 8 + 8 + size)
+        parts[LISTS] = candidate_bytes(device, pairs, held, dtype)
     if trainer.jacobian == "csr":
         parts["Jacobian and its transpose"] = 2 * fired * d * (size + 4)
     return parts

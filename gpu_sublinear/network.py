@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,9 @@ PREDICT_POINTS, PREDICT_NEURONS = (
     2048,
     4096,
 )  # predict's blocks: 8 M pre-activations at a time fit any machine
+BLOCK_BYTES = 1 << 24  # of weights drawn at a time: a second-level cache or two
 PAPER_FACTOR = 0.48
+SAMPLINGS = ("auto", "explicit", "virtual")
 
 
 def paper_shift(width: int) -> float:
@@ -38,28 +41,42 @@ def shift_for_fired(width: int, fired: float) -> float:
 class ShiftedReluNetwork:
     """A two-layer network with fixed, balanced second layer and shifted ReLU.
 
+    A network is its seed and the rows that are held.  A row is held once training needs it; every other row is either
+    as the seed says, and drawn again whenever it is looked at (``sampling="explicit"``), or was never drawn, because
+    its pair of neurons cancels for ever (``"virtual"``, see :mod:`gpu_sublinear.virtual`).  So memory follows the
+    neurons that take part, not the width.
+
     Attributes
     ----------
-    W : Array
-        (m, d) first-layer weights on ``device``.
-    signs : Array
-        (m,) second layer, +1 and -1 in turn, so that they sum to zero.
+    rows : Array
+        (u, d) first-layer weights of the neurons held, on ``device``.
+    neurons : Array
+        (u,) int64, ascending: their numbers.
+    width : int
+        m, the nominal number of neurons.
     shift : float
         b >= 0: neuron r fires on x when ``<w_r, x> > b``.
     seed : int
         Seed of the initial weights and, during training, of the sketches.
     paired : bool
-        Whether neurons 2k and 2k + 1 began equal, which makes the initial output exactly zero.
+        Whether neurons 2k and 2k + 1 begin equal, which makes the initial output exactly zero.
+    sampling : {"auto", "explicit", "virtual"}
+        How neurons come into being; "auto" is settled when the training points are known.
     device : Device
         Owner of the arrays.
+    seen : Array
+        (n, d) points whose neurons exist (virtual sampling only).
     """
 
-    W: Array
-    signs: Array
+    rows: Array
+    neurons: Array
+    width: int
     shift: float
     seed: int
     paired: bool
+    sampling: str
     device: Device
+    seen: Array
 
     @classmethod
     def initialize(
@@ -71,24 +88,28 @@ class ShiftedReluNetwork:
         seed: int = 0,
         dtype: str = "float32",
         paired: bool = False,
+        sampling: str = "auto",
         device: Device | None = None,
     ) -> ShiftedReluNetwork:
-        """Draw a network at random: ``W_rj ~ N(0, 1)`` independent, keyed by (seed, r, j).
+        """Make a random network: ``W_rj ~ N(0, 1)`` independent, keyed by (seed, r, j), drawn when looked at.
 
         Parameters
         ----------
         width : int
-            m, even, 2 to 2^31 - 1.
+            m, even, 2 to 2^53; the time of explicit sampling is proportional to it.
         features : int
             d, at least 1.
-        shift : float or "paper"
-            b >= 0, or the paper's ``sqrt(0.48 ln m)``.
+        shift : float, "paper" or "fired:K"
+            b >= 0, the paper's ``sqrt(0.48 ln m)``, or the shift at which about K neurons fire on a point.
         seed : int
             0 <= seed < 2^64.
         dtype : {"float32", "float64"}
             Type of weights, data and products.
         paired : bool
             Give both neurons of each pair of opposite signs the same weights.
+        sampling : {"auto", "explicit", "virtual"}
+            Look at all m neurons, or draw only those that fire on some training point (paired networks only; the
+            width is then Poisson-distributed around m).  "auto" does the latter where few of them fire.
         device : Device, optional
             Default: ``get_device("auto")``.
 
@@ -107,36 +128,117 @@ class ShiftedReluNetwork:
             raise OptionError(f"dtype must be 'float32' or 'float64'; got {dtype!r}")
         if not 0 <= seed < 2**64:
             raise OptionError(f"seed must be an integer from 0 to 2^64 - 1; got {seed}")
+        if sampling not in SAMPLINGS:
+            raise OptionError(f"sampling must be one of {', '.join(SAMPLINGS)}; got {sampling!r}")
+        if sampling == "virtual" and not paired:
+            raise OptionError("virtual sampling needs paired initialisation, where neurons never drawn cancel")
         device = device or get_device()
-        W = device.normal_rows(seed, 0, width, features, dtype, paired)  # (m, d)
-        return cls(W, balanced_signs(width, dtype, device), resolve_shift(shift, width), seed, paired, device)
+        rows, neurons = device.asarray(np.zeros((0, features)), dtype), device.xp.zeros(0, np.int64)
+        b = resolve_shift(shift, width)
+        return cls(rows, neurons, int(width), b, seed, paired, sampling if paired else "explicit", device, rows)
 
-    @property
-    def width(self) -> int:
-        """Number of neurons, m."""
-        return int(self.W.shape[0])
+    @classmethod
+    def from_weights(cls, W: Any, *, shift: float, seed: int = 0, device: Device | None = None) -> ShiftedReluNetwork:
+        """Make a network of given first-layer weights, all of them held.
+
+        Parameters
+        ----------
+        W : array
+            (m, d) float32 or float64, m even.
+        shift : float
+            b >= 0.
+        seed : int
+            For the sketches.
+        device : Device, optional
+            Default: ``get_device("auto")``.
+
+        Returns
+        -------
+        ShiftedReluNetwork
+            The network, on ``device``; W itself where it is one of its arrays already.
+        """
+        _check_shape(*W.shape)
+        device = device or get_device()
+        rows = device.asarray(W, str(W.dtype))
+        neurons = device.xp.arange(len(rows), dtype=np.int64)
+        return cls(rows, neurons, len(rows), resolve_shift(shift, len(rows)), seed, False, "explicit", device, rows[:0])
 
     @property
     def features(self) -> int:
         """Number of features, d."""
-        return int(self.W.shape[1])
+        return int(self.rows.shape[1])
 
     @property
     def dtype(self) -> str:
         """``"float32"`` or ``"float64"``."""
-        return str(self.W.dtype)
+        return str(self.rows.dtype)
 
     @property
     def scale(self) -> float:
         """The factor ``m^{-1/2}`` in front of the sum."""
         return 1.0 / math.sqrt(self.width)
 
-    def move(self, neurons: Array, change: Array) -> None:
-        """Subtract ``change`` (u, d) from the weights of ``neurons`` (u,) int32, in place."""
-        self.device.update_rows(self.W, neurons, change.astype(self.W.dtype))
+    @property
+    def signs(self) -> Array:
+        """(u,) second layer of the neurons held: +1 for even numbers, -1 for odd ones, so that all m sum to zero."""
+        return (1 - 2 * (self.neurons % 2)).astype(self.dtype)
+
+    @property
+    def W(self) -> Array:
+        """(m, d) the whole first layer, rebuilt: a copy, unless all rows are held.
+
+        Raises
+        ------
+        OptionError
+            If most neurons never existed (virtual sampling).
+        """
+        if self.sampling == "virtual":
+            raise OptionError(
+                f"this network of nominal width {self.width:,} has no full-size W: only the neurons that exist are "
+                "stored; read network.rows"
+            )
+        return self.block(0, self.width)
+
+    def block(self, first: int, stop: int) -> Array:
+        """Return the weights of neurons ``first`` .. ``stop``, (stop - first, d): held, or drawn from the seed."""
+        low, high = (int(place) for place in self.device.xp.searchsorted(self.neurons, self.span(first, stop)))
+        if high - low == stop - first:
+            return self.rows[low:high]
+        W = self.device.normal_rows(self.seed, first, stop, self.features, self.dtype, self.paired)
+        W[self.neurons[low:high] - first] = self.rows[low:high]
+        return W
+
+    def span(self, first: int, stop: int) -> Array:
+        """Return (first, stop) as an array that can be searched for among ``neurons``."""
+        return self.device.asarray(np.array([first, stop]), np.int64)
+
+    def blocks(self) -> Iterator[tuple[int, Array]]:
+        """Yield all neurons that exist, in blocks: the number of the first, and the weights (k, d)."""
+        if self.sampling == "virtual":
+            starts: Iterable[int] = range(0, len(self.rows), self.block_rows)
+            yield from ((first, self.rows[first : first + self.block_rows]) for first in starts)
+        else:
+            for first in range(0, self.width, self.block_rows):
+                yield first, self.block(first, min(first + self.block_rows, self.width))
+
+    @property
+    def block_rows(self) -> int:
+        """Number of rows worked on at a time, even."""
+        return max(2, BLOCK_BYTES // self.rows.itemsize // self.features // 2 * 2)
+
+    def hold(self, neurons: Array, rows: Array) -> None:
+        """Hold exactly these neurons (u,) int64 ascending, with these weights (u, d)."""
+        self.neurons, self.rows = neurons, rows
+
+    def hold_all(self) -> None:
+        """Hold every row, as dense methods need it: m d numbers."""
+        W = self.W
+        self.hold(self.device.xp.arange(self.width, dtype=np.int64), W)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the output for new points, computed densely, in blocks that bound the memory.
+
+        Neurons that are not held cancel in pairs if the network is paired; else they are drawn again.
 
         Parameters
         ----------
@@ -154,16 +256,23 @@ class ShiftedReluNetwork:
             If X is not a finite (n, d) array.
         """
         X = self.device.asarray(checked_points(X, self.features), self.dtype)
-        parts = [self._outputs(X[i : i + PREDICT_POINTS]) for i in range(0, len(X), PREDICT_POINTS)]
-        return np.concatenate(parts) if parts else np.zeros(0)
-
-    def _outputs(self, X: Array) -> np.ndarray:
         total = self.device.xp.zeros(len(X))  # (n,) float64
-        for first in range(0, self.width, PREDICT_NEURONS):
-            rows = slice(first, first + PREDICT_NEURONS)
-            above = self.device.matmul(X, self.W[rows].T) - self.W.dtype.type(self.shift)  # (n, block)
-            total += self.device.matmul(above.clip(0), self.signs[rows])
+        for W, signs in self._parts():
+            for first in range(0, len(X), PREDICT_POINTS):
+                points = slice(first, first + PREDICT_POINTS)
+                above = self.device.matmul(X[points], W.T) - W.dtype.type(self.shift)  # (n, block)
+                total[points] += self.device.matmul(above.clip(0), signs)
         return self.device.to_host(total * self.scale)
+
+    def _parts(self) -> Iterator[tuple[Array, Array]]:
+        """Yield weights and signs of all neurons whose outputs do not cancel."""
+        if self.paired:
+            source: Iterable[tuple[Array, Array]] = ((self.rows, self.signs),)
+        else:
+            source = ((W, balanced_signs(len(W), self.dtype, self.device)) for _, W in self.blocks())
+        for W, signs in source:
+            for first in range(0, len(W), PREDICT_NEURONS):
+                yield W[first : first + PREDICT_NEURONS], signs[first : first + PREDICT_NEURONS]
 
 
 def balanced_signs(width: int, dtype: str, device: Device) -> Array:
@@ -176,10 +285,10 @@ def resolve_shift(shift: float | str, width: int) -> float:
 
     Parameters
     ----------
-    shift : float or "paper"
-        What the user asked for.
+    shift : float, "paper" or "fired:K"
+        What the user asked for: b itself, the paper's rule, or the shift at which about K neurons fire on a point.
     width : int
-        m, for the paper's rule.
+        m, for the two rules.
 
     Returns
     -------
@@ -194,11 +303,13 @@ def resolve_shift(shift: float | str, width: int) -> float:
     if shift == "paper":
         return paper_shift(width)
     try:
+        if isinstance(shift, str) and shift.startswith("fired:"):
+            return shift_for_fired(width, float(shift.removeprefix("fired:")))
         value = float(shift)
     except (TypeError, ValueError):
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise OptionError(f"shift must be a finite number >= 0 or 'paper'; got {shift!r}")
+        raise OptionError(f"shift must be a finite number >= 0, 'paper' or 'fired:K'; got {shift!r}")
     return value
 
 
@@ -235,8 +346,8 @@ def all_finite(array: Any) -> bool:
 
 
 def _check_shape(width: int, features: int) -> None:
-    if not 2 <= width < 2**31:
-        raise OptionError(f"width must be from 2 to 2^31 - 1; got {width}")
+    if not 2 <= width <= 2**53:
+        raise OptionError(f"width must be from 2 to 2^53; got {width}")
     if width % 2:
         raise OptionError(f"width must be even so that the signs balance; got {width}, use {width + 1}")
     if features < 1:

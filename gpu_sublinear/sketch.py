@@ -123,7 +123,7 @@ def preconditioner_of_rows(
 
 
 def preconditioner_of_neurons(
-    device: Device, active: ActiveSet, signs: Array, K: Array, options: SketchOptions, seed: int, step: int
+    device: Device, active: ActiveSet, signs: Array, width: int, K: Array, options: SketchOptions, seed: int, step: int
 ) -> Preconditioner | None:
     """Return the R factor of ``(C^T C) o K`` from the fired pairs.
 
@@ -134,7 +134,9 @@ def preconditioner_of_neurons(
     active : ActiveSet
         The fired pairs of this step.
     signs : Array
-        (m,) second layer.
+        (u,) second layer of the rows that the active set speaks of.
+    width : int
+        m, nominal.
     K : Array
         (n, n) float64, ``X X^T``.
     options : SketchOptions
@@ -150,7 +152,7 @@ def preconditioner_of_neurons(
     buckets = options.rows(len(K))
     neurons = active.fired.neurons
     sketched = device.sketch_neurons(active.indptr, active.compact, neurons, signs, buckets, seed, step)  # (n, B)
-    return factor(device, device.gram(sketched) * K / len(signs))
+    return factor(device, device.gram(sketched) * K / width)
 
 
 def factor(device: Device, gram: Array) -> Preconditioner | None:

@@ -13,7 +13,7 @@ from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
 
 
-def warm_up(device: Device, trainer: GaussNewton, dtype: str = "float32") -> float:
+def warm_up(device: Device, trainer: GaussNewton, dtype: str = "float32", sampling: str = "explicit") -> float:
     """Run a tiny problem through everything that ``trainer`` will use; return the seconds it took.
 
     Compiled code is kept in a cache, so only the first run on a machine waits.
@@ -26,6 +26,8 @@ def warm_up(device: Device, trainer: GaussNewton, dtype: str = "float32") -> flo
         Its solver, index and Jacobian are exercised.
     dtype : {"float32", "float64"}
         Type that training will use.
+    sampling : {"explicit", "virtual"}
+        How neurons will come into being.
 
     Returns
     -------
@@ -35,12 +37,14 @@ def warm_up(device: Device, trainer: GaussNewton, dtype: str = "float32") -> flo
     begin = time.perf_counter()
     angles = np.linspace(0, np.pi, 6)
     X, y = np.stack([np.cos(angles), np.sin(angles)], axis=1), np.cos(2 * angles)
-    network = ShiftedReluNetwork.initialize(64, 2, shift=0.1, dtype=dtype, device=device)
+    network = ShiftedReluNetwork.initialize(
+        64, 2, shift=0.1, dtype=dtype, paired=sampling == "virtual", sampling=sampling, device=device
+    )
     replace(trainer, tolerance=0.0, max_steps=3, memory_limit=None).fit(network, X, y)
     network.predict(X)
     if trainer.margin != 0:  # a tiny run never tightens its lists
         index = LazyIndex.build(device, device.asarray(X, dtype), network)
         everything = device.xp.full(len(index.candidates.neurons), -np.inf, dtype=dtype)
-        device.rescan(index.X, network.W, index.candidates, everything)
+        device.rescan(index.X, network.rows, index.candidates, everything)
     device.synchronize()
     return time.perf_counter() - begin

@@ -1,13 +1,19 @@
-// normal_rows.cu -- initial weights W_rj ~ N(0, 1) that depend on (seed, r, j) alone.
+// normal_rows.cu -- initial weights: independent normals keyed by (seed, r, j), or normals conditioned on a cap.
 //
-// Computes      out[k, j] = REAL(quantile(u)), u the uniform number of words (0, 1) or (2, 3), for even or odd j, of
+// normal_rows   out[k, j] = REAL(quantile(u)), u the uniform number of words (0, 1) or (2, 3), for even or odd j, of
 //               Philox4x32-10 with key seed and counter (r low, r high, j / 2, 0); r = start + k, halved when paired.
 //               quantile is AS 241 (Wichura 1988) and its logarithm fdlibm's series, both with one rounding per
 //               operation: devices/philox.py is the specification and the bits are equal.
-// Arguments     out (count, d) REAL; start, count, d, paired; seed.
-// Parallel      one thread per pair of columns (one Philox call), grid-stride.
+// cap_rows      out[k, j] = REAL(z_j + (t - <z, e>) e_j), e = directions[i], i = owners[k], with z standard normal from the
+//               counters (places[k], i, j / 2, CAPS) and t = -quantile(tails[i] u), u from (places[k], i, 0, CAP_DEPTHS):
+//               what gpu_sublinear/virtual.py derives.  Float64, one rounding per operation, <z, e> summed in order.
+// Arguments     out (count, d) REAL; start, count, d, paired; seed.  directions (n, d), tails (n,) float64; owners (count,)
+//               int32, places (count,) int64 below 2^32.
+// Parallel      normal_rows: one thread per pair of columns (one Philox call).  cap_rows: one thread per row, because the
+//               sum over features has one order; z is drawn twice, which costs less than keeping d doubles per thread.
+//               Both grid-stride.
 // Floor         count d sizeof(REAL) bytes written; about 45 double operations (80 in the tails, 15 % of draws) and
-//               20 integer products per number.  Runs once per fit, or in blocks of neurons.
+//               20 integer products per number, twice that for cap_rows.  Runs once per fit, in blocks of neurons.
 // Deterministic yes, for any grid.
 // Versions      branch per draw: this file.  Not yet measured on hardware; if it matters, sort out the tails with a
 //               ballot so that a warp does not walk through all three ranges.
@@ -78,9 +84,12 @@ __device__ double outer_quantile(double tail) {  // tail = min(u, 1 - u); the qu
                               1.42151175831644588870e-7, 2.04426310338993978564e-15));
 }
 
-__device__ double normal_quantile(Word high, Word low) {
-  const Word64 cell = ((Word64)(high >> 6) << 26) | (low >> 6);               // 52 bits
-  const double u = mul(add((double)cell, 0.5), 2.220446049250313080847e-16);  // 2^-52: centre of the cell, exact
+__device__ __forceinline__ double uniform(Word high, Word low) {
+  const Word64 cell = ((Word64)(high >> 6) << 26) | (low >> 6);         // 52 bits
+  return mul(add((double)cell, 0.5), 2.220446049250313080847e-16);      // 2^-52: centre of the cell, exact
+}
+
+__device__ double normal_quantile(double u) {
   const double q = sub(u, 0.5);
   if (fabs(q) <= 0.425) return central_quantile(q);
   const double value = outer_quantile(q < 0.0 ? u : sub(1.0, u));
@@ -96,7 +105,36 @@ normal_rows(REAL* __restrict__ out, Index start, Index count, int d, int paired,
     const Word64 r = (Word64)(start + k) >> (paired ? 1 : 0);
     const Random random = philox4x32((Word)r, (Word)(r >> 32), (Word)pair, 0u, seed);
     REAL* entry = out + k * d + 2 * pair;
-    entry[0] = (REAL)normal_quantile(random.word[0], random.word[1]);
-    if (2 * pair + 1 < d) entry[1] = (REAL)normal_quantile(random.word[2], random.word[3]);
+    entry[0] = (REAL)normal_quantile(uniform(random.word[0], random.word[1]));
+    if (2 * pair + 1 < d) entry[1] = (REAL)normal_quantile(uniform(random.word[2], random.word[3]));
+  }
+}
+
+#define CAPS 0x30000u
+#define CAP_DEPTHS 0x30001u
+
+extern "C" __global__ void __launch_bounds__(256)
+cap_rows(REAL* __restrict__ out, const double* __restrict__ directions, const double* __restrict__ tails,
+         const int* __restrict__ owners, const Index* __restrict__ places, Index count, int d, Word64 seed) {
+  for (Index k = thread_index(); k < count; k += thread_count()) {
+    const Word owner = (Word)owners[k], place = (Word)places[k];
+    const double* e = directions + (Index)owners[k] * d;
+    double along = -0.0;  // -0 + x is x to the bit
+    for (int j = 0; j < d; j += 2) {
+      const Random random = philox4x32(place, owner, (Word)(j / 2), CAPS, seed);
+      along = add(along, mul(normal_quantile(uniform(random.word[0], random.word[1])), e[j]));
+      if (j + 1 < d) along = add(along, mul(normal_quantile(uniform(random.word[2], random.word[3])), e[j + 1]));
+    }
+    const Random deep = philox4x32(place, owner, 0u, CAP_DEPTHS, seed);
+    const double depth = -normal_quantile(mul(tails[owners[k]], uniform(deep.word[0], deep.word[1])));
+    const double rest = sub(depth, along);
+    for (int j = 0; j < d; j += 2) {
+      const Random random = philox4x32(place, owner, (Word)(j / 2), CAPS, seed);
+      const double first = normal_quantile(uniform(random.word[0], random.word[1]));
+      out[k * d + j] = (REAL)add(first, mul(rest, e[j]));
+      if (j + 1 == d) continue;
+      const double second = normal_quantile(uniform(random.word[2], random.word[3]));
+      out[k * d + j + 1] = (REAL)add(second, mul(rest, e[j + 1]));
+    }
   }
 }

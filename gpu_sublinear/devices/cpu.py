@@ -33,6 +33,12 @@ class CpuDevice(HostDevice):
         kernels.normal_rows(np.uint64(seed), start, paired, out)
         return out
 
+    def cap_rows(self, seed: int, directions: Array, tails: Array, owners: Array, places: Array, dtype: str) -> Array:
+        """Return counter-based normals conditioned on a cap."""
+        out = np.empty((len(owners), directions.shape[1]), dtype)
+        kernels.cap_rows(np.uint64(seed), directions, tails, owners, places, out)
+        return out
+
     def update_rows(self, W: Array, neurons: Array, delta: Array) -> None:
         """Subtract ``delta`` from the rows ``neurons``."""
         kernels.update_rows(W, neurons, delta)

@@ -27,6 +27,7 @@ _W0, _W1 = np.uint64(philox.WEYL_0), np.uint64(philox.WEYL_1)
 _MASK, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 _ROUNDS = philox.ROUNDS
 _SKETCH = philox.SKETCH
+_CAPS, _CAP_DEPTHS = np.uint64(philox.CAPS), np.uint64(philox.CAP_DEPTHS)
 _CENTRAL_A, _CENTRAL_B = philox.CENTRAL_A, philox.CENTRAL_B
 _MIDDLE_C, _MIDDLE_D = philox.MIDDLE_C, philox.MIDDLE_D
 _TAIL_E, _TAIL_F = philox.TAIL_E, philox.TAIL_F
@@ -76,10 +77,15 @@ def log(x):
 
 
 @serial
-def normal_quantile(high, low):
-    """Inverse normal distribution function of the uniform number made of two words."""
+def uniform(high, low):
+    """Double in (0, 1) from two words."""
     bits = ((high >> np.uint64(6)) << np.uint64(26)) | (low >> np.uint64(6))
-    u = (float(bits) + 0.5) * 2.0**-52
+    return (float(bits) + 0.5) * 2.0**-52
+
+
+@serial
+def normal_quantile(u):
+    """Inverse normal distribution function."""
     q = u - 0.5
     if abs(q) <= 0.425:
         near = 0.180625 - q * q
@@ -102,9 +108,29 @@ def normal_rows(seed, start, paired, out):
             r = r >> np.uint64(1)
         for pair in range((d + 1) // 2):
             w0, w1, w2, w3 = philox4x32(r & _MASK, r >> _32, np.uint64(pair), np.uint64(0), seed)
-            out[k, 2 * pair] = normal_quantile(w0, w1)
+            out[k, 2 * pair] = normal_quantile(uniform(w0, w1))
             if 2 * pair + 1 < d:
-                out[k, 2 * pair + 1] = normal_quantile(w2, w3)
+                out[k, 2 * pair + 1] = normal_quantile(uniform(w2, w3))
+
+
+@parallel
+def cap_rows(seed, directions, tails, owners, places, out):
+    """Fill out (rows, d) with initial weights conditioned on the caps of their owners."""
+    rows, d = out.shape
+    for k in prange(rows):
+        owner, place, e = np.uint64(owners[k]), np.uint64(places[k]), directions[owners[k]]
+        z = np.empty(d + 1)
+        for pair in range((d + 1) // 2):
+            w0, w1, w2, w3 = philox4x32(place, owner, np.uint64(pair), _CAPS, seed)
+            z[2 * pair] = normal_quantile(uniform(w0, w1))
+            z[2 * pair + 1] = normal_quantile(uniform(w2, w3))
+        along = z[0] * e[0]
+        for j in range(1, d):
+            along += z[j] * e[j]
+        w0, w1, w2, w3 = philox4x32(place, owner, np.uint64(0), _CAP_DEPTHS, seed)
+        rest = -normal_quantile(tails[owners[k]] * uniform(w0, w1)) - along
+        for j in range(d):
+            out[k, j] = z[j] + rest * e[j]
 
 
 # ---- threshold trees ------------------------------------------------------------------------------------

@@ -95,6 +95,19 @@ class CudaDevice(ListOperations, Device):
         self._gpu.run("normal_rows", "normal_rows", dtype, count * ((d + 1) // 2), arguments)
         return out
 
+    @names_memory
+    def cap_rows(self, seed: int, directions: Array, tails: Array, owners: Array, places: Array, dtype: str) -> Array:
+        """Return counter-based normals conditioned on a cap."""
+        check_array("directions", directions, 2, "float64")
+        check_array("tails", tails, 1, "float64", (len(directions),))
+        check_array("owners", owners, 1, "int32")
+        count, d = len(owners), directions.shape[1]
+        check_array("places", places, 1, "int64", (count,))
+        out = self._gpu.empty("weights", (count, d), dtype)
+        arguments = (out, directions, tails, owners, places, np.int64(count), np.int32(d), _key(seed))
+        self._gpu.run("normal_rows", "cap_rows", dtype, count, arguments)
+        return out
+
     def update_rows(self, W: Array, neurons: Array, delta: Array) -> None:
         """Subtract ``delta`` from the rows ``neurons``."""
         check_array("W", W, 2, "REAL")

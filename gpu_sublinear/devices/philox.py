@@ -14,6 +14,9 @@ import numpy as np
 WEIGHTS = 0
 SKETCH = 1 << 16
 NEURONS = 2 << 16
+CAPS = 3 << 16
+CAP_DEPTHS = CAPS + 1
+CAP_COUNTS = CAPS + 2
 
 MULTIPLIER_0, MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
 WEYL_0, WEYL_1 = 0x9E3779B9, 0xBB67AE85
@@ -132,6 +135,43 @@ def normal_rows(seed: int, start: int, stop: int, d: int, paired: bool = False) 
     words = philox4x32((rows, rows >> np.uint64(32), pairs, WEIGHTS), seed)
     u = np.stack([uniform(words[0], words[1]), uniform(words[2], words[3])], axis=-1)
     return normal_quantile(u.reshape(len(rows), 2 * pairs.size)[:, :d])
+
+
+def cap_rows(
+    seed: int, directions: np.ndarray, tails: np.ndarray, owners: np.ndarray, places: np.ndarray
+) -> np.ndarray:
+    """Return standard normals (k, d) float64 conditioned on ``<w, e_i> > Q^{-1}(q_i)``: see ``Device.cap_rows``.
+
+    Parameters
+    ----------
+    seed : int
+        Key.
+    directions : ndarray
+        (n, d) float64 unit vectors e_i.
+    tails : ndarray
+        (n,) float64 in (0, 1/2], q_i.
+    owners : ndarray
+        (k,) int32, the i of every row.
+    places : ndarray
+        (k,) int64 in [0, 2^32), its number among those of the same i.
+
+    Returns
+    -------
+    ndarray
+        (k, d) float64.
+    """
+    d = directions.shape[1]
+    pairs = np.arange((d + 1) // 2, dtype=np.uint64)[None, :]
+    words = philox4x32((places[:, None], owners[:, None], pairs, CAPS), seed)
+    u = np.stack([uniform(words[0], words[1]), uniform(words[2], words[3])], axis=-1)
+    z = normal_quantile(u.reshape(len(places), 2 * pairs.size)[:, :d])
+    e = directions[owners]  # (k, d)
+    along = z[:, 0] * e[:, 0]
+    for j in range(1, d):
+        along = along + z[:, j] * e[:, j]
+    words = philox4x32((places, owners, 0, CAP_DEPTHS), seed)
+    depth = -normal_quantile(tails[owners] * uniform(words[0], words[1]))
+    return z + (depth - along)[:, None] * e
 
 
 def sketch_entries(columns: int, rows: int, purpose: int, seed: int, draw: int) -> tuple[np.ndarray, np.ndarray]:

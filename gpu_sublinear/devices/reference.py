@@ -39,6 +39,10 @@ class ReferenceDevice(HostDevice):
         """Return counter-based standard normals."""
         return philox.normal_rows(seed, start, stop, d, paired).astype(dtype)
 
+    def cap_rows(self, seed: int, directions: Array, tails: Array, owners: Array, places: Array, dtype: str) -> Array:
+        """Return counter-based normals conditioned on a cap."""
+        return philox.cap_rows(seed, directions, tails, owners, places).astype(dtype)
+
     def update_rows(self, W: Array, neurons: Array, delta: Array) -> None:
         """Subtract ``delta`` from the rows ``neurons``."""
         W[neurons] -= delta
