@@ -114,7 +114,7 @@ def _pairs_in_caps(network: ShiftedReluNetwork, tails: np.ndarray) -> np.ndarray
 
 
 def _draws(counts: np.ndarray, block: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Number all draws cap by cap and yield blocks of them: cap (k,) int32 and number in the cap (k,) int64."""
+    """Yield all draws, cap by cap, in blocks: cap (k,) int32 and number in the cap (k,) int64."""
     ends = np.cumsum(counts)
     starts = ends - counts
     for first in range(0, int(ends[-1]), block):

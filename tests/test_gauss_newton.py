@@ -108,7 +108,7 @@ def test_leaves_after_training_are_those_of_the_weights(device, arity, rebuild_f
     options = TreeOptions(arity=arity, rebuild_fraction=rebuild_fraction)
     trainer = GaussNewton.faithful(tree=options)
     result = trainer.fit(network_for(device, 512, 6, dtype="float32"), X, y)
-    W = device.to_host(result.network.W)
+    W = device.to_host(result.network.rows)
     P = Problem(X.astype("float32"), W, W[:, 0], 0.0).P
     assert np.array_equal(device.to_host(trees[0].leaves), P)
     assert np.array_equal(device.to_host(trees[0].tops), P.max(axis=1))

@@ -28,6 +28,7 @@ def make_model(dtype: str = "float32", kind: str = "standard") -> FittedModel:
     network = ShiftedReluNetwork.initialize(
         64, preprocessing.inputs, shift=0.5, seed=5, dtype=dtype, device=get_device("reference")
     )
+    network.hold_all()
     return FittedModel(
         network, preprocessing, TargetScaling.fit(Y), {"feature_names": ["a", "b", "c"], "target_name": "t"}
     )
@@ -67,7 +68,7 @@ def test_same_model_same_bytes_and_readable_by_safetensors(tmp_path):
     for name in ("a", "b"):
         model.save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    np.testing.assert_array_equal(load_file(tmp_path / "a")["W"], model.network.W)
+    np.testing.assert_array_equal(load_file(tmp_path / "a")["rows"], model.network.rows)
 
 
 def test_arrays_start_at_a_multiple_of_eight_bytes(tmp_path):
@@ -117,11 +118,11 @@ def test_every_truncation_is_refused(tmp_path):
         (lambda h, t: h.update(preprocessing="magic"), "unknown preprocessing"),
         (lambda h, t: h.update(target={"mean": "x", "std": 1}), "damaged"),
         (lambda h, t: h.update(metadata=3), "damaged"),
-        (lambda h, t: t.pop("W"), "no entry 'W'"),
-        (lambda h, t: t.update(W=t["W"][:, :2]), "shape (64, 2)"),
-        (lambda h, t: t.update(W=t["W"].ravel()), "shape"),
-        (lambda h, t: t.update(W=t["W"].astype(np.int32)), "type int32"),
-        (lambda h, t: t.update(W=t["W"] * np.nan), "not finite"),
+        (lambda h, t: t.pop("rows"), "no entry 'rows'"),
+        (lambda h, t: t.update(rows=t["rows"][:, :2]), "shape (64, 2)"),
+        (lambda h, t: t.update(rows=t["rows"].ravel()), "shape"),
+        (lambda h, t: t.update(rows=t["rows"].astype(np.int32)), "type int32"),
+        (lambda h, t: t.update(rows=t["rows"] * np.nan), "not finite"),
         (lambda h, t: t.update(feature_scale=t["feature_scale"][:2]), "do not fit"),
         (lambda h, t: t.update(feature_mean=np.float64(1)), "damaged"),
     ],

@@ -20,7 +20,7 @@ def build(device, problem, kind=SparseJacobian):
     X, signs = device.asarray(problem.X), device.asarray(problem.signs)
     tree = ThresholdTree.build(device, X, device.asarray(problem.W))
     active = tree.query(problem.shift)
-    return active, kind.build(device, active, X, signs)
+    return active, kind.build(device, active, X, signs, len(signs))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -72,9 +72,10 @@ def test_step_moves_the_rows_and_says_how_far(device, dtype, kind):
 def test_gram_identity(device, shift, kind):
     X, _ = sphere(20, 5)
     network = ShiftedReluNetwork.initialize(400, 5, shift=shift, dtype="float64", device=device)
+    network.hold_all()
     X = device.asarray(X)
     active = ThresholdTree.build(device, X, network.W).query(network.shift)
-    jacobian = kind.build(device, active, X, network.signs)
+    jacobian = kind.build(device, active, X, network.signs, network.width)
     G = device.to_host(GramMatrix(device, X, network.width)(active))
     columns = [device.to_host(jacobian.gram(device.asarray(e))) for e in np.eye(20)]
     terms = active.nnz * 5
@@ -104,4 +105,4 @@ def test_too_large_a_jacobian_says_so(monkeypatch):
     active, _ = build(device, problem)
     monkeypatch.setattr(device, "total_bytes", lambda: 1000)
     with pytest.raises(DeviceMemoryError, match=r"Jacobian and its transpose take .* \(180 fired pairs x 4 features\)"):
-        SparseJacobian.build(device, active, problem.X, problem.signs)
+        SparseJacobian.build(device, active, problem.X, problem.signs, len(problem.signs))

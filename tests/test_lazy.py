@@ -34,8 +34,7 @@ def pinned(device, m, d, dtype, seed, spread) -> tuple[ShiftedReluNetwork, np.nd
         x = X[r % len(X)].astype(np.float64)
         target = SHIFT * (1 + eps * rng.integers(-spread, spread + 1))
         W[r] = (W[r] + (target - W[r] @ x) * x).astype(dtype)
-    network.W = device.asarray(W)
-    return network, X
+    return ShiftedReluNetwork.from_weights(device.asarray(W), shift=SHIFT, seed=seed, device=device), X
 
 
 def numbers(device, network, X) -> np.ndarray:
@@ -82,6 +81,7 @@ def test_steps_along_the_worst_direction_are_caught(dtype):
     X, _ = sphere(12, 5)
     X = X.astype(dtype)
     network = ShiftedReluNetwork.initialize(400, 5, shift=SHIFT, dtype=dtype, device=device)
+    network.hold_all()
     index = LazyIndex.build(device, X, network, margin)
     for step in range(30):
         active = index.query(SHIFT)

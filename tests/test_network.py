@@ -28,6 +28,8 @@ def test_shift_rule():
 
 def test_signs_balance(device):
     network = ShiftedReluNetwork.initialize(10, 2, device=device)
+    network.hold_all()
+    assert len(network.signs) == 10
     assert float(network.signs.sum()) == 0
 
 
@@ -43,7 +45,8 @@ def test_fired_counts_are_binomial(device):
 
 def test_paired_initialisation_starts_at_zero(device):
     X, _ = sphere(30, 5)
-    network = ShiftedReluNetwork.initialize(300, 5, shift=0.5, paired=True, device=device)
+    network = ShiftedReluNetwork.initialize(300, 5, shift=0.5, paired=True, sampling="explicit", device=device)
+    network.hold_all()
     X = device.asarray(X, "float32")
     active = ThresholdTree.build(device, X, network.W).query(0.5)
     assert not device.to_host(forward(network, active)).any()
@@ -53,6 +56,7 @@ def test_paired_initialisation_starts_at_zero(device):
 def test_predict_equals_forward_from_the_leaves(device, dtype):
     X, _ = sphere(30, 5)
     network = ShiftedReluNetwork.initialize(10_000, 5, shift=1.0, dtype=dtype, device=device)
+    network.hold_all()
     X = device.asarray(X, dtype)
     active = ThresholdTree.build(device, X, network.W).query(1.0)
     exact = device.to_host(forward(network, active))
@@ -76,7 +80,7 @@ def test_predict_does_not_depend_on_the_batch(monkeypatch):
         ({"width": 7}, "width must be even so that the signs balance; got 7, use 8"),
         ({"width": 2**31}, "width must be from 2 to"),
         ({"features": 0}, "features must be at least 1"),
-        ({"shift": -1.0}, "shift must be a finite number >= 0 or 'paper'; got -1.0"),
+        ({"shift": -1.0}, "shift must be a finite number >= 0, 'paper' or 'fired:K'; got -1.0"),
         ({"shift": math.nan}, "shift must be a finite number"),
         ({"shift": "large"}, "got 'large'"),
         ({"dtype": "float16"}, "dtype must be 'float32' or 'float64'; got 'float16'"),

@@ -37,9 +37,10 @@ class Small:
     @classmethod
     def of(cls, device, X, y, m, shift) -> Small:
         network = ShiftedReluNetwork.initialize(m, X.shape[1], shift=shift, dtype="float64", device=device)
+        network.hold_all()
         X = device.asarray(X)
         active = ThresholdTree.build(device, X, network.W).query(network.shift)
-        jacobian = SparseJacobian.build(device, active, X, network.signs)
+        jacobian = SparseJacobian.build(device, active, X, network.signs, network.width)
         gram = GramMatrix(device, X, m)
         return cls(device, network, active, jacobian, gram.K, gram(active), device.asarray(y))
 
@@ -47,7 +48,8 @@ class Small:
         options = SketchOptions(kind, rows_per_point, nonzeros)
         if kind == "rows":
             return preconditioner_of_rows(self.device, self.jacobian, options, 3, step)
-        return preconditioner_of_neurons(self.device, self.active, self.network.signs, self.K, options, 3, step)
+        signs, width = self.network.signs, self.network.width
+        return preconditioner_of_neurons(self.device, self.active, signs, width, self.K, options, 3, step)
 
 
 def problem(device, n=40, m=1200, d=6, shift=1.0, duplicate=False) -> Small:
