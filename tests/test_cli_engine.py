@@ -28,7 +28,7 @@ def here(tmp_path, monkeypatch):
     ],
 )
 def test_engines_fit_equally_well(here, chosen):
-    arguments = [*SPHERE, "--dtype", "float64", "--solver-tolerance", "1e-10", "--history", "h.json"]
+    arguments = [*SPHERE, "--init", "iid", "--dtype", "float64", "--solver-tolerance", "1e-10", "--history", "h.json"]
     mse = []
     for options in ([], chosen):
         assert main([*arguments, *options]) == 0

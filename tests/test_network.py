@@ -78,7 +78,10 @@ def test_predict_does_not_depend_on_the_batch(monkeypatch):
     [
         ({"width": 1}, "width must be from 2"),
         ({"width": 7}, "width must be even so that the signs balance; got 7, use 8"),
-        ({"width": 2**31}, "width must be from 2 to"),
+        ({"width": 2**53 + 2}, "width must be from 2 to"),
+        ({"sampling": "lazy"}, "sampling must be one of auto, explicit, virtual; got 'lazy'"),
+        ({"sampling": "virtual"}, "virtual sampling needs paired initialisation"),
+        ({"shift": "fired:x"}, "got 'fired:x'"),
         ({"features": 0}, "features must be at least 1"),
         ({"shift": -1.0}, "shift must be a finite number >= 0, 'paper' or 'fired:K'; got -1.0"),
         ({"shift": math.nan}, "shift must be a finite number"),
