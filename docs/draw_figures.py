@@ -105,7 +105,7 @@ def lazy() -> str:
         line(b, axis - 80, b, axis + 8),
         text(b, axis - 88, "b"),
     ]
-    parts += drift(300, 80, 205, "moved by D: still below b - margin + D &lt; b", MUTED)
+    parts += drift(300, 80, 205, "moved by little: not even above b - margin", MUTED)
     parts += drift(370, 190, 255, "moved by D &lt;= margin: cannot have passed b", MUTED)
     parts += drift(380, 250, 305, "moved by D &gt; margin: may fire unseen, so its row is looked at afresh", STALE)
     return document(
