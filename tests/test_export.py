@@ -205,3 +205,12 @@ def test_command_with_a_missing_model(tmp_path, capsys):
 def test_one_place_looks_inside_the_network():
     source = Path(export.__file__).read_text()
     assert source.count("network.W") == 1
+
+
+def test_onnx_takes_neurons_in_blocks(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    to_onnx(make("bare", "float32")[0], tmp_path / "m.onnx")  # 10,000 neurons in blocks of 3,000
+    model = onnx.load(tmp_path / "m.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert sum(node.op_type == "Gemm" for node in model.graph.node) == 4
+    assert max(max(tensor.dims, default=0) for tensor in model.graph.initializer) == 3000
