@@ -22,6 +22,7 @@ examples:
   gpu-sublinear train sphere:n=256,d=16 --width 1e9 --shift 4.5
   gpu-sublinear train houses.csv --target price --seed 1 --out houses.safetensors
   gpu-sublinear predict houses.safetensors new_houses.csv --out prices.csv
+  gpu-sublinear export houses.safetensors --format onnx --out houses.onnx
   gpu-sublinear doctor
 """
 
@@ -144,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_predict(commands)
+    _add_export(commands)
     doctor = commands.add_parser("doctor", help="report what is installed, what works, and what to do for the rest")
     doctor.set_defaults(run=run_doctor)
     return top
@@ -200,6 +202,19 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_device(predict, "where to predict")
 
 
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser(
+        "export",
+        help="write a saved model for PyTorch or ONNX runtimes",
+        description="Write MODEL, preprocessing included, as TorchScript or ONNX: raw features in, targets out.",
+    )
+    export.set_defaults(run=run_export)
+    export.add_argument("model", metavar="MODEL", help="file written by train --out")
+    export.add_argument("--format", choices=("torchscript", "onnx"), required=True, help="what to write")
+    export.add_argument("--out", metavar="FILE", required=True, help="the file to write")
+    export.add_argument("--dtype", choices=("float32", "float64"), help="of weights and products (default: the model's)")  # fmt: skip  # noqa: E501
+
+
 def _add_device(group: argparse._ActionsContainer, purpose: str) -> None:
     group.add_argument(
         "--device", choices=("auto", "cuda", "cpu", "reference"), default="auto", help=f"{purpose} (default: auto)"
@@ -222,6 +237,13 @@ def run_predict(options: argparse.Namespace) -> int:
     from .commands import predict
 
     return predict(options)
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Run ``export``."""
+    from .export_command import export
+
+    return export(options)
 
 
 def run_doctor(options: argparse.Namespace) -> int:

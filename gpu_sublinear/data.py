@@ -202,9 +202,9 @@ def _points_and_targets(spec: str, names: tuple[str, ...], target: str) -> tuple
     if path.suffix.lower() == ".npz":
         return read_npz(path, target, required=False)
     table = _read_table(path)
-    distinct = len(set(table.names)) == len(table.names)
-    if table.named and distinct and set(names) <= set(table.names):
-        X = table.values[:, [table.find(name) for name in names]]
+    places = {name: k for k, name in enumerate(table.names)}  # not Table.find, which looks through all names each time
+    if table.named and len(places) == len(table.names) and set(names) <= set(places):
+        X = table.values[:, [places[name] for name in names]]
         return X, table.values[:, table.find(target)] if target in table.names else None
     if len(table.names) != len(names) + 1:
         return table.values, None

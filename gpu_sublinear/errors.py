@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 
+def shown(text: str, limit: int = 60) -> str:
+    """Return a piece of a foreign file as a message may show it: printable, on one line, at most ``limit`` long."""
+    text = "".join(char if char.isprintable() else " " for char in text[: limit + 1])
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 class GpuSublinearError(Exception):
     """Base of every error that this package raises on purpose."""
 

@@ -7,6 +7,7 @@ depends on the model alone: the same model gives the same bytes.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from .devices import Device, get_device
-from .errors import ModelFileError
+from .errors import ModelFileError, shown
 from .files import write_atomically
 from .network import SAMPLINGS, ShiftedReluNetwork
 from .preprocessing import Kind, Preprocessing, TargetScaling
@@ -129,7 +130,7 @@ class FittedModel:
         where = get_device(device)
         try:
             return _assemble(header, tensors, where)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             raise ModelFileError(f"'{path}' is damaged: {_first_line(error)}; {AGAIN}") from error
 
 
@@ -165,11 +166,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         header = json.loads(metadata[HEADER])
         version = header["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"the header of '{path}' is damaged ({_first_line(error)}); {AGAIN}") from error
     if version != FORMAT_VERSION:
         raise ModelFileError(
-            f"'{path}' has format version {version}, and this program reads {FORMAT_VERSION}; update gpu-sublinear"
+            f"'{path}' has format version {shown(str(version))}, and this program reads {FORMAT_VERSION}; "
+            "update gpu-sublinear"
         )
     return header, tensors
 
@@ -183,9 +185,13 @@ def _assemble(header: dict[str, Any], tensors: dict[str, np.ndarray], device: De
     preprocessing = Preprocessing(kind, mean, scale)
     if mean.shape != scale.shape or not all(np.isfinite(array).all() for array in (mean, scale)):
         raise ValueError("the arrays are not finite or do not fit together")
+    _check_numbers(header["network"], header["target"], scale)
     network = _network(header["network"], tensors, preprocessing.inputs, device)
     targets = TargetScaling(float(header["target"]["mean"]), float(header["target"]["std"]))
-    return FittedModel(network, preprocessing, targets, dict(header["metadata"]))
+    model = FittedModel(network, preprocessing, targets, dict(header["metadata"]))
+    if len(model.feature_names) != preprocessing.features or not all(isinstance(k, str) for k in model.feature_names):
+        raise ValueError(f"it has not one name for each of its {preprocessing.features} features")
+    return model
 
 
 def _network(settings: dict[str, Any], tensors: dict[str, np.ndarray], d: int, device: Device) -> ShiftedReluNetwork:
@@ -216,6 +222,18 @@ def _network(settings: dict[str, Any], tensors: dict[str, np.ndarray], d: int, d
     return network
 
 
-def _first_line(error: Exception) -> str:
+def _check_numbers(settings: dict[str, Any], target: dict[str, Any], scale: np.ndarray) -> None:
+    """Raise ValueError unless every number of the header is one that :meth:`FittedModel.save` could have written."""
+    if not (math.isfinite(settings["shift"]) and settings["shift"] >= 0):
+        raise ValueError(f"the shift is {settings['shift']}")
+    if not (isinstance(settings["seed"], int) and 0 <= settings["seed"] < 2**64):
+        raise ValueError(f"the seed is {settings['seed']}")
+    if not (math.isfinite(target["mean"]) and math.isfinite(target["std"]) and target["std"] > 0):
+        raise ValueError(f"the target has mean {target['mean']} and standard deviation {target['std']}")
+    if scale.dtype != np.float64 or (scale < 0).any():
+        raise ValueError("the standard deviations of the features are not float64 numbers from 0 on")
+
+
+def _first_line(error: BaseException) -> str:
     text = f"no entry {error}" if isinstance(error, KeyError) else str(error)
-    return (text.splitlines() or [type(error).__name__])[0]
+    return shown((text.splitlines() or [type(error).__name__])[0], 200)

@@ -257,15 +257,15 @@ class ShiftedReluNetwork:
         """
         X = self.device.asarray(checked_points(X, self.features), self.dtype)
         total = self.device.xp.zeros(len(X))  # (n,) float64
-        for W, signs in self._parts():
+        for W, signs in self.parts():
             for first in range(0, len(X), PREDICT_POINTS):
                 points = slice(first, first + PREDICT_POINTS)
                 above = self.device.matmul(X[points], W.T) - W.dtype.type(self.shift)  # (n, block)
                 total[points] += self.device.matmul(above.clip(0), signs)
         return self.device.to_host(total * self.scale)
 
-    def _parts(self) -> Iterator[tuple[Array, Array]]:
-        """Yield weights and signs of all neurons whose outputs do not cancel."""
+    def parts(self) -> Iterator[tuple[Array, Array]]:
+        """Yield weights (k, d) and signs (k,) of all neurons whose outputs do not cancel, in blocks."""
         if self.paired:
             source: Iterable[tuple[Array, Array]] = ((self.rows, self.signs),)
         else:

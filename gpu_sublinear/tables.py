@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
-from .errors import DataError
+from .errors import DataError, shown
 from .preprocessing import as_points, as_targets
 
 SUFFIXES = (".csv", ".npz", ".npy")
@@ -61,14 +61,16 @@ class Table:
             If there is no such column or several have this name.
         """
         if self.names.count(column) > 1:
-            raise DataError(f"{self.names.count(column)} columns are called '{column}'; rename them or give an index")
+            raise DataError(
+                f"{self.names.count(column)} columns are called '{shown(column)}'; rename them or give an index"
+            )
         if column in self.names:
             return self.names.index(column)
         count = len(self.names)
         if re.fullmatch(r"[+-]?\d{1,9}", column) and -count <= int(column) < count:
             return int(column) % count
         raise DataError(
-            f"there is no column '{column}' among the {count} columns ({_some(self.names)}); "
+            f"there is no column '{shown(column)}' among the {count} columns ({_some(self.names)}); "
             f"give a name or an index from 0 to {count - 1} (-1 is the last)"
         )
 
@@ -78,8 +80,8 @@ class Table:
 
 
 def _some(names: tuple[str, ...], limit: int = 6) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:limit])
-    return shown + (", ..." if len(names) > limit else "")
+    some = ", ".join(f"'{shown(name)}'" for name in names[:limit])
+    return some + (", ..." if len(names) > limit else "")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -201,16 +203,15 @@ def _numbers(path: Path, line: int, cells: list[str], names: tuple[str, ...]) ->
     if numbers and all(map(np.isfinite, numbers)) and not any("_" in cell for cell in cells):
         return numbers
     column = next(k for k, cell in enumerate(cells) if _number(cell) is None or not np.isfinite(float(cell)))
-    raise DataError(f"'{path}', line {line}, column '{names[column]}': {_complaint(cells[column])}")
+    raise DataError(f"'{path}', line {line}, column '{shown(names[column])}': {_complaint(cells[column])}")
 
 
 def _complaint(cell: str) -> str:
-    shown = cell if len(cell) <= 40 else cell[:37] + "..."
     if not cell:
         return "the cell is empty; fill it in or remove the line"
     if _number(cell) is not None:
-        return f"'{shown}' is not finite; remove the line or fill in the value"
-    return f"{shown!r} is not a number; encode text as numbers or remove the column"
+        return f"'{shown(cell, 40)}' is not finite; remove the line or fill in the value"
+    return f"'{shown(cell, 40)}' is not a number; encode text as numbers or remove the column"
 
 
 # ---- NumPy files ----------------------------------------------------------------------------------------
@@ -234,7 +235,7 @@ def read_npy(path: Path) -> Table:
     DataError
         If the file is damaged or pickled, or its array is not two-dimensional, finite and numeric.
     """
-    array = _load_numpy(path, lambda file: np.lib.format.read_array(file, allow_pickle=False))
+    array: np.ndarray = _load_numpy(path, lambda file: _read_array(file, file.getbuffer().nbytes))
     if array.ndim != 2:
         raise DataError(f"'{path}' holds an array of shape {array.shape}; give rows of points (n, columns)")
     values = as_points(array, f"'{path}'")
@@ -265,40 +266,49 @@ def read_npz(path: Path, target: str = "y", required: bool = True) -> tuple[np.n
     DataError
         If the file is damaged or pickled, lacks a key, or its arrays do not fit together.
     """
-    arrays: dict[str, np.ndarray] = _load_numpy(path, _read_archive)
+    arrays: dict[str, Any] = _load_numpy(path, lambda file: _read_archive(file, ("X", target)))
     for key in ("X", target) if required else ("X",):
         if key not in arrays:
-            known = ", ".join(sorted(arrays)) or "none"
-            raise DataError(f"'{path}' has no array '{key}' (it has: {known}); save it with X=... and y=...")
+            known = shown(", ".join(sorted(arrays)), 200) or "none"
+            raise DataError(f"'{path}' has no array '{shown(key)}' (it has: {known}); save it with X=... and y=...")
     X = as_points(arrays["X"], f"'{path}': X")
     y = arrays.get(target)
     return X, None if y is None else as_targets(y, len(X), f"'{path}': {target}")
 
 
-def _read_archive(file: io.BytesIO) -> dict[str, np.ndarray]:
-    if not zipfile.is_zipfile(file):
-        raise ValueError("it is not a .npz archive")
+def _read_archive(file: io.BytesIO, wanted: tuple[str, ...]) -> dict[str, Any]:
+    """Return the wanted arrays by key; other keys are there with None, unread."""
+    with zipfile.ZipFile(file) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        return {key: _read_member(archive, members[key]) if key in wanted else None for key in members}
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # an LZMA dictionary may take 4 GiB
+        raise ValueError("it is compressed in a way that numpy.savez never does")
+    with archive.open(info) as member:
+        return _read_array(member, info.file_size)
+
+
+def _read_array(file: IO[bytes], size: int) -> np.ndarray:
+    """Read an array from ``size`` bytes, if they can be there: NumPy allocates what a header promises."""
+    formats = np.lib.format
+    version = formats.read_magic(file)
+    # version 3.0 is 2.0 with names of fields in UTF-8, and arrays with fields are refused later
+    read_header = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    needed, left = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if needed > left and not dtype.hasobject:
+        raise ValueError(f"its header promises {needed} bytes, and {left} are there")
     file.seek(0)
-    with np.load(file, allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}
+    return formats.read_array(file, allow_pickle=False)
 
 
 def _load_numpy(path: Path, read: Callable[[io.BytesIO], T]) -> T:
     content = read_bytes(path)
     try:
         return read(io.BytesIO(content))
-    except (
-        ValueError,
-        TypeError,
-        OSError,
-        EOFError,
-        KeyError,
-        SyntaxError,
-        MemoryError,
-        OverflowError,
-    ) as error:
-        raise _damaged(path, error) from error
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, UnicodeError) as error:
+    except Exception as error:  # damaged files make the parsers beneath raise errors of a dozen classes
         raise _damaged(path, error) from error
 
 
@@ -306,4 +316,4 @@ def _damaged(path: Path, error: Exception) -> DataError:
     if "allow_pickle" in str(error) or "Object arrays" in str(error):
         return DataError(f"'{path}' holds pickled objects, which are never loaded; save plain arrays of numbers")
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return DataError(f"'{path}' is damaged or not a NumPy file ({reason}); save it again")
+    return DataError(f"'{path}' is damaged or not a NumPy file ({shown(reason, 200)}); save it again")

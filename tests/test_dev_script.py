@@ -117,6 +117,13 @@ def test_lint_and_bench(checkout):
     assert log(checkout)[-1] == "python -m bench --quick"
 
 
+def test_docs_fail_on_warnings(checkout):
+    assert dev(checkout, "docs").returncode == 0
+    lines = log(checkout)
+    assert any("--editable .[docs]" in line for line in lines)
+    assert lines[-1] == "python -m mkdocs build --strict"
+
+
 def test_a_python_that_is_too_old_is_refused(checkout):
     done = dev(checkout, "train", TOO_OLD="1")
     assert done.returncode == 1

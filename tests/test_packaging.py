@@ -1,10 +1,12 @@
-"""What is in the wheel: every kernel source, under the package, and nothing that belongs to the checkout."""
+"""What the wheel and the source distribution hold: every kernel source, and in the wheel nothing of the checkout."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -15,16 +17,22 @@ from gpu_sublinear.devices import kernels
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    builder = pytest.importorskip("hatchling.builders.wheel").WheelBuilder(str(ROOT))
+def build(kind: str, name: str, root: Path, folder: Path, **options: object) -> Path:
+    """Build a distribution with the build backend itself, without an environment of its own or a network."""
+    builder = getattr(importlib.import_module(f"hatchling.builders.{kind}"), name)(str(root))
     before = os.getcwd()
     try:
-        os.chdir(ROOT)
-        (path,) = builder.build(directory=str(tmp_path_factory.mktemp("dist")), versions=["standard"])
+        os.chdir(root)
+        (path,) = builder.build(directory=str(folder), **options)
     finally:
         os.chdir(before)
     return Path(path)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a wheel of this checkout."""
+    return build("wheel", "WheelBuilder", ROOT, tmp_path_factory.mktemp("dist"), versions=["standard"])
 
 
 def test_wheel_has_every_kernel_source(wheel: Path) -> None:
@@ -64,3 +72,32 @@ def test_importing_the_package_needs_no_cupy_and_does_not_import_it() -> None:
     code = f"import sys, {modules}; print('cupy' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"
+
+
+# ---- the source distribution ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an unpacked source distribution."""
+    folder = tmp_path_factory.mktemp("sdist")
+    path = build("sdist", "SdistBuilder", ROOT, folder)
+    with tarfile.open(path) as archive:
+        archive.extractall(folder, filter="data")
+    (top,) = (entry for entry in folder.iterdir() if entry.is_dir())
+    return top
+
+
+def test_source_distribution_has_what_building_and_testing_need(unpacked: Path) -> None:
+    patterns = ("kernels/*.cu*", "gpu_sublinear/**/*.py", "tests/**/*.py", "docs/*.md", "docs/figures/*.svg")
+    wanted = {path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern)}
+    wanted |= {Path(name) for name in ("dev", "README.md", "CHANGELOG.md", "pyproject.toml", "mkdocs.yml")}
+    assert sorted(path for path in wanted if not (unpacked / path).is_file()) == []
+
+
+def test_source_distribution_builds_the_same_wheel(unpacked: Path, wheel: Path, tmp_path: Path) -> None:
+    again = build("wheel", "WheelBuilder", unpacked, tmp_path, versions=["standard"])
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(again) as second:
+        assert {item.filename: item.CRC for item in first.infolist()} == {
+            item.filename: item.CRC for item in second.infolist()
+        }

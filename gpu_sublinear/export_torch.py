@@ -1,0 +1,86 @@
+"""The exported network as a PyTorch module; imported only where PyTorch is wanted."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from .export import Parts
+
+BLOCK = 4096  # neurons at a time, as in ShiftedReluNetwork.predict
+
+
+class ExportedNetwork(torch.nn.Module):
+    """A trained network: (n, features) numbers in, (n,) float64 predictions out.
+
+    Parameters
+    ----------
+    parts : Parts
+        All numbers of the model.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        prepared = parts.preprocessing is not None
+        mean = parts.preprocessing.mean if parts.preprocessing is not None else np.zeros(0)
+        self.W = torch.nn.Parameter(torch.tensor(parts.W))  # (u, d)
+        self.register_buffer("signs", torch.tensor(parts.signs))  # (u,)
+        self.register_buffer("mean", torch.tensor(mean))  # (features,)
+        self.register_buffer("divisors", torch.tensor(parts.divisors if prepared else mean))  # (features,)
+        self.features: int = parts.features
+        self.standard: bool = parts.standard
+        self.prepared: bool = prepared
+        self.shift: float = parts.shift
+        self.scale: float = parts.scale
+        self.target_mean: float = parts.targets.mean
+        self.target_std: float = parts.targets.std
+        self.block: int = BLOCK
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Return the predictions.
+
+        Parameters
+        ----------
+        X : torch.Tensor
+            (n, features).
+
+        Returns
+        -------
+        torch.Tensor
+            (n,) float64.
+
+        Raises
+        ------
+        ValueError
+            If X has another shape.
+        """
+        if X.dim() != 2 or X.size(1) != self.features:
+            raise ValueError(f"X must have shape (n, {self.features})")
+        rows = self.unit_rows(X.to(torch.float64)).to(self.W.dtype)  # (n, d)
+        total = torch.zeros(X.size(0), dtype=torch.float64, device=X.device)  # (n,)
+        for first in range(0, self.W.size(0), self.block):
+            last = min(first + self.block, self.W.size(0))
+            above = torch.relu(rows @ self.W[first:last].t() - self.shift)  # (n, block)
+            total = total + (above @ self.signs[first:last]).to(torch.float64)
+        return total * self.scale * self.target_std + self.target_mean
+
+    def unit_rows(self, X: torch.Tensor) -> torch.Tensor:
+        """Return what the network sees, (n, d) float64: as ``Preprocessing.transform``, in the same order."""
+        if not self.prepared:
+            return X
+        if self.standard:
+            X = torch.nn.functional.pad((X - self.mean) / self.divisors, [0, 1], "constant", 1.0)
+        X = X / X.abs().amax(dim=1, keepdim=True)
+        return X / (X * X).sum(dim=1, keepdim=True).sqrt()
+
+
+def save_script(module: ExportedNetwork, path: Path) -> None:
+    """Write the module as TorchScript."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # its successor's files need this package's own class
+        torch.jit.script(module).save(str(path))
