@@ -17,6 +17,7 @@ from .wide_limit import PROMPT, Forecast, WideLimit
 
 SHIFTS = (3.0, 2.75, 2.5, 2.25, 2.0, 1.5, 1.0, 0.5, 0.0)  # beyond 3 most pairs flip at any width that fits a machine
 WIDENING = (2, 4, 16, 64, 256)  # factors tried where the width asked for is not enough
+MOST_FIRED = 3e7  # fired pairs of a wider network than was asked for: a step of some seconds on two cores
 RARE = 1e-3  # chance of a silent point that is accepted
 
 
@@ -75,6 +76,8 @@ def choose(
             m = factor * width
             if m >= 2**31 or m * seen < enough_fired(n) or not affordable(m, shift):
                 continue
+            if factor > 1 and n * m * seen > MOST_FIRED:
+                break
             forecast = limit.forecast(m, goal, PROMPT)
             if forecast.prompt and factor == 1:
                 return forecast, limit
@@ -104,7 +107,7 @@ def shift_reason(forecast: Forecast, given: Forecast) -> str:
         f"steps are foretold to reach the tolerance in {forecast.steps}"
     )
     if not given.prompt:
-        text += f"; at b = {given.shift:.3g} and m = {given.width:,} it is not, or in more than {PROMPT}"
+        text += f"; with b = {given.shift:.3g} and m = {given.width:,} it takes more than {PROMPT}, or never gets there"
     elif forecast.shift > given.shift:
         now = given.width * firing_probability(given.shift)
         text += f"; b = {given.shift:.3g} would do as well with {now:,.0f} fired"
@@ -128,4 +131,6 @@ def solver_reason(seconds: dict[str, float], speed: float) -> str:
 
 def margin_reason(lists: int, trees: int) -> str:
     """Say what the lazy index saves."""
-    return f"lists of candidates take about {lists / 2**20:,.0f} MiB, threshold trees (margin 0) {trees / 2**20:,.0f} MiB"
+    return (
+        f"lists of candidates take about {lists / 2**20:,.0f} MiB, threshold trees (margin 0) {trees / 2**20:,.0f} MiB"
+    )

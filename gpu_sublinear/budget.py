@@ -14,6 +14,7 @@ from .lazy import FIRST_MARGIN
 from .network import firing_probability
 from .trial import Trial
 
+TIMEABLE = 0.02  # seconds of Gram matrix and factorisation below which overheads, not work, would be measured
 PARTS = ("draw", "first scan", "first step", "later step")
 
 
@@ -68,7 +69,7 @@ class Prices:
     candidate : float
         Seconds to look at one candidate pair in a query.
     speed : float
-        Seconds here for each second of :mod:`gpu_sublinear.costs`.
+        Seconds here for each second of :mod:`gpu_sublinear.costs`; 1 where the trial's were too few to time.
     """
 
     weight: float
@@ -86,7 +87,7 @@ class Prices:
             weight=seconds["draw"] / (trial.width * d),
             product=seconds["scan"] / (n * trial.width * d),
             candidate=seconds["query"] / max(1, trial.candidates),
-            speed=measured / modelled,
+            speed=measured / modelled if measured > TIMEABLE else 1.0,
         )
 
 

@@ -208,7 +208,7 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     inspect = commands.add_parser(
         "inspect",
-        help="look at a data set before training: who fires, conditioning, contradictions, what to choose, what it costs",
+        help="look at a data set before training: who fires, contradictions, what to choose, what it costs",
         description="Look at DATA as train would prepare it, without training, and recommend settings with reasons.",
     )
     inspect.set_defaults(run=run_inspect)
@@ -218,7 +218,9 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     inspect.add_argument("--width", type=at_least(1), default=65536, metavar="M", help="number of neurons thought of (default: 65536)")  # fmt: skip  # noqa: E501
     inspect.add_argument("--shift", type=shift, default="paper", metavar="B", help="b thought of; 'paper' is sqrt(0.48 ln M) (default: paper)")  # fmt: skip  # noqa: E501
     inspect.add_argument("--tolerance", type=number(0, 1, open_low=True), default=1e-4, metavar="T", help="training is to stop at ||f - y|| <= T ||y|| (default: 1e-4)")  # fmt: skip  # noqa: E501
-    inspect.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of weights and the split (default: 0)")
+    inspect.add_argument(
+        "--seed", type=at_least(0), default=0, metavar="S", help="of weights and the split (default: 0)"
+    )
     inspect.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of weights and products (default: float32)")  # fmt: skip  # noqa: E501
     inspect.add_argument("--memory-limit", type=size, metavar="BYTES", help="what a run may hold: 8GiB, 500MB (default: half of the device)")  # fmt: skip  # noqa: E501
     _add_device(inspect, "where to look")

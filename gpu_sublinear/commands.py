@@ -102,7 +102,10 @@ def train(options: Namespace) -> int:
         If the loss is not finite at the end; the history is written, the model is not.
     """
     begin = time.perf_counter()
-    _check_outputs({"--out": options.out, "--history": options.history, "--figure": options.figure, "--report": options.report}, options.data)
+    _check_outputs(
+        {"--out": options.out, "--history": options.history, "--figure": options.figure, "--report": options.report},
+        options.data,
+    )
     if options.figure:
         check_figure(options.figure)
     if options.report:
@@ -186,7 +189,6 @@ def _fit(
     trainer: GaussNewton, network: ShiftedReluNetwork, X: np.ndarray, y: np.ndarray, interrupt: StopOnInterrupt
 ) -> TrainingResult:
     """Train with a line per step; errors that name rows say which rows are meant."""
-
     line = LiveLine()
     columns = line.columns if line.shown else len(STEP_HEADER)
 

@@ -45,7 +45,7 @@ def inline_svg(draw: Callable[[Any], None], name: str) -> str:
     """Return one panel as an SVG element with its own identifiers and the page's colours."""
     import matplotlib
 
-    with matplotlib.rc_context(STYLE | {"font.size": 11.5, "svg.hashsalt": f"gpu-sublinear {name}"}):
+    with matplotlib.rc_context(STYLE | {"font.size": 13, "svg.hashsalt": f"gpu-sublinear {name}"}):
         figure, (axes,) = panels_of(*INCHES)
         draw(axes)
         buffer = io.StringIO()
@@ -68,10 +68,7 @@ def _distinct(svg: str, name: str) -> str:
 
 
 def _themed(svg: str) -> str:
-    """Replace the colours of ink, grid and phases by variables of the style sheet.
-
-    A stroke or fill without a colour is black in SVG, also on a dark page; the style sheet sets the default.
-    """
+    """Replace the colours of ink, grid and phases by variables of the style sheet."""
     variables = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
     variables |= {colour: f"var(--{phase})" for phase, colour in COLOURS.items()}
     for colour, variable in variables.items():

@@ -111,8 +111,9 @@ def page(history: dict[str, Any]) -> str:
 
 def _subtitle(settings: dict[str, Any]) -> str:
     return (
-        f"{settings.get('points', 0):,} points, {settings.get('features')} features, {settings.get('width', 0):,} neurons, "
-        f"shift {settings.get('shift', 0):.4g}, {settings.get('dtype')}, on {settings.get('device')}"
+        f"{settings.get('points', 0):,} points, {settings.get('features')} features, "
+        f"{settings.get('width', 0):,} neurons, shift {settings.get('shift', 0):.4g}, "
+        f"{settings.get('dtype')}, on {settings.get('device')}"
     )
 
 
@@ -169,7 +170,16 @@ def _step_table(
 ) -> tuple[tuple[str, ...], Iterable[tuple[str, ...]]]:
     """Return header and rows of the table of steps; flipped pairs where the records count them."""
     flips = any(getattr(step, "flipped", None) is not None for step in steps)
-    header = ("step", "mse", "fired / point", *(("flipped",) if flips else ()), "union", "solver", "residual", "seconds")
+    header = (
+        "step",
+        "mse",
+        "fired / point",
+        *(("flipped",) if flips else ()),
+        "union",
+        "solver",
+        "residual",
+        "seconds",
+    )
     return header, (_step_row(step, settings.get("width") or 0, flips) for step in steps)
 
 

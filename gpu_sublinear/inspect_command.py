@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from argparse import Namespace
 from dataclasses import replace
 from typing import Any
@@ -77,8 +78,6 @@ def _opening(dataset: Dataset, found: Inspection, held_out: int, seed: int) -> s
 
 def train_command(options: Namespace, found: Inspection) -> str:
     """Return the command that trains with the recommended settings on the same data."""
-    import shlex
-
     words = ["gpu-sublinear", "train", options.data]
     if options.target is not None:
         words += ["--target", options.target]
@@ -96,6 +95,7 @@ def _save(options: Namespace, dataset: Dataset, found: Inspection) -> None:
         write_text(options.json, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
         say(f"json     {options.json}")
     if options.figure:
-        title = f"{dataset.name}   n = {found.points:,}   d = {found.features}   m = {found.width:,}   b = {found.shift:.4g}"
+        title = f"{dataset.name}   n = {found.points:,}   d = {found.features}   m = {found.width:,}"
+        title += f"   b = {found.shift:.4g}"
         save_inspection(options.figure, found, title)
         say(f"figure   {options.figure}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from .gauss_newton import GaussNewton
 from .memory import plan
 from .network import firing_probability, resolve_shift, shift_for_fired
 from .preprocessing import as_targets
-from .trial import MEMORY_SHARE, Trial, affordable_width, run_trial
+from .trial import Trial, affordable_width, fits, run_trial
 from .warmup import warm_up
 from .wide_limit import PROMPT, Forecast, WideLimit
 
@@ -160,25 +160,10 @@ def inspect(
     m = affordable_width(trainer, device, n, d, width, b, dtype)
     trial = run_trial(device, device.asarray(X, dtype), m, b, seed, dtype)
     contradictions = find_contradictions(X, y)
-
     rows = _sample(n, seed)
     limit_at = _limits(X[rows], y[rows], seed)
-    goal = trainer.tolerance**2 * float(np.mean(y**2))
     given = limit_at(b)
-    forecast = given.forecast(width, goal)
-
-    def affordable(m: int, b: float) -> bool:
-        most = trainer.memory_limit or MEMORY_SHARE * device.total_bytes()
-        return sum(plan(trainer, device, n, d, m, b, dtype).values()) <= most
-
-    found = choose(limit_at, n, width, goal, affordable)
-    chosen, limit = found or (forecast, given)
-    work = Work(n, d, chosen.width, chosen.shift, chosen.width * limit.pairs * (n / len(rows)) ** 2, trainer.sketch.rows(n))
-    prices = Prices.of(trial, n, d)
-    solver = min(work.solvers(), key=work.solvers().__getitem__)
-    size = (device, n, d, chosen.width, chosen.shift, dtype)
-    memory = plan(trainer, *size)
-    silent = np.flatnonzero(trial.counts == 0)
+    outlook = Outlook.of(trainer, device, trial, limit_at, given, (n, d, width, dtype), float(np.mean(y**2)))
     return Inspection(
         points=n,
         features=d,
@@ -187,17 +172,62 @@ def inspect(
         dtype=dtype,
         device=device.name,
         trial=trial,
-        silent=silent[:NAMED].tolist(),
+        silent=np.flatnonzero(trial.counts == 0)[:NAMED].tolist(),
         sampled_points=len(rows),
         limit_eigenvalues=given.eigenvalues,
         contradictions=contradictions,
-        forecast=forecast,
-        recommended=chosen if found else None,
-        advice=_advice(chosen, forecast, limit, goal, work, prices, solver, trainer, size) if found else [],
-        memory=memory,
-        seconds=expected_seconds(work, prices, solver, trial.union / trial.width),
-        warnings=list(_warnings(n, width, b, trial, silent, contradictions, forecast, found is not None)),
+        forecast=outlook.given,
+        recommended=outlook.chosen,
+        advice=outlook.advice,
+        memory=outlook.memory,
+        seconds=outlook.seconds,
+        warnings=list(_warnings(n, trial, contradictions, outlook)),
     )
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What training is expected to do, with the settings that were given and with the best that were found."""
+
+    given: Forecast
+    chosen: Forecast | None
+    advice: list[Advice]
+    memory: dict[str, int]
+    seconds: dict[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        trainer: GaussNewton,
+        device: Device,
+        trial: Trial,
+        limit_at: Callable[[float], WideLimit],
+        given: WideLimit,
+        problem: tuple[int, int, int, str],
+        square: float,
+    ) -> Outlook:
+        """Choose settings and count what they cost; ``problem`` is (n, d, m, dtype), ``square`` that of the targets."""
+        n, d, width, dtype = problem
+        goal = trainer.tolerance**2 * square
+        forecast = given.forecast(width, goal)
+        found = choose(limit_at, n, width, goal, lambda m, b: fits(trainer, device, n, d, m, b, dtype))
+        chosen, limit = found or (forecast, given)
+        pairs = chosen.width * limit.pairs * (n / limit.points) ** 2
+        work = Work(n, d, chosen.width, chosen.shift, pairs, trainer.sketch.rows(n))
+        prices = Prices.of(trial, n, d)
+        solver = min(work.solvers(), key=work.solvers().__getitem__)
+        size = (device, n, d, chosen.width, chosen.shift, dtype)
+        held = {margin: sum(plan(replace(trainer, margin=margin), *size).values()) for margin in ("auto", 0)}
+        advice = [
+            Advice(
+                "--width", f"{chosen.width}", width_reason(chosen, width, least_width(limit, n, chosen.width, goal))
+            ),
+            Advice("--shift", f"{chosen.shift:.4g}", shift_reason(chosen, forecast)),
+            Advice("--margin", "auto", margin_reason(held["auto"], held[0])),
+            Advice("--solver", solver, solver_reason(work.solvers(), prices.speed)),
+        ]
+        seconds = expected_seconds(work, prices, solver, trial.union / trial.width)
+        return cls(forecast, found and chosen, advice if found else [], plan(trainer, *size), seconds)
 
 
 def _sample(n: int, seed: int) -> np.ndarray:
@@ -212,21 +242,10 @@ def _limits(X: np.ndarray, y: np.ndarray, seed: int) -> Callable[[float], WideLi
     return lambda shift: WideLimit(distinct, targets, shift, seed)
 
 
-def _advice(chosen, given, limit, goal, work, prices, solver, trainer, size) -> list[Advice]:
-    """Return the recommended settings, each with its reason."""
-    least = least_width(limit, work.n, chosen.width, goal)
-    lists = sum(plan(trainer, *size).values())
-    trees = sum(plan(replace(trainer, margin=0), *size).values())
-    return [
-        Advice("--width", f"{chosen.width}", width_reason(chosen, given.width, least)),
-        Advice("--shift", f"{chosen.shift:.4g}", shift_reason(chosen, given)),
-        Advice("--margin", "auto", margin_reason(lists, trees)),
-        Advice("--solver", solver, solver_reason(work.solvers(), prices.speed)),
-    ]
-
-
-def _warnings(n, width, b, trial, silent, contradictions, forecast, settles):
+def _warnings(n: int, trial: Trial, contradictions: Contradictions, outlook: Outlook) -> Iterator[str]:
     """Yield one sentence for each thing that should be looked at before training."""
+    width, b = outlook.given.width, outlook.given.shift
+    silent = np.flatnonzero(trial.counts == 0)
     if trial.width < width:
         yield (
             f"a trial with all {width:,} neurons would take too long or too much memory: fired neurons, union and the "
@@ -249,12 +268,12 @@ def _warnings(n, width, b, trial, silent, contradictions, forecast, settles):
             f"{contradictions.far} of {contradictions.close} close pairs have targets at least {FAR:g} standard "
             "deviation apart (the worst are listed): if these are errors, correct them; full steps fit both"
         )
-    if not forecast.prompt:
+    if not outlook.given.prompt:
         yield (
-            f"with m = {width:,} and b = {b:.3g} full steps are not foretold to reach the tolerance in {PROMPT}: expect "
-            "more steps, or an error that stays (smooth targets at shifts above 2 may still go well)"
+            f"with m = {width:,} and b = {b:.3g} full steps are not foretold to reach the tolerance in {PROMPT}: "
+            "it may take more, or an error may stay (smooth targets at shifts above 2 often still go well)"
         )
-    if not settles:
+    if outlook.chosen is None:
         yield (
             "no shift and no width that fits here is foretold to fit these targets by full steps: they look like noise "
             "to this kernel; take a larger --tolerance, remove contradictions, or regularise"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
 from .devices import Array, Device
+from .gauss_newton import GaussNewton
 from .gram import GramMatrix
 from .lazy import LazyIndex
 from .memory import plan
@@ -52,7 +55,13 @@ class Trial:
     seconds: dict[str, float]
 
 
-def affordable_width(trainer, device: Device, n: int, d: int, width: int, shift: float, dtype: str) -> int:
+def fits(trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: float, dtype: str) -> bool:
+    """Tell whether the plan of a run stays below its memory limit, or below ``MEMORY_SHARE`` of the device."""
+    most = trainer.memory_limit or MEMORY_SHARE * device.total_bytes()
+    return sum(plan(trainer, device, n, d, m, shift, dtype).values()) <= most
+
+
+def affordable_width(trainer: GaussNewton, device: Device, n: int, d: int, width: int, shift: float, dtype: str) -> int:
     """Return ``width``, or the largest power of two below it that a trial can draw within time and memory.
 
     Parameters
@@ -73,14 +82,13 @@ def affordable_width(trainer, device: Device, n: int, d: int, width: int, shift:
     int
         At least 2.
     """
-    most = trainer.memory_limit or MEMORY_SHARE * device.total_bytes()
 
-    def fits(m: int) -> bool:
-        return n * m * d <= WORK and sum(plan(trainer, device, n, d, m, shift, dtype).values()) <= most
+    def affordable(m: int) -> bool:
+        return n * m * d <= WORK and fits(trainer, device, n, d, m, shift, dtype)
 
-    if fits(width):
+    if affordable(width):
         return width
-    return max((2**k for k in range(1, 31) if 2**k < width and fits(2**k)), default=2)
+    return max((2**k for k in range(1, 31) if 2**k < width and affordable(2**k)), default=2)
 
 
 def run_trial(device: Device, X: Array, width: int, shift: float, seed: int, dtype: str) -> Trial:
@@ -112,22 +120,22 @@ def run_trial(device: Device, X: Array, width: int, shift: float, seed: int, dty
         begin = time.perf_counter()
         result = work()
         device.synchronize()
-        seconds[name] = time.perf_counter() - begin
+        seconds[name] = min(time.perf_counter() - begin, seconds.get(name, math.inf))
         return result
 
     network = timed(
         "draw",
-        lambda: ShiftedReluNetwork.initialize(
-            width, X.shape[1], shift=shift, seed=seed, dtype=dtype, device=device
-        ),
+        lambda: ShiftedReluNetwork.initialize(width, X.shape[1], shift=shift, seed=seed, dtype=dtype, device=device),
     )
     index = timed("scan", lambda: LazyIndex.build(device, X, network))
-    active = timed("query", lambda: index.query(network.shift))
+    for _ in range(2):  # the first call also pays for fresh memory, which later steps do not
+        active = timed("query", lambda: index.query(network.shift))
     eigenvalues = None
     if len(X) <= LARGEST_SPECTRUM:
-        gram = GramMatrix(device, X, width)
-        _ = gram.K  # the kernel of the points is no part of a step
-        G = timed("gram", lambda: gram(active))
+        for _ in range(2):
+            gram = GramMatrix(device, X, width)
+            _ = gram.K  # the kernel of the points is no part of a step
+            G = timed("gram", partial(gram, active))
         timed("solve", lambda: device.cholesky(G))
         eigenvalues = device.to_host(device.eigh(G)[0])
     counts = device.to_host(active.counts)

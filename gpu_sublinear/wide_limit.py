@@ -20,9 +20,10 @@ curve.  Only the targets and the kernel enter, no weights.  The expectation is t
 point; the variance of that estimate is known from the sample and taken off its square.
 
 It is a forecast, not a bound: the fired set and the Gram matrix are taken as they are at the start, and infinitely
-wide.  Where it reaches 1e-8 in ``PROMPT`` steps, training took about as many on smooth targets and up to three or four
-times as many on noisy ones (diabetes); where it does not settle, noisy targets hardly train, and smooth ones at
-large shifts may still go well.
+wide.  Where it reaches 1e-8 within ``PROMPT`` steps, training took about as many on smooth targets and up to four times
+as many on noisy ones (diabetes); where it does not settle, noisy targets hardly train, and smooth ones at large
+shifts may still go well.  Where more than about half of the fired pairs flip, the later steps of a forecast vary with
+its own random numbers.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit, prange
 from scipy.interpolate import CubicSpline
 from scipy.linalg import cho_factor, cho_solve, eigvalsh
 
@@ -37,13 +39,15 @@ from .network import firing_probability
 from .ntk import bivariate_tail
 
 ANGLES = 1025  # of the table: its cubic interpolation is exact to about 1e-12, and n^2 integrals are saved
-SAMPLES = 4  # neurons per point over which the expectation is taken
+SAMPLES = 12  # neurons per point over which the expectation is taken
 OFFSETS = np.array([0.0, 0.2, 0.6, 1.4, 3.0])  # |u| at which s is computed; between them it is interpolated
-NODES = 12  # of the integral over u, from 0 to the largest |s| / sqrt(m)
+TAIL = 6.0  # the normal density is nothing farther out than this
+NODES = 16  # of the integral over u, from 0 to the largest |s| / sqrt(m)
+_GAUSS = np.polynomial.legendre.leggauss(NODES)
 JITTER = 1e-12  # of H's diagonal: equal rows would otherwise end the factorisation
 LEFT = 0.05  # of the squared mean, at least, when the variance of its estimate is taken off
-PROMPT = 6  # steps: a forecast that needs no more is trusted, see above
-LIMIT = 1e3  # an mse beyond which a forecast only says "grows"
+PROMPT = 8  # steps: a forecast that needs no more is trusted, see above
+LIMIT = 10.0  # an mse beyond which a forecast only says "grows"
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class WideLimit:
     """
 
     def __init__(self, X: np.ndarray, y: np.ndarray, shift: float, seed: int = 0) -> None:
-        self.y, self.shift = y, shift
+        self.y, self.shift, self.points = y, shift, len(y)
         self._random = np.random.default_rng([seed, 3])
         K = np.clip(X @ X.T, -1.0, 1.0)  # (n, n)
         tails = _tails(K, shift)  # (n, n)
@@ -112,7 +116,9 @@ class WideLimit:
         """Return ``<w_r, x_j>``, (n, n) float32, for one random neuron r with ``<w_r, x_i> = b`` for every i."""
         W = self._random.standard_normal(X.shape)  # (n, d)
         own = np.einsum("ij,ij->i", W, X)  # (n,)
-        return (W @ X.T + (self.shift - own)[:, None] * K).astype(np.float32)
+        P = (W @ X.T + (self.shift - own)[:, None] * K).astype(np.float32)
+        np.fill_diagonal(P, -np.inf)  # whether r fires on i itself is settled by the side of the threshold
+        return P
 
     @property
     def eigenvalues(self) -> np.ndarray:
@@ -162,32 +168,66 @@ class WideLimit:
         return mean + np.sqrt(variance) * noise.standard_normal(len(g)), share
 
     def _side(self, P: np.ndarray, g: np.ndarray, side: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Integrate over one side of the threshold.
+        """Integrate over one side of the threshold, with weight phi.
 
-        Returns the mean of ``sign(s) (|s| / sqrt(m) - |u|)`` over the pairs that flip, the mean of its square, and the
-        mean number of flips, all weighted with phi, (n,) each.
+        Parameters
+        ----------
+        P : ndarray
+            (n, n) of :meth:`_at_threshold`.
+        g : ndarray
+            (n,) solution of the step.
+        side : int
+            1 above the threshold, -1 below.
+        width : int
+            m.
+
+        Returns
+        -------
+        total : ndarray
+            (n,) of ``sign(s) (|s| / sqrt(m) - |u|)`` over the pairs that flip.
+        square : ndarray
+            (n,) of its square.
+        count : ndarray
+            (n,) flips.
         """
-        s = np.stack([self._pull(P, g, side, u) for u in OFFSETS]) / np.sqrt(width)  # (offsets, n)
-        end, everywhere = abs(s).max(axis=0), np.arange(len(g))
-        total, square, count = np.zeros_like(g), np.zeros_like(g), np.zeros_like(g)
-        for node, weight in zip(*np.polynomial.legendre.leggauss(NODES), strict=True):
-            u = (node + 1) / 2 * end
-            k = np.clip(np.searchsorted(OFFSETS, u, side="right") - 1, 0, len(OFFSETS) - 2)
-            part = np.clip((u - OFFSETS[k]) / (OFFSETS[k + 1] - OFFSETS[k]), 0, 1)
-            here = (1 - part) * s[k, everywhere] + part * s[k + 1, everywhere]
-            past = np.clip(abs(here) - u, 0, None)
-            measure = weight / 2 * end * np.exp(-((self.shift + side * u) ** 2) / 2) / np.sqrt(2 * np.pi)
-            total += measure * np.sign(here) * past
-            square += measure * past**2
-            count += measure * (past > 0)
-        return total, square, count
+        s = _pulls(P, self._K, g.astype(np.float32), np.float32(self.shift), (side * OFFSETS).astype(np.float32))
+        s = (s + (g if side > 0 else 0.0)) / np.sqrt(width)  # (offsets, n)
+        return _integrals(s, OFFSETS, *_GAUSS, self.shift, side, self.shift + TAIL)
 
-    def _pull(self, P: np.ndarray, g: np.ndarray, side: int, offset: float) -> np.ndarray:
-        """Return s, (n,), of neurons at distance ``offset`` above (side 1) or below (side -1) the threshold of i."""
-        shifted = P + np.float32(side * offset) * self._K  # (n, n)
-        links = np.where(np.float32(self.shift) < shifted, self._K, np.float32(0))
-        np.fill_diagonal(links, side > 0)  # whether the neuron fires on i itself
-        return (links @ g.astype(np.float32)).astype(np.float64)
+
+@njit(parallel=True, cache=True, nogil=True, fastmath={"reassoc", "contract"})  # a vectorised sum needs both
+def _pulls(P, K, g, shift, offsets):
+    """Return ``sum_j M_ij K_ij g_j``, ``M_ij = P_ij + u K_ij > b``, over j other than i for every u, (offsets, n)."""
+    n = len(P)
+    sums = np.empty((len(offsets), n), np.float32)
+    for i in prange(n):
+        for k in range(len(offsets)):
+            total = np.float32(0)
+            for j in range(n):
+                total += K[i, j] * g[j] if P[i, j] + offsets[k] * K[i, j] > shift else np.float32(0)
+            sums[k, i] = total
+    return sums
+
+
+@njit(cache=True, nogil=True)
+def _integrals(s, offsets, nodes, weights, shift, side, far):
+    """Return the three integrals of :meth:`WideLimit._side`, (n,) each, by Gauss-Legendre from 0 to the largest |s|."""
+    n = s.shape[1]
+    total, square, count = np.zeros(n), np.zeros(n), np.zeros(n)
+    for i in range(n):
+        end = min(np.abs(s[:, i]).max(), far)
+        for q in range(len(nodes)):
+            u = (nodes[q] + 1) / 2 * end
+            k = min(np.searchsorted(offsets, u, side="right") - 1, len(offsets) - 2)
+            part = min(1.0, (u - offsets[k]) / (offsets[k + 1] - offsets[k]))
+            here = (1 - part) * s[k, i] + part * s[k + 1, i]
+            past = abs(here) - u
+            if past > 0:
+                measure = weights[q] / 2 * end * np.exp(-((shift + side * u) ** 2) / 2) / np.sqrt(2 * np.pi)
+                total[i] += measure * np.sign(here) * past
+                square[i] += measure * past**2
+                count[i] += measure
+    return total, square, count
 
 
 def _tails(K: np.ndarray, shift: float) -> np.ndarray:

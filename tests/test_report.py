@@ -94,7 +94,7 @@ def test_all_axes_are_labelled_and_the_legend_names_every_phase():
     assert all([axes.get_xlabel() == "step" and axes.get_ylabel() for axes in (loss, seconds, pairs)])
     assert [text.get_text() for text in seconds.get_legend().get_texts()] == list(PHASES)[::-1]
     assert pairs.get_legend() is None
-    assert pairs.lines[0].get_ydata() == pytest.approx([700.25 * 50] * 2)  # fired per point times n = 2 loss / mse
+    assert pairs.lines[0].get_ydata() == pytest.approx([700.25 * 100] * 2)  # fired per point times n = 2 loss / mse
 
 
 def test_flipped_pairs_are_drawn_where_records_count_them():
