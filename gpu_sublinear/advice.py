@@ -15,8 +15,9 @@ from .checks import WELL_FIRED
 from .network import firing_probability
 from .wide_limit import PROMPT, Forecast, WideLimit
 
-SHIFTS = (3.0, 2.75, 2.5, 2.25, 2.0, 1.5, 1.0, 0.5, 0.0)  # beyond 3 most pairs flip at any width that fits a machine
+SHIFTS = (2.5, 2.25, 2.0, 1.5, 1.0, 0.5, 0.0)  # beyond 2.5 little time is left to win, and such networks predict worse
 WIDENING = (2, 4, 16, 64, 256)  # factors tried where the width asked for is not enough
+NOISY = 4  # steps that noisy targets took for each step foretold, at most
 MOST_FIRED = 3e7  # fired pairs of a wider network than was asked for: a step of some seconds on two cores
 RARE = 1e-3  # chance of a silent point that is accepted
 
@@ -114,6 +115,16 @@ def shift_reason(forecast: Forecast, given: Forecast) -> str:
     return text
 
 
+def steps_advice(forecast: Forecast, usual: int) -> list[Advice]:
+    """Return the advice to allow more steps than usual, where noisy targets may need them."""
+    most = NOISY * forecast.steps
+    if most <= usual:
+        return []
+    return [
+        Advice("--max-steps", f"{most}", f"noisy targets took up to {NOISY} times the steps foretold in our trials")
+    ]
+
+
 def width_reason(forecast: Forecast, asked: int, least: int) -> str:
     """Say why this width."""
     if forecast.width > asked:
@@ -125,8 +136,9 @@ def width_reason(forecast: Forecast, asked: int, least: int) -> str:
 
 def solver_reason(seconds: dict[str, float], speed: float) -> str:
     """Say what each solver would take for one step."""
-    times = ", ".join(f"{name} {value * speed:.2g} s" for name, value in sorted(seconds.items(), key=lambda kv: kv[1]))
-    return f"estimated for one step: {times}; 'auto' decides anew at every step"
+    order = sorted(seconds.items(), key=lambda item: item[1])
+    times = ", ".join(f"{name} {value * speed:.2g} s" for name, value in order)
+    return f"takes {order[0][0]} here and decides anew at every step; estimated for one step: {times}"
 
 
 def margin_reason(lists: int, trees: int) -> str:

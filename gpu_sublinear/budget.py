@@ -15,6 +15,7 @@ from .network import firing_probability
 from .trial import Trial
 
 TIMEABLE = 0.02  # seconds of Gram matrix and factorisation below which overheads, not work, would be measured
+UNFLIPPED = 0.75  # of the first count of pairs that later steps save, because few pairs flip
 PARTS = ("draw", "first scan", "first step", "later step")
 
 
@@ -117,5 +118,5 @@ def expected_seconds(work: Work, prices: Prices, solver: str, union_share: float
         "draw": prices.weight * work.width * work.d,
         "first scan": scan,
         "first step": step + union_share * scan,
-        "later step": step,
+        "later step": step - (prices.speed * UNFLIPPED * PAIR * work.pairs if solver == "gram" else 0.0),
     }

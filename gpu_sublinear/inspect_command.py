@@ -55,7 +55,8 @@ def run_inspect(options: Namespace) -> int:
     found = _numbered_as_in_the_data(found, rows)
     say(_opening(dataset, found, len(held_out), options.seed))
     say(inspection_text(found, targets))
-    say(f"train it with\n  {train_command(options, found)}" if found.advice else "")
+    if found.advice:
+        say(f"train it with\n  {train_command(options, found)}")
     _save(options, dataset, found)
     return 0
 

@@ -17,6 +17,7 @@ from .advice import (
     margin_reason,
     shift_reason,
     solver_reason,
+    steps_advice,
     width_reason,
 )
 from .budget import Prices, Work, expected_seconds
@@ -181,7 +182,7 @@ def inspect(
         advice=outlook.advice,
         memory=outlook.memory,
         seconds=outlook.seconds,
-        warnings=list(_warnings(n, trial, contradictions, outlook)),
+        warnings=list(_warnings(n, len(rows), trial, contradictions, outlook)),
     )
 
 
@@ -224,7 +225,8 @@ class Outlook:
             ),
             Advice("--shift", f"{chosen.shift:.4g}", shift_reason(chosen, forecast)),
             Advice("--margin", "auto", margin_reason(held["auto"], held[0])),
-            Advice("--solver", solver, solver_reason(work.solvers(), prices.speed)),
+            Advice("--solver", "auto", solver_reason(work.solvers(), prices.speed)),
+            *steps_advice(chosen, trainer.max_steps),
         ]
         seconds = expected_seconds(work, prices, solver, trial.union / trial.width)
         return cls(forecast, found and chosen, advice if found else [], plan(trainer, *size), seconds)
@@ -242,7 +244,7 @@ def _limits(X: np.ndarray, y: np.ndarray, seed: int) -> Callable[[float], WideLi
     return lambda shift: WideLimit(distinct, targets, shift, seed)
 
 
-def _warnings(n: int, trial: Trial, contradictions: Contradictions, outlook: Outlook) -> Iterator[str]:
+def _warnings(n: int, sampled: int, trial: Trial, contradictions: Contradictions, outlook: Outlook) -> Iterator[str]:
     """Yield one sentence for each thing that should be looked at before training."""
     width, b = outlook.given.width, outlook.given.shift
     silent = np.flatnonzero(trial.counts == 0)
@@ -251,7 +253,12 @@ def _warnings(n: int, trial: Trial, contradictions: Contradictions, outlook: Out
             f"a trial with all {width:,} neurons would take too long or too much memory: fired neurons, union and the "
             f"drawn Gram matrix are those of {trial.width:,} neurons"
         )
-    if len(silent):
+    if sampled < n:
+        yield (
+            f"the infinite-width kernel is that of {sampled:,} of the {n:,} points: with all of them the smallest "
+            "eigenvalue is smaller and the forecasts are less good"
+        )
+    if len(silent) and trial.width == width:
         works = shift_for_fired(width, enough_fired(n))
         names = ", ".join(map(str, silent[:NAMED])) + (", ..." if len(silent) > NAMED else "")
         yield (

@@ -111,14 +111,14 @@ def _costs(found: Inspection) -> Iterator[str]:
     parts = sorted(found.memory.items(), key=lambda item: -item[1])
     yield f"{'memory (plan; lists are estimates)':<38}{memory(sum(found.memory.values())):>22}"
     yield from (f"  {name:<36}{memory(size):>22}" for name, size in parts)
-    yield f"{'time (estimate, prices measured here)':<38}{'seconds':>22}"
+    yield f"{'time (estimate, to a factor of 3)':<38}{'seconds':>22}"
     yield from (f"  {name:<36}{seconds:>22.3g}" for name, seconds in found.seconds.items())
 
 
 def _advice(found: Inspection) -> Iterator[str]:
     yield "recommended" if found.advice else "recommended: nothing; see the warnings"
     for advice in found.advice:
-        yield from _wrapped(f"  {advice.option:<9}{advice.value:<11}", advice.reason)
+        yield from _wrapped(f"  {advice.option:<12}{advice.value:<9}", advice.reason)
 
 
 def _warnings(found: Inspection) -> Iterator[str]:

@@ -62,6 +62,13 @@ class LiveLine:
                 self._write(ERASE)
                 self._dirty = False
 
+    def keep(self) -> None:
+        """Leave what is shown where it is and go to the next line."""
+        with self._lock:
+            if self._dirty:
+                self._write("\n")
+                self._dirty = False
+
     def count(self, text: str) -> None:
         """Show ``text`` and the seconds since now, every ``TICK``, until :meth:`settle`."""
         self.settle()
@@ -154,6 +161,4 @@ class ProgressBar:
 
     def close(self) -> None:
         """Keep the last line and go to the next; harmless if nothing is shown."""
-        if self._line.shown and self._line._dirty:
-            self._line._write("\n")
-            self._line._dirty = False
+        self._line.keep()

@@ -15,7 +15,7 @@ from .devices import Array, Device
 from .gauss_newton import GaussNewton
 from .gram import GramMatrix
 from .lazy import LazyIndex
-from .memory import plan
+from .memory import plan, plan_memory
 from .network import ShiftedReluNetwork
 
 WORK = 1e11  # products n m d of a scan: some ten seconds on two cores
@@ -81,6 +81,11 @@ def affordable_width(trainer: GaussNewton, device: Device, n: int, d: int, width
     -------
     int
         At least 2.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If not even two neurons fit into the memory limit.
     """
 
     def affordable(m: int) -> bool:
@@ -88,6 +93,8 @@ def affordable_width(trainer: GaussNewton, device: Device, n: int, d: int, width
 
     if affordable(width):
         return width
+    if not affordable(2):  # not for the width's sake: say what a run would hold, as training would
+        plan_memory(trainer, device, n, d, 2, shift, dtype)
     return max((2**k for k in range(1, 31) if 2**k < width and affordable(2**k)), default=2)
 
 

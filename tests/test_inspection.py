@@ -7,13 +7,15 @@ import json
 import numpy as np
 import pytest
 
-from gpu_sublinear import GaussNewton, ShiftedReluNetwork, get_device, trial
+from gpu_sublinear import GaussNewton, ShiftedReluNetwork, get_device, inspection, trial
+from gpu_sublinear.advice import steps_advice
 from gpu_sublinear.cli import main
-from gpu_sublinear.errors import DataError
+from gpu_sublinear.errors import DataError, DeviceMemoryError
 from gpu_sublinear.inspection import Inspection, inspect
 from gpu_sublinear.inspection_figure import draw_inspection
 from gpu_sublinear.inspection_text import COLUMNS, inspection_text
 from gpu_sublinear.network import firing_probability
+from gpu_sublinear.wide_limit import Forecast
 from tests.problems import sphere
 
 X, Y = sphere(80, 10)
@@ -43,12 +45,19 @@ def test_counts_union_and_gram_are_those_of_the_drawn_network(found):
 
 def test_advice_holds_in_training(found):
     advice = {item.option: item.value for item in found.advice}
-    assert set(advice) == {"--width", "--shift", "--margin", "--solver"}
+    assert set(advice) >= {"--width", "--shift", "--margin", "--solver"}
     assert all(item.reason for item in found.advice)
     network = drawn(int(advice["--width"]), float(advice["--shift"]))
     result = GaussNewton(solver=advice["--solver"], margin=advice["--margin"]).fit(network, X, Y)
     assert result.converged
     assert len(result.history) - 1 <= found.recommended.steps + 2
+
+
+def test_more_steps_are_advised_where_noise_may_need_them():
+    forecast = Forecast(4096, 1.0, [1.0, 1e-2, 1e-4, 1e-9], 0.1, True)
+    assert steps_advice(forecast, 20) == []
+    (advice,) = steps_advice(forecast, 10)
+    assert (advice.option, advice.value) == ("--max-steps", "12")
 
 
 def test_noise_gets_a_warning_and_a_wider_network_or_nothing():
@@ -81,6 +90,19 @@ def test_a_network_too_large_to_draw_is_looked_at_in_part(monkeypatch):
     assert (seen.width, seen.trial.width) == (4096, 1024)
     assert seen.trial.counts.mean() == pytest.approx(seen.expected_fired, rel=0.2)
     assert any("those of 1,024 neurons" in warning for warning in seen.warnings)
+
+
+def test_a_memory_limit_below_everything_is_refused_as_in_training():
+    with pytest.raises(DeviceMemoryError, match="more than the memory limit of 1,000,000"):
+        inspect(X, Y, width=4096, trainer=GaussNewton(memory_limit=1_000_000), device=HOST)
+
+
+def test_many_points_are_sampled_for_the_kernel(monkeypatch):
+    monkeypatch.setattr(inspection, "SAMPLED", 50)
+    seen = inspect(X, Y, width=4096, shift=1.0, device=HOST)
+    assert (seen.points, seen.sampled_points, len(seen.limit_eigenvalues)) == (80, 50, 50)
+    assert any("50 of the 80 points" in warning for warning in seen.warnings)
+    assert "infinite width, 50 points" in inspection_text(seen)
 
 
 def test_a_memory_limit_bounds_the_recommendation():
