@@ -13,7 +13,7 @@ from string import Template
 from types import SimpleNamespace
 from typing import Any
 
-from .errors import DataError
+from .errors import DataError, OptionError
 from .figure import check_matplotlib
 from .files import check_writable, write_text
 from .history import PHASES
@@ -36,8 +36,15 @@ def run_report(options: Namespace) -> int:
     -------
     int
         Exit code 0.
+
+    Raises
+    ------
+    OptionError
+        If the page would replace the history.
     """
     check_matplotlib("report")
+    if Path(options.out).resolve() == Path(options.history).resolve():
+        raise OptionError(f"--out: '{options.out}' is also the history; choose another path")
     check_writable(options.out, "--out")
     write_text(options.out, page(read_history(options.history)))
     print(f"report   {options.out}", flush=True)

@@ -126,5 +126,11 @@ def test_other_files_are_refused(tmp_path, capsys, content):
     assert not (tmp_path / "r.html").exists()
 
 
+def test_the_page_may_not_replace_its_history(run, capsys):
+    path = str(run / "h.json")
+    assert "is also the history; choose another path" in refusal(capsys, ["report", path, "--out", path])
+    assert json.loads(Path(path).read_text())["steps"]
+
+
 def test_the_environment_is_read_back(run):
     assert set(read_history(run / "h.json")) == {"environment", "settings", "steps", "result"}
