@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import math
+import os
 import re
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from .environment import package_version
 from .errors import GpuSublinearError
@@ -21,6 +24,8 @@ examples:
   gpu-sublinear train sphere:n=256,d=16 --width 2^18 --history run.json
   gpu-sublinear train sphere:n=256,d=16 --width 1e9 --shift 4.5
   gpu-sublinear train houses.csv --target price --seed 1 --out houses.safetensors
+  gpu-sublinear inspect houses.csv --target price
+  gpu-sublinear report run.json --out run.html
   gpu-sublinear predict houses.safetensors new_houses.csv --out prices.csv
   gpu-sublinear export houses.safetensors --format onnx --out houses.onnx
   gpu-sublinear doctor
@@ -146,6 +151,9 @@ def parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_predict(commands)
     _add_export(commands)
+
+    _add_inspect(commands)
+    _add_report(commands)
     doctor = commands.add_parser("doctor", help="report what is installed, what works, and what to do for the rest")
     doctor.set_defaults(run=run_doctor)
     return top
@@ -163,6 +171,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument("data", metavar="DATA", help=DATA_HELP)
     train.add_argument("--target", metavar="COL", help="target column by name or index from 0 (default: the last; .npz: y)")  # fmt: skip  # noqa: E501
     train.add_argument("--test-fraction", type=number(0, 1), default=0.2, metavar="F", help="share of the points to hold out (default: 0.2)")  # fmt: skip  # noqa: E501
+    train.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     model = train.add_argument_group("network")
     model.add_argument("--width", type=at_least(1), default=65536, metavar="M", help="number of neurons: 65536, 1e9, 2^18 (default: 65536)")  # fmt: skip  # noqa: E501
     model.add_argument("--shift", type=shift, default="paper", metavar="B", help="b >= 0; 'paper' is sqrt(0.48 ln M), 'fired:K' lets about K neurons fire on each point (default: paper)")  # fmt: skip  # noqa: E501
@@ -186,7 +195,8 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     files = train.add_argument_group("files (whole or not at all)")
     files.add_argument("--out", metavar="MODEL", help="save the trained model (.safetensors)")
     files.add_argument("--history", metavar="H.json", help="save environment, settings and one record per step")
-    files.add_argument("--figure", metavar="F.png", help="draw loss and time by phase (.png, .svg or .pdf)")
+    files.add_argument("--figure", metavar="F.png", help="draw loss, time by phase, fired and flipped pairs (.png, .svg or .pdf)")  # fmt: skip  # noqa: E501
+    files.add_argument("--report", metavar="F.html", help="write a page with settings, figures, steps and errors")
 
 
 def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -215,6 +225,40 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     export.add_argument("--dtype", choices=("float32", "float64"), help="of weights and products (default: the model's)")  # fmt: skip  # noqa: E501
 
 
+def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    inspect = commands.add_parser(
+        "inspect",
+        help="look at a data set before training: who fires, contradictions, what to choose, what it costs",
+        description="Look at DATA as train would prepare it, without training, and recommend settings with reasons.",
+    )
+    inspect.set_defaults(run=run_inspect)
+    inspect.add_argument("data", metavar="DATA", help=DATA_HELP)
+    inspect.add_argument("--target", metavar="COL", help="target column by name or index from 0 (default: the last; .npz: y)")  # fmt: skip  # noqa: E501
+    inspect.add_argument("--test-fraction", type=number(0, 1), default=0.2, metavar="F", help="share of the points to hold out (default: 0.2)")  # fmt: skip  # noqa: E501
+    inspect.add_argument("--width", type=at_least(1), default=65536, metavar="M", help="number of neurons thought of (default: 65536)")  # fmt: skip  # noqa: E501
+    inspect.add_argument("--shift", type=shift, default="paper", metavar="B", help="b thought of; 'paper' is sqrt(0.48 ln M) (default: paper)")  # fmt: skip  # noqa: E501
+    inspect.add_argument("--tolerance", type=number(0, 1, open_low=True), default=1e-4, metavar="T", help="training is to stop at ||f - y|| <= T ||y|| (default: 1e-4)")  # fmt: skip  # noqa: E501
+    inspect.add_argument(
+        "--seed", type=at_least(0), default=0, metavar="S", help="of weights and the split (default: 0)"
+    )
+    inspect.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of weights and products (default: float32)")  # fmt: skip  # noqa: E501
+    inspect.add_argument("--memory-limit", type=size, metavar="BYTES", help="what a run may hold: 8GiB, 500MB (default: half of the device)")  # fmt: skip  # noqa: E501
+    _add_device(inspect, "where to look")
+    inspect.add_argument("--json", metavar="FILE", help="save everything that was found")
+    inspect.add_argument("--figure", metavar="F.png", help="draw it (.png, .svg or .pdf)")
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    report = commands.add_parser(
+        "report",
+        help="write a page about a finished run",
+        description="Write a self-contained HTML page about the run whose history train --history wrote.",
+    )
+    report.set_defaults(run=run_report)
+    report.add_argument("history", metavar="RUN.json", help="file written by train --history")
+    report.add_argument("--out", metavar="F.html", required=True, help="page to write")
+
+
 def _add_device(group: argparse._ActionsContainer, purpose: str) -> None:
     group.add_argument(
         "--device", choices=("auto", "cuda", "cpu", "reference"), default="auto", help=f"{purpose} (default: auto)"
@@ -225,11 +269,22 @@ def _add_device(group: argparse._ActionsContainer, purpose: str) -> None:
 # The commands are imported when they run: --help and --version need not wait for Numba and scikit-learn.
 
 
+@contextlib.contextmanager
+def quietly(quiet: bool) -> Iterator[None]:
+    """Send what is printed to nowhere while entered, if ``quiet``; errors still go to standard error."""
+    if not quiet:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
 def run_train(options: argparse.Namespace) -> int:
     """Run ``train``."""
     from .commands import train
 
-    return train(options)
+    with quietly(options.quiet):
+        return train(options)
 
 
 def run_predict(options: argparse.Namespace) -> int:
@@ -244,6 +299,20 @@ def run_export(options: argparse.Namespace) -> int:
     from .export_command import export
 
     return export(options)
+
+
+def run_inspect(options: argparse.Namespace) -> int:
+    """Run ``inspect``."""
+    from .inspect_command import run_inspect
+
+    return run_inspect(options)
+
+
+def run_report(options: argparse.Namespace) -> int:
+    """Run ``report``."""
+    from .html_report import run_report
+
+    return run_report(options)
 
 
 def run_doctor(options: argparse.Namespace) -> int:
@@ -270,7 +339,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ``SystemExit``), 130 after Ctrl-C, 141 when the reader of the output went away.
     """
     logging.basicConfig(level=logging.WARNING, format=f"{PROGRAM}: %(levelname)s: %(message)s")
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
+    options.arguments = shlex.join(arguments)  # histories and reports say how to repeat a run
     try:
         code = int(options.run(options))
         sys.stdout.flush()

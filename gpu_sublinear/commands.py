@@ -20,16 +20,18 @@ from .data import Dataset, load, load_for_prediction, split
 from .devices import Device, get_device
 from .environment import environment, package_version
 from .errors import DataError, GpuSublinearError, OptionError, SilentPointsError
-from .figure import check_figure, save_figure
+from .figure import check_figure, check_matplotlib, save_figure
 from .files import check_writable, write_text
 from .gauss_newton import GaussNewton
 from .history import StepRecord, TrainingResult
+from .html_report import page
 from .interrupt import StopOnInterrupt
 from .io import FittedModel
 from .memory import plan_memory
 from .network import ShiftedReluNetwork, resolve_shift
 from .preprocessing import Preprocessing, TargetScaling
-from .report import STEP_HEADER, Fit, closing_table, step_line
+from .progress import LiveLine
+from .report import STEP_HEADER, Fit, closing_table, narrowed, step_line
 from .sketch import SketchOptions
 from .solvers import CGOptions
 from .tree import TreeOptions
@@ -102,9 +104,14 @@ def train(options: Namespace) -> int:
         If the loss is not finite at the end; the history is written, the model is not.
     """
     begin = time.perf_counter()
-    _check_outputs({"--out": options.out, "--history": options.history, "--figure": options.figure}, options.data)
+    _check_outputs(
+        {"--out": options.out, "--history": options.history, "--figure": options.figure, "--report": options.report},
+        options.data,
+    )
     if options.figure:
         check_figure(options.figure)
+    if options.report:
+        check_matplotlib("--report")
     trainer = _trainer(options)
     if options.init == "auto":
         options.init = "iid" if options.engine == "faithful" else "paired"
@@ -141,9 +148,12 @@ def train(options: Namespace) -> int:
     finite = math.isfinite(result.history[-1].residual_norm)
     fits = _errors(model, dataset, rows, held_out) if finite else {}
     summary = _summary(result, reason, fits, time.perf_counter() - begin)
+    settings = _settings(options, dataset, network, len(rows), len(held_out))
+    history = history_json(settings, result, summary)
     if options.history:
-        settings = _settings(options, dataset, network, len(rows), len(held_out))
-        write_text(options.history, history_json(settings, result, summary))
+        write_text(options.history, history)
+    if options.report:
+        write_text(options.report, page(json.loads(history)))
     if not finite:
         raise DivergedError(f"{reason}; no model was saved")
     say(f"result   {'converged' if result.converged else 'not converged'}: {reason}")
@@ -185,15 +195,21 @@ def _fit(
     trainer: GaussNewton, network: ShiftedReluNetwork, X: np.ndarray, y: np.ndarray, interrupt: StopOnInterrupt
 ) -> TrainingResult:
     """Train with a line per step; errors that name rows say which rows are meant."""
+    line = LiveLine()
+    columns = line.columns if line.shown else len(STEP_HEADER)
 
     def live(record: StepRecord, network: ShiftedReluNetwork) -> bool:
+        line.settle()
         if record.step == 0:
-            say(STEP_HEADER)
-        say(step_line(record, network.width))
+            say(narrowed(STEP_HEADER, columns))
+        say(narrowed(step_line(record, network.width), columns))
+        line.count(f"step {record.step + 1}")
         return interrupt.requested
 
     try:
-        return trainer.fit(network, X, y, callbacks=[live])
+        with line:
+            line.count("first scan and step 0")
+            return trainer.fit(network, X, y, callbacks=[live])
     except (DataError, SilentPointsError) as error:
         where = "; rows and points are numbered from 0 among the training points (--test-fraction 0 keeps all)"
         raise type(error)(f"{error}{where}") from error
@@ -223,6 +239,8 @@ def _save(options: Namespace, model: FittedModel, result: TrainingResult, title:
         n = 2 * first.loss / first.mse if first.mse else 0  # the standard targets have ||y||^2 = n
         save_figure(options.figure, result.history, title, 0.5 * options.tolerance**2 * n)
         say(f"figure   {options.figure}")
+    if options.report:
+        say(f"report   {options.report}")
 
 
 # ---- words and records ----------------------------------------------------------------------------------

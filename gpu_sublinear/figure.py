@@ -1,8 +1,8 @@
-"""The figure of a run: loss against step, and where the seconds of each step went."""
+"""The figure of a run: loss, where the seconds of each step went, fired and flipped pairs; all against the step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,27 @@ def check_figure(path: str | Path) -> None:
     """
     if Path(path).suffix.lower() not in FORMATS:
         raise OptionError(f"--figure: '{path}' must end in .png, .svg or .pdf; choose one of these formats")
+    check_matplotlib("--figure")
+
+
+def check_matplotlib(what: str) -> None:
+    """Check before a long computation that matplotlib is there.
+
+    Parameters
+    ----------
+    what : str
+        What needs it, for the message: ``"--figure"``.
+
+    Raises
+    ------
+    PlotLibraryError
+        If it cannot be imported.
+    """
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise PlotLibraryError(
-            "--figure needs matplotlib, which is not installed; run: pip install 'gpu-sublinear[plot]'"
+            f"{what} needs matplotlib, which is not installed; run: pip install 'gpu-sublinear[plot]'"
         ) from error
 
 
@@ -82,55 +98,105 @@ def save_figure(path: str | Path, history: Sequence[StepRecord], title: str, goa
     goal : float, optional
         The loss at which training stops, drawn as a line.
     """
+    write_figure(path, lambda: draw(history, title, goal))
+
+
+def write_figure(path: str | Path, make: Callable[[], Any]) -> None:
+    """Write the matplotlib figure that ``make`` returns, in our style, without dates, all of it or nothing."""
     import matplotlib
 
     kind = FORMATS[Path(path).suffix.lower()]
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     with matplotlib.rc_context(STYLE):
-        figure = draw(history, title, goal)
+        figure = make()
         write_atomically(path, lambda temporary: figure.savefig(temporary, format=kind, dpi=160, metadata=undated))
 
 
 def draw(history: Sequence[StepRecord], title: str, goal: float | None = None) -> Any:
     """Return the matplotlib figure of a run; see :func:`save_figure`."""
-    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    figure = Figure(figsize=(10, 4.2), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03))
+    figure, panels = panels_of(14.2, 4.2, 3)
     figure.suptitle(title, fontsize=11.5, fontweight="bold")
-    left, right = figure.subplots(1, 2)
-    _draw_loss(left, history, goal)
-    _draw_seconds(right, history)
-    for axes in (left, right):
-        axes.set_xlabel("step")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.tick_params(which="both", length=0)
+    draw_loss(panels[0], history, goal)
+    draw_seconds(panels[1], history)
+    draw_pairs(panels[2], history)
     return figure
 
 
-def _draw_loss(axes: Any, history: Sequence[StepRecord], goal: float | None) -> None:
-    steps = [record.step for record in history]
-    loss = np.array([record.loss for record in history])  # (steps,)
+def panels_of(width: float, height: float, count: int = 1) -> tuple[Any, list[Any]]:
+    """Return an empty figure of ``width`` by ``height`` inches, and the axes of its panels."""
+    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03))
+    return figure, [figure.add_subplot(1, count, k + 1) for k in range(count)]
+
+
+def draw_loss(axes: Any, history: Sequence[StepRecord], goal: float | None = None) -> None:
+    """Draw the loss of every step, and the loss at which training stops."""
+    loss = _numbers(history, "loss")  # (steps,)
     loss[~(loss > 0)] = np.nan  # a logarithmic axis has no place for zero
-    axes.plot(steps, loss, "o-", color=COLOURS["query"], linewidth=2, markersize=6, clip_on=False)
+    axes.plot(_steps(history), loss, "o-", color=COLOURS["query"], linewidth=2, markersize=6, clip_on=False)
     if goal:
         axes.axhline(goal, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.annotate("tolerance", (0, goal), xycoords=("axes fraction", "data"), xytext=(6, 4),
                       textcoords="offset points", ha="left", color=MUTED, fontsize=9)  # fmt: skip
     axes.set_yscale("log")
     axes.set_ylabel(r"training loss  $\frac{1}{2}\,\|f - y\|^2$")
+    _finish(axes)
 
 
-def _draw_seconds(axes: Any, history: Sequence[StepRecord]) -> None:
-    steps = np.array([record.step for record in history])
-    bottom = np.zeros(len(steps))
+def draw_seconds(axes: Any, history: Sequence[StepRecord]) -> None:
+    """Draw the seconds of every step as a stack of its phases."""
+    bottom = np.zeros(len(history))
     for phase in PHASES:
-        seconds = np.array([record.phases.get(phase, 0.0) for record in history])  # (steps,)
+        seconds = np.array([record.phases.get(phase) or 0.0 for record in history])  # (steps,)
         if seconds.any():
-            axes.bar(steps, seconds, 0.72, bottom, label=phase, color=COLOURS[phase])
+            axes.bar(_steps(history), seconds, 0.72, bottom, label=phase, color=COLOURS[phase])
         bottom += seconds
     axes.set_ylabel("seconds")
     axes.grid(visible=False, axis="x")
     handles, labels = axes.get_legend_handles_labels()
     if labels:  # reversed: the legend reads in the order of the stack
         axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    _finish(axes)
+
+
+def draw_pairs(axes: Any, history: Sequence[StepRecord]) -> None:
+    """Draw the pairs of a neuron and a point that fire, and those that flipped in the step, where records count them.
+
+    A record without the number ``flipped`` leaves a gap; where no record has it, there is no such line.
+    """
+    fired = _numbers(history, "fired") * points_of(history)  # (steps,)
+    flipped = _numbers(history, "flipped")  # (steps,)
+    flipped[~(flipped > 0)] = np.nan  # no place for zero on a logarithmic axis
+    axes.plot(_steps(history), fired, "o-", color=COLOURS["jacobian"], linewidth=2, markersize=6, label="fired")
+    if np.isfinite(flipped).any():
+        axes.plot(_steps(history), flipped, "s--", color=COLOURS["update"], linewidth=2, label="flipped in the step")
+        axes.legend(frameon=False)
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(0, max(1.0, 1.15 * np.nanmax(fired, initial=0.0)))
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 5), useMathText=True)
+    axes.set_ylabel("pairs that fire" if axes.get_legend() is None else "pairs (neuron, point)")
+    _finish(axes)
+
+
+def points_of(history: Sequence[StepRecord]) -> int:
+    """Return the number of training points, which every record implies: loss = n mse / 2."""
+    return next((round(2 * record.loss / record.mse) for record in history if record.loss and record.mse), 1)
+
+
+def _steps(history: Sequence[StepRecord]) -> list[int]:
+    return [record.step for record in history]
+
+
+def _numbers(history: Sequence[StepRecord], name: str) -> np.ndarray:
+    """Return one number per record, NaN where it is absent or None."""
+    values = (getattr(record, name, None) for record in history)
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _finish(axes: Any) -> None:
+    axes.set_xlabel("step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.tick_params(which="both", length=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ RULE = "-" * 78
 STEP_HEADER = (
     f"{'step':>4}  {'mse':>9}  {'fired/point':>11}  {'union':>11}  {'solver':>6}  {'residual':>8}  {'seconds':>7}"
 )
+
+EXPENDABLE = ("residual", "solver", "union", "seconds", "fired/point")  # left out in this order on narrow terminals
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,28 @@ def step_line(record: StepRecord, width: int) -> str:
         f"{record.step:>4}  {record.mse:>9.3e}  {fired(record.fired):>11}  "
         f"{percent(record.union, width):>11}  {solver}  {record.seconds:>7.2f}"
     )
+
+
+def narrowed(line: str, columns: int) -> str:
+    """Return a header or step line without its less important columns, so that it fits into ``columns`` characters.
+
+    Parameters
+    ----------
+    line : str
+        ``STEP_HEADER`` or a line in its columns.
+    columns : int
+        Characters that a line may have.
+
+    Returns
+    -------
+    str
+        The line, with at least step and mse.
+    """
+    spans = {found.group().strip(): found.span() for found in re.finditer(r" *\S+", STEP_HEADER)}
+    for name in EXPENDABLE:
+        if sum(end - start for start, end in spans.values()) > columns:
+            spans.pop(name, None)
+    return "".join(line[start:end] for start, end in spans.values())
 
 
 def closing_table(result: TrainingResult, width: int, training: Fit, held_out: Fit | None, total_seconds: float) -> str:

@@ -47,6 +47,7 @@ def test_wheel_has_every_kernel_source(wheel: Path) -> None:
 
 def test_wheel_has_every_module_and_no_tests(wheel: Path) -> None:
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "gpu_sublinear").rglob("*.py")}
+    modules |= {f"gpu_sublinear/html/report.{suffix}" for suffix in ("html", "css")}
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert modules <= names

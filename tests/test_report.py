@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -86,11 +88,21 @@ def test_unusual_runs_are_drawn(tmp_path, history):
     assert (tmp_path / "f.png").stat().st_size > 1000
 
 
-def test_both_axes_are_labelled_and_the_legend_names_every_phase():
-    left, right = draw([record(0), record(1, 0.1)], "title", 0.01).axes
-    assert left.get_yscale() == "log"
-    assert all([axes.get_xlabel() == "step" and axes.get_ylabel() for axes in (left, right)])
-    assert [text.get_text() for text in right.get_legend().get_texts()] == list(PHASES)[::-1]
+def test_all_axes_are_labelled_and_the_legend_names_every_phase():
+    loss, seconds, pairs = draw([record(0), record(1, 0.1)], "title", 0.01).axes
+    assert loss.get_yscale() == "log"
+    assert all([axes.get_xlabel() == "step" and axes.get_ylabel() for axes in (loss, seconds, pairs)])
+    assert [text.get_text() for text in seconds.get_legend().get_texts()] == list(PHASES)[::-1]
+    assert pairs.get_legend() is None
+    assert pairs.lines[0].get_ydata() == pytest.approx([700.25 * 100] * 2)  # fired per point times n = 2 loss / mse
+
+
+def test_flipped_pairs_are_drawn_where_records_count_them():
+    steps = [SimpleNamespace(**record(k).as_dict(), flipped=count) for k, count in enumerate((500, 0, None))]
+    fired, flipped = draw(steps, "title").axes[2].lines
+    assert len(fired.get_ydata()) == 3
+    assert flipped.get_ydata()[0] == 500
+    assert np.isnan(flipped.get_ydata()[1:]).all()
 
 
 def test_unknown_formats_are_refused():
