@@ -143,4 +143,3 @@ def load_results(folder: Path, suite: str) -> dict[str, dict[str, Any]]:
     """Return all results of a suite by experiment."""
     paths = sorted((folder / suite).glob("*.json"))
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
-

@@ -49,7 +49,7 @@ class Net:
     def largest_eigenvalue(self) -> float:
         """Return lambda_max of the Gram matrix."""
         with self.torch.no_grad():
-            mask = (self.X @ self.W.T > self.b).float()
+            mask = (self.b < self.X @ self.W.T).float()
             G = (self.X @ self.X.T) * (mask @ mask.T) / len(self.W)
             return float(self.torch.linalg.eigvalsh(G)[-1])
 

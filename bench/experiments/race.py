@@ -15,7 +15,9 @@ from bench.words import compare, listed, number, power_of_two, seconds, spread
 SLOW = ("torch SGD, momentum", "torch Adam", "torch L-BFGS", "torch LM, J stored", "optimistix LM, CG")  # run once
 
 
-def measure(cases: list, opponents: list | None, budget: float, repeats: int, limit: int | None, device: str) -> Content:
+def measure(
+    cases: list, opponents: list | None, budget: float, repeats: int, limit: int | None, device: str
+) -> Content:
     """Run every opponent on every case; all but the slow ones ``repeats`` times, in turn."""
     warm(device)
     return {"cases": [_case(make(*case, device=device, limit=limit), opponents, budget, repeats) for case in cases]}
@@ -60,7 +62,9 @@ def answer(content: Content) -> str:
         line = f"On {name_of(case)} the fast engine needs {seconds(ours['median'])} to mse {GOAL:g}."
         if nets:
             best = min(nets, key=nets.get)
-            line += f" Against the best opponent that trains the network, {best}, it {compare(ours['median'], nets[best])}."
+            line += (
+                f" Against the best opponent that trains the network, {best}, it {compare(ours['median'], nets[best])}."
+            )
         kernels = {name: time for name, time in there.items() if name in KERNELS}
         if kernels:
             best = min(kernels, key=kernels.get)

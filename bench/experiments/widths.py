@@ -99,7 +99,9 @@ def tables(content: Content) -> list[Table]:
         fit = fits(rows)
         exponents = [interval(fit[name]) for name in ("fired", "step", "first scan", *PHASES)]
         n, d = rows[0]["n"], rows[0]["d"]
-        caption = f"{engine} engine, sphere n = {n}, d = {d}, shift rule {rule}; last line: exponents with 95 % interval"
+        caption = (
+            f"{engine} engine, sphere n = {n}, d = {d}, shift rule {rule}; last line: exponents with 95 % interval"
+        )
         found.append(Table(caption, head, [*body, ["exponent", "", *exponents]]))
     return found
 
