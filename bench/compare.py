@@ -1,7 +1,7 @@
 """Compares two results of one experiment and flags what became slower by more than the noise.
 
-Every ``{"median", "low", "high"}`` in the results is a time.  It is slower where the new lower quartile lies above the old
-upper quartile and the medians differ by more than ``LEAST``.
+Every ``{"median", "low", "high"}`` in the results is a time.  It is slower where the new lower quartile lies above the
+old upper quartile and the medians differ by more than ``LEAST``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Single operations of the method beside their floors: the bytes that must move over the measured copy bandwidth.
 
-On a GPU times are CUDA events, cold (after writing a buffer larger than the L2 cache) and warm, and the kernels that one
-call launches are counted.  On the host there are no events and no launches; cold evicts the last-level cache alike.
+On a GPU times are CUDA events, cold (after writing a buffer larger than the L2 cache) and warm, and the kernels that
+one call launches are counted.  The host has neither events nor launches; cold evicts its last-level cache alike.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PyTorch on the same network from the same weights: SGD with momentum, Adam, L-BFGS, each with its best rate of a sweep.
+"""PyTorch on the same network from the same weights: SGD with momentum, Adam, L-BFGS, each at its best rate.
 
 The sweep gets a share of the budget for each rate and is not counted; the rate with the least error is run again from
 the start.  Rates of SGD are multiples of 1 / lambda_max of the Gram matrix, where stability ends.

@@ -90,7 +90,8 @@ def steps_answer(content: Content) -> str:
             continue
         best = min(others, key=others.get)
         parts.append(
-            f"{where}: the fast engine {compare(good[OURS]['whole']['median'], others[best])} against {best} (whole run)."
+            f"{where}: the fast engine {compare(good[OURS]['whole']['median'], others[best])} against {best} (whole "
+            f"run)."
         )
     return " ".join(parts)
 
@@ -102,7 +103,8 @@ def steps_tables(content: Content) -> list[Table]:
             f"{row['data']}, m = {power_of_two(row['m'])}, b = {row['shift']:g}, goal mse {GOAL:g}", head,
             [
                 [name, one["error"].splitlines()[0], "-", "-", "-", "-"] if "error" in one else
-                [name, spread(one["step"]), spread(one["whole"]), str(one["steps"]), number(one["best"]), seconds(one["first_call"])]
+                [name, spread(one["step"]), spread(one["whole"]), str(one["steps"]), number(one["best"]),
+                seconds(one["first_call"])]
                 for name, one in row["opponents"].items()
             ],
         )
@@ -145,7 +147,8 @@ def micro_answer(content: Content) -> str:
     best, worst = max(shares, key=shares.get), min(shares, key=shares.get)
     return (
         f"A copy moves {content['bandwidth'] / 1e9:.0f} GB/s here. Nearest to its floor of bytes is '{best}' "
-        f"({percent(shares[best])}), farthest '{worst}' ({percent(shares[worst])}); operations may be bound by arithmetic "
+        f"({percent(shares[best])}), farthest '{worst}' ({percent(shares[worst])}); operations may be bound by "
+        f"arithmetic "
         "or by scattered access instead, which this floor does not know."
     )
 
@@ -169,8 +172,10 @@ def micro_tables(content: Content) -> list[Table]:
         [row["operation"], str(row["n"]), str(row["d"]), power_of_two(row["m"]), f"{row['shift']:g}"]
         + (
             [row["error"].splitlines()[0], *["-"] * 6] if "error" in row else
-            [spread(row["cold"]), spread(row["warm"]), seconds(row["floor"]), number(row["bytes"] / row["cold"]["median"] / 1e9),
-             number(row["flops"] / row["warm"]["median"] / 1e9), "-" if row["launches"] is None else str(row["launches"]),
+            [spread(row["cold"]), spread(row["warm"]), seconds(row["floor"]),
+            number(row["bytes"] / row["cold"]["median"] / 1e9),
+             number(row["flops"] / row["warm"]["median"] / 1e9),
+             "-" if row["launches"] is None else str(row["launches"]),
              seconds(row["first_call"])]
         )
         for row in content["rows"]
@@ -203,7 +208,8 @@ STEPS = Experiment(
     {
         "tiny": {"cases": [("sphere:n=40,d=8", 256, 0.5)], "repeats": 1, "budget": 1.0},
         "gpu": {
-            "cases": [(S512, 2**18, 2.0), (S512, 2**20, 3.0), (S512, 2**18, 0.0), (S1024, 2**20, 2.58), ("digits", 2**17, 2.38)],
+            "cases": [(S512, 2**18, 2.0), (S512, 2**20, 3.0), (S512, 2**18, 0.0), (S1024, 2**20, 2.58), ("digits",
+            2**17, 2.38)],
             "repeats": 5, "budget": 15.0,
         },
     },
@@ -215,5 +221,6 @@ WIDTHS = Experiment(
         "tiny": {"data": "sphere:n=40,d=8", "widths": [256, 512, 1024], "b": 0.5, "repeats": 1, "budget": 1.0},
         "gpu": {"data": S512, "widths": [2**k for k in range(14, 23, 2)], "b": 3.0, "repeats": 5, "budget": 10.0},
     },
-    measure_widths, widths_answer, steps_tables, lambda content: [Panel("step", "width m", "seconds", width_curves(content))],
+    measure_widths, widths_answer, steps_tables, lambda content: [Panel("step", "width m", "seconds",
+    width_curves(content))],
 )  # fmt: skip

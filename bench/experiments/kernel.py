@@ -75,16 +75,19 @@ def answer(content: Content) -> str:
             f"{median(last, 'r2'):.3f} against {last['ntk_r2']:.3f}: {verdict} (within 0.02 counts as noise)."
         )
     near = [median(max(rows, key=lambda row: row["m"]), "distance") < 0.1 for rows in groups(content).values()]
-    head = f"In {sum(near)} of {len(near)} cases the widest network is within a tenth of a standard deviation of its kernel."
+    close = f"In {sum(near)} of {len(near)} cases"
+    head = f"{close} the widest network is within a tenth of a standard deviation of its kernel."
     return " ".join([head, *parts])
 
 
 def tables(content: Content) -> list[Table]:
     head = ["data", "b", "m", "training mse", "held-out R²", "NTK R²", "distance to NTK"]
     body = [
-        [row["data"], f"{row['shift']:g}", power_of_two(row["m"]), number(median(row, "mse")), number(median(row, "r2")),
+        [row["data"], f"{row['shift']:g}", power_of_two(row["m"]), number(median(row, "mse")), number(median(row,
+        "r2")),
          number(row["ntk_r2"]), number(median(row, "distance"))]
-        if "error" not in row else [row["data"], f"{row['shift']:g}", power_of_two(row["m"]), "silent points", "-", "-", "-"]
+        if "error" not in row else [row["data"], f"{row['shift']:g}", power_of_two(row["m"]), "silent points", "-",
+        "-", "-"]
         for row in content["rows"]
     ]  # fmt: skip
     caption = "paired initialisation, median over seeds; distance: root mean square over held-out points / std(y)"
@@ -125,7 +128,8 @@ def _bias(problem, goal, budget) -> dict:
         outputs[name] = fit.predict(problem.X_test)
         moved = np.linalg.norm(fit.weights() - start, axis=1) if fit.weights else np.zeros(1)
         runs[name] = {
-            "note": fit.note, "mse": fit.best, "r2": problem.r2(outputs[name]), "movement": float(np.linalg.norm(moved)),
+            "note": fit.note, "mse": fit.best, "r2": problem.r2(outputs[name]),
+            "movement": float(np.linalg.norm(moved)),
             "largest": float(moved.max()), "reached": fit.best <= goal,
         }  # fmt: skip
     scale = float(problem.y_test.std())
@@ -188,7 +192,8 @@ EXPERIMENT = Experiment(
     "ntk", 10, "Is it only regression with the neural tangent kernel?",
     {
         "tiny": {"data": [TINY], "widths": [256, 512, 1024], "shifts": [0.5], "seeds": 1, "limit": None},
-        "quick": {"data": NAMES[:2], "widths": [2**k for k in range(10, 17, 2)], "shifts": [0.0, 1.0, 2.0], "seeds": 2, "limit": 200},
+        "quick": {"data": NAMES[:2], "widths": [2**k for k in range(10, 17, 2)], "shifts": [0.0, 1.0, 2.0],
+        "seeds": 2, "limit": 200},
         "full": {
             "data": [*NAMES, "sphere:n=1280,d=16", "diabetes"], "widths": [2**k for k in range(10, 21, 2)],
             "shifts": [0.0, 1.0, 2.0, 3.0], "seeds": 5, "limit": None,
@@ -201,7 +206,8 @@ BIAS = Experiment(
     {
         "tiny": {"data": [TINY], "m": 256, "shifts": [0.5], "goal": 1e-3, "budget": 0.3, "limit": None},
         "quick": {"data": NAMES[:2], "m": 2**12, "shifts": [0.0, 1.5], "goal": 1e-4, "budget": 4.0, "limit": 200},
-        "full": {"data": NAMES, "m": 2**16, "shifts": [0.0, 1.0, 2.0, 3.0], "goal": 1e-6, "budget": 120.0, "limit": None},
+        "full": {"data": NAMES, "m": 2**16, "shifts": [0.0, 1.0, 2.0, 3.0], "goal": 1e-6, "budget": 120.0,
+        "limit": None},
     },
     measure_bias, bias_answer, bias_tables, bias_panels,
 )  # fmt: skip

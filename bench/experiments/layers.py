@@ -1,4 +1,4 @@
-"""Question 14: both layers trained, and other activations; a dense float64 prototype, because the engine has neither."""
+"""Question 14: both layers trained, and other activations, in dense float64: the engine has neither."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def answer(content: Content) -> str:
         lost = sum(not row["reached"] for row in some)
         share = max(row["active"] for row in some)
         told.append(
-            f"{activation}: {len(some) - lost} of {len(some)} runs reach the goal, up to {share:.0%} of the Jacobian is not negligible"
+            f"{activation}: {len(some) - lost} of {len(some)} runs reach the goal, up to {share:.0%} of the Jacobian "
+            f"is not negligible"
         )
     gains = [
         both["r2"] - first["r2"]

@@ -12,7 +12,7 @@ from bench.measure import summary
 from bench.problems import make
 from bench.words import compare, listed, number, power_of_two, seconds, spread
 
-SLOW = ("torch SGD, momentum", "torch Adam", "torch L-BFGS", "torch LM, J stored", "optimistix LM, CG")  # run once
+SLOW = ("torch SGD, momentum", "torch Adam", "torch L-BFGS", "torch LM, J stored", "optimistix LM, CG", *KERNELS[1:])
 
 
 def measure(
@@ -82,7 +82,8 @@ def tables(content: Content) -> list[Table]:
     for case in content["cases"]:
         body = [
             [
-                name, spread(one["times"]) if one["times"] else "not reached", seconds(one["step"]), number(one["best"]),
+                name, spread(one["times"]) if one["times"] else "not reached", seconds(one["step"]),
+                number(one["best"]),
                 number(one["r2"]), seconds(one["first_call"]), one["note"],
             ]
             for name, one in case["opponents"].items()
@@ -109,7 +110,7 @@ SIZES = {
         "cases": [("sphere:n=40,d=8", 256, 0.5)], "opponents": None, "budget": 0.3, "repeats": 1, "limit": None,
     },
     "quick": {
-        "cases": [(SPHERE, 2**14, 2.0), ("digits", 2**13, 1.0)], "opponents": None, "budget": 2.0, "repeats": 3,
+        "cases": [(SPHERE, 2**14, 2.0), ("digits", 2**13, 1.0)], "opponents": None, "budget": 1.5, "repeats": 2,
         "limit": 256,
     },
     "full": {

@@ -1,4 +1,4 @@
-"""Question 5: sensitivity to sketch size, solver tolerance, the luck of the sketch, and how often the index is refreshed.
+"""Question 5: sensitivity to sketch size, solver tolerance, luck, and how often the index is refreshed.
 
 Question 12: conjugate gradients with products alone, instead of n^3.
 """
@@ -79,7 +79,8 @@ def answer(content: Content) -> str:
             parts.append(f"Over {len(rows)} seeds {lost} of {solves} sketched solves fell back to plain CG.")
             continue
         best = min(times, key=times.get)
-        text = f"{knob}: {min(steps)} to {max(steps)} steps; fastest at {best}, slowest {max(times.values()) / times[best]:.2g} times that"
+        factor = f"{max(times.values()) / times[best]:.2g}"
+        text = f"{knob}: {min(steps)} to {max(steps)} steps; fastest at {best}, slowest {factor} times that"
         parts.append(text + (f"; {', '.join(failed)} did not reach the goal." if failed else "."))
     return " ".join(parts)
 
@@ -142,7 +143,8 @@ def solver_answer(content: Content) -> str:
     verdict = compare(last["cg"], min(last["gram"], last["sketch-cg"]))
     return " ".join([
         *parts,
-        f"At the largest n here plain CG, which forms no n x n matrix, {verdict} against the better of the two that do.",
+        f"At the largest n here plain CG, which forms no n x n matrix, {verdict} against the better of the two that "
+        f"do.",
     ])
 
 

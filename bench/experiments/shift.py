@@ -1,4 +1,4 @@
-"""Question 6: how to choose b. Question 8: lambda_min, its dependence on data, m and b. Question 9: how wide is needed."""
+"""Question 6: how to choose b. Question 8: lambda_min by data, m and b. Question 9: how wide is wide enough."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ def answer(content: Content) -> str:
         )
         lost = [f"{row['shift']:g}" for row in rows if not row.get("converged")]
         parts.append(
-            f"{name}: {pays}; fastest at b = {fastest['shift']:g}, best held-out R² {best['r2']:.3f} at b = {best['shift']:g} "
+            f"{name}: {pays}; fastest at b = {fastest['shift']:g}, best held-out R² {best['r2']:.3f} at b = "
+            f"{best['shift']:g} "
             f"(NTK ridge with that shift {best['ntk_r2']:.3f})"
             + (f"; goal not reached at b = {', '.join(lost)}." if lost else ".")
         )
@@ -138,7 +139,8 @@ def spectrum_answer(content: Content) -> str:
         conditions = [f"{number(row['condition'])} at b = {row['shift']:g}" for row in wide]
         singular = [f"b = {row['shift']:g}, m = {power_of_two(row['m'])}" for row in rows if not row["low"]]
         parts.append(
-            f"{name}: at the largest m, lambda_min / Q(b) is {number(min(shares))} to {number(max(shares))}, the condition "
+            f"{name}: at the largest m, lambda_min / Q(b) is {number(min(shares))} to {number(max(shares))}, the "
+            f"condition "
             f"number {listed(conditions)}" + (f"; singular at {'; '.join(singular)}." if singular else ".")
         )
     return " ".join(parts)
@@ -164,7 +166,8 @@ def spectrum_panels(content: Content) -> list[Panel]:
     }
     growth = {
         f"{name.split(':')[0]}, b={b:g}": [
-            (row["m"], row["low"] / row["limit"]["low"]) for row in rows if row["shift"] == b and row["low"] and row["limit"]["low"]
+            (row["m"], row["low"] / row["limit"]["low"])
+            for row in rows if row["shift"] == b and row["low"] and row["limit"]["low"]
         ]
         for name, rows in by_data(content["rows"]).items() for b in sorted({row["shift"] for row in rows})
     }  # fmt: skip
@@ -218,7 +221,8 @@ def width_answer(content: Content) -> str:
         told = f"m = {power_of_two(m)} (m / n = {m / n_of[name]:.3g})" if m else "no width tried"
         parts.append(f"{name}, b = {b:g}: {told}")
     return (
-        f"Least width tried from which on every seed reaches mse {GOAL:g}: {'; '.join(parts)}. The theorem asks for about "
+        f"Least width tried from which on every seed reaches mse {GOAL:g}: {'; '.join(parts)}. The theorem asks for "
+        f"about "
         "n^100, which is not runnable; it is not what training needs."
     )
 
@@ -253,7 +257,8 @@ EXPERIMENT = Experiment(
     {
         "tiny": {"data": [TINY], "m": 512, "shifts": [0.0, 1.0], "repeats": 1, "limit": None},
         "quick": {"data": NAMES[:2], "m": 2**14, "shifts": [0.0, 1.0, 1.5, 2.0, 2.5], "repeats": 1, "limit": 200},
-        "full": {"data": NAMES, "m": 2**18, "shifts": [0, 0.5, 1, 1.5, 2, 2.3, 2.6, 3, 3.5], "repeats": 3, "limit": None},
+        "full": {"data": NAMES, "m": 2**18, "shifts": [0, 0.5, 1, 1.5, 2, 2.3, 2.6, 3, 3.5], "repeats": 3,
+        "limit": None},
     },
     measure, answer, tables, panels,
 )  # fmt: skip
@@ -263,7 +268,8 @@ SPECTRUM = Experiment(
         "tiny": {"data": [TINY, "clustered:n=40,d=8"], "widths": [512, 1024], "shifts": [0.0, 1.0], "limit": None},
         "quick": {"data": [*NAMES, CLUSTERED], "widths": [2**12, 2**15], "shifts": [0.0, 1.0, 2.0], "limit": 200},
         "full": {
-            "data": [*NAMES, CLUSTERED], "widths": [2**k for k in range(12, 21, 2)], "shifts": [0.0, 1.0, 2.0, 3.0, 4.0],
+            "data": [*NAMES, CLUSTERED], "widths": [2**k for k in range(12, 21, 2)], "shifts": [0.0, 1.0, 2.0, 3.0,
+            4.0],
             "limit": 1024,
         },
     },

@@ -70,9 +70,12 @@ def answer(content: Content) -> str:
         unions = [row["union"][0] for row in rows]
         flips = [row["flips"][0] for row in rows if row["flips"]]
         parts.append(
-            f"b = {b:g}: {percent(min(start))} to {percent(max(start))} of J's blocks are nonzero at the start (a fresh "
-            f"neuron fires with probability {percent(rows[0]['expected'])}); during training the share grows at most by a "
-            f"factor of {growth:.2f}; {percent(min(unions))} to {percent(max(unions))} of the neurons fire on some point; "
+            f"b = {b:g}: {percent(min(start))} to {percent(max(start))} of J's blocks are nonzero at the start (a "
+            f"fresh "
+            f"neuron fires with probability {percent(rows[0]['expected'])}); during training the share grows at most "
+            f"by a "
+            f"factor of {growth:.2f}; {percent(min(unions))} to {percent(max(unions))} of the neurons fire on some "
+            f"point; "
             f"the first step flips {percent(min(flips))} to {percent(max(flips))} of the fired pairs."
         )
     failed = [f"{row['data']} at b = {row['shift']:g}" for row in content["rows"] if "error" in row]
@@ -114,15 +117,18 @@ def implicit_answer(content: Content) -> str:
     return (
         "It means that only rows which fire are written and only those whose pre-activations may have crossed the "
         "threshold are looked at again. "
-        f"Over a whole training {percent(min(moved))} to {percent(max(moved))} of the rows of W change at all, the others "
+        f"Over a whole training {percent(min(moved))} to {percent(max(moved))} of the rows of W change at all, the "
+        f"others "
         "keep every bit; a query looks at "
-        f"{percent(min(looked))} to {percent(max(looked))} of all n m pre-activations. Where b is small nearly every row "
+        f"{percent(min(looked))} to {percent(max(looked))} of all n m pre-activations. Where b is small nearly every "
+        f"row "
         "fires on some point, so there is nothing implicit about W: it is written in full."
     )
 
 
 def implicit_tables(content: Content) -> list[Table]:
-    head = ["data", "b", "rows ever changed", "rows written, step 0", "last step", "rows refreshed, step 0", "last step",
+    head = ["data", "b", "rows ever changed", "rows written, step 0", "last step", "rows refreshed, step 0",
+    "last step",
             "pairs looked at, step 0", "movement: median", "99 %", "largest"]  # fmt: skip
     body = [
         [
