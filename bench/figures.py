@@ -11,7 +11,7 @@ from gpu_sublinear.figure import MUTED, STYLE
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8C510A")  # Okabe and Ito
 MARKERS = "osD^vPX*"
 COLUMNS, WIDTH, HEIGHT = 3, 4.6, 3.4  # panels a row, inches of a panel
-LEGEND_ROW, LEGEND_COLUMNS = 0.21, 1  # inches of a line of the legend below a panel
+LEGEND_ROW, LEGEND_COLUMNS = 0.21, 2  # inches of a line of the legend below a panel, names in a line
 
 
 def draw(panels: list[Panel], path: Path) -> list[Path]:
@@ -26,13 +26,14 @@ def draw(panels: list[Panel], path: Path) -> list[Path]:
         return []
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
+    names = list(dict.fromkeys(name for panel in panels for name in panel.curves))  # one style a name, in all panels
     lines = max(len(panel.curves) for panel in panels) / LEGEND_COLUMNS
     with matplotlib.rc_context(STYLE):
         size = (WIDTH * columns, rows * (HEIGHT + LEGEND_ROW * lines))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis, panel in zip(axes, panels, strict=False):
-            _panel(axis, panel)
+            _panel(axis, panel, names)
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,9 +43,10 @@ def draw(panels: list[Panel], path: Path) -> list[Path]:
     return files
 
 
-def _panel(axis: Any, panel: Panel) -> None:
-    for k, (name, points) in enumerate(panel.curves.items()):
+def _panel(axis: Any, panel: Panel, names: list[str]) -> None:
+    for name, points in panel.curves.items():
         if points:
+            k = names.index(name)
             x, y = zip(*points, strict=True)
             style = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
             dashed = "-" if k < len(COLOURS) else "--"
