@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from bench.baselines import BASELINES, OURS, torch_methods
+from bench.baselines import BASELINES, OURS, tensor_core, torch_methods
 from bench.baselines.common import NotInstalledError, attempt, need
 from bench.experiments import ALL
 from bench.experiments.common import gram_of, mask_of
@@ -91,3 +91,12 @@ def test_gram_and_mask_agree_with_the_formula():
 
 def test_bandwidth_is_positive():
     assert bandwidth(Clock(get_device("cpu")), 1 << 20, 2) > 0
+
+
+def test_the_tensor_core_opponent_follows_the_dense_trajectory():
+    problem = make("sphere:n=40,d=8", 512, 0.5)
+    found, expected = (fit(problem, 1e-6, 20.0) for fit in (tensor_core.fit, BASELINES["dense GN"]))
+    np.testing.assert_allclose(
+        [e for _, e in found.trajectory], [e for _, e in expected.trajectory], rtol=1e-3, atol=1e-9
+    )
+    np.testing.assert_allclose(found.predict(problem.X), expected.predict(problem.X), atol=1e-4)

@@ -5,14 +5,13 @@ Everything runs on ``device="cpu"`` too, where the TF32 and tensor-core opponent
 
 from __future__ import annotations
 
-import os
-from contextlib import contextmanager
 from time import perf_counter
 
 import numpy as np
 
 from bench import micro
-from bench.baselines import dense, ours
+from bench.baselines import dense, ours, tensor_core
+from bench.baselines.tensor_core import tf32
 from bench.experiment import Content, Experiment, Panel, Table
 from bench.experiments.common import GOAL
 from bench.measure import slope, summary
@@ -23,19 +22,8 @@ from gpu_sublinear import get_device
 OURS = "fast engine"
 
 
-@contextmanager
-def tf32(on: bool):
-    """Let cuBLAS round the factors of float32 products to TF32, or not (read by CuPy at its calls)."""
-    before = os.environ.get("CUPY_TF32")
-    os.environ["CUPY_TF32"] = "1" if on else "0"
-    try:
-        yield
-    finally:
-        os.environ.pop("CUPY_TF32") if before is None else os.environ.update(CUPY_TF32=before)
-
-
-def _cublas(problem, goal, budget, on=False):
-    with tf32(on):
+def _dropped(problem, goal, budget, on=False):
+    with tf32(get_device(problem.device).xp, on):
         return dense.train(problem, goal, budget, drop_silent=True)
 
 
@@ -43,8 +31,9 @@ OPPONENTS = {
     OURS: ours.fast,
     "faithful, eager tree": ours.faithful,
     "dense GN, float32": dense.all_at_once,
-    "dense GN, float32, silent dropped": _cublas,
-    "dense GN, TF32, silent dropped": lambda *arguments: _cublas(*arguments, on=True),
+    "dense GN, float32, silent dropped": _dropped,
+    "dense GN, float32, tensor-core mask product": tensor_core.fit,
+    "dense GN, TF32, silent dropped": lambda problem, goal, budget: _dropped(problem, goal, budget, True),
 }
 
 
