@@ -1,7 +1,7 @@
-"""Dense Gauss-Newton for a GPU: products with X in float32, the Gram matrix by one exact tensor-core product of the mask.
+"""Dense Gauss-Newton for a GPU: products with X in float32, the Gram matrix by one exact tensor-core product.
 
 0 and 1 are exact in TF32 and the counts, summed in float32, stay below 2^24, so the TF32 product of the 0/1 mask is the
-integer Gram matrix.  Neurons that never fired are dropped after the first step.  On the host the same code runs on BLAS.
+integer Gram matrix.  Neurons that never fired are dropped after the first step.  On the host it runs on BLAS.
 """
 
 from __future__ import annotations
