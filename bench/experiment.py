@@ -20,7 +20,8 @@ class Table:
 
     def markdown(self) -> str:
         rule = "|" + "---|" + "--:|" * (len(self.header) - 1)
-        lines = [f"| {' | '.join(cells)} |" for cells in self.rows]
+        escaped = [[cell.replace("|", r"\|") for cell in cells] for cells in self.rows]
+        lines = [f"| {' | '.join(cells)} |" for cells in escaped]
         return "\n".join([f"{self.caption}:", "", f"| {' | '.join(self.header)} |", rule, *lines])
 
 

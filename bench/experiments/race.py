@@ -26,10 +26,10 @@ def measure(
 def _case(problem, opponents, budget, repeats) -> dict:
     chosen = list(opponents or BASELINES)
     runs: dict[str, list[dict]] = {name: [] for name in chosen}
-    for turn in range(repeats):
-        for name in chosen:
-            if turn == 0 or name not in SLOW:
-                runs[name].append(attempt(BASELINES[name], problem, GOAL, budget))
+    for name in [name for _ in range(repeats) for name in chosen if name not in SLOW]:
+        runs[name].append(attempt(BASELINES[name], problem, GOAL, budget))
+    for name in filter(SLOW.__contains__, chosen):  # last: the threads of torch and jax would disturb BLAS
+        runs[name].append(attempt(BASELINES[name], problem, GOAL, budget))
     return {
         "data": problem.data, "n": problem.n, "d": problem.d, "m": problem.m, "shift": problem.shift, "budget": budget,
         "opponents": {name: _merged(results) for name, results in runs.items()},
