@@ -109,7 +109,7 @@ def operations(n: int, d: int, m: int, b: float, device: Device) -> dict[str, Op
         "query, trees": Operation(lambda: tree.query(b), 12 * nnz, nnz),
         "Gram from lists": Operation(lambda: type(run.gram)(device, X, m)(active), 8 * nnz + 8 * n * n, active.pairs),
         "G v, factored": Operation(lambda: factored.gram(vector), 4 * nnz + 4 * n * d, 4 * nnz * d),
-        "J v, CSR (SpMV)": Operation(lambda: explicit.rmatvec(vector), 8 * nnz * d, 2 * nnz * d),
+        "J^T g, CSR (SpMV)": Operation(lambda: explicit.rmatvec(vector), 8 * nnz * d, 2 * nnz * d),
         "sketch of neurons": Operation(lambda: device.sketch_neurons(*sketch), 4 * nnz + 8 * n * buckets, nnz),
         "scan of all rows": Operation(lambda: run.prepare(GaussNewton(), network, X, y), 4 * m * d, 2.0 * n * m * d),
         "dense forward GEMM": Operation(lambda: device.matmul(X, network.W.T), 4 * m * (d + n), 2.0 * n * m * d),
