@@ -46,7 +46,7 @@ class Contest:
             result = GaussNewton.faithful(tolerance=TOLERANCE, max_steps=MAX_STEPS).fit(self.network(), self.X, self.y)
             history = self.last_history = result.history
         else:
-            dense = DenseGaussNewton(CONTENDERS[name].block, TOLERANCE, MAX_STEPS)
+            dense = DenseGaussNewton(CONTENDERS[name].block, tolerance=TOLERANCE, max_steps=MAX_STEPS)
             history = dense.fit(self.network(), self.X, self.y)
         if history[-1].mse > TOLERANCE**2 * np.mean(self.y**2):
             raise AssertionError(f"{name} did not converge at n={self.n}, m={self.m}: mse {history[-1].mse:.2e}")

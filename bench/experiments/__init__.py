@@ -1,0 +1,32 @@
+"""All experiments of the suite, in the order of the questions."""
+
+from __future__ import annotations
+
+from bench.experiment import Experiment
+from bench.experiments import gpu, hardware, kernel, layers, race, sensitivity, shift, sparsity, widths
+
+ALL: tuple[Experiment, ...] = (
+    widths.EXPERIMENT,
+    race.EXPERIMENT,
+    sparsity.EXPERIMENT,
+    hardware.EXPERIMENT,
+    sensitivity.EXPERIMENT,
+    shift.EXPERIMENT,
+    hardware.UNSHIFTED,
+    shift.SPECTRUM,
+    shift.WIDTH,
+    kernel.EXPERIMENT,
+    kernel.BIAS,
+    sensitivity.SOLVER,
+    sparsity.IMPLICIT,
+    layers.EXPERIMENT,
+    gpu.MICRO,
+    gpu.STEPS,
+    gpu.WIDTHS,
+)
+BY_NAME = {experiment.name: experiment for experiment in ALL}
+
+
+def of_suite(suite: str) -> list[Experiment]:
+    """Return the experiments that have this size."""
+    return [experiment for experiment in ALL if suite in experiment.sizes]

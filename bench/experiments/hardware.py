@@ -1,0 +1,152 @@
+"""Question 4: does today's hardware profit from the sparsity, and where does it lose? Question 7: b = 0."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bench.baselines import BASELINES, OURS, SECOND_ORDER
+from bench.baselines.common import Fit
+from bench.experiment import Content, Experiment, Panel, Table
+from bench.experiments.common import GOAL, warm
+from bench.experiments.sparsity import Flips
+from bench.measure import summary
+from bench.problems import make
+from bench.words import compare, listed, number, power_of_two, spread
+
+DENSE = SECOND_ORDER[:3]  # Levenberg-Marquardt takes the same products and some more
+
+
+def measure(data: str, cases: list, repeats: int, budget: float, device: str, watch: bool = False) -> Content:
+    """Race the engine against dense Gauss-Newton on a grid of (m, b), in turn."""
+    warm(device)
+    rows = []
+    for m, b in cases:
+        problem = make(data, m, b, device=device)
+        fits: dict[str, list[Fit]] = {name: [] for name in (OURS, *DENSE)}
+        for _ in range(repeats):
+            for name, runs in fits.items():
+                runs.append(BASELINES[name](problem, GOAL, budget))
+        row = {"m": m, "shift": b, "n": problem.n, "d": problem.d, "data": data}
+        row["opponents"] = {name: _times(runs) for name, runs in fits.items()}
+        rows.append(row | ({"flips": _flips(problem)} if watch else {}))
+    return {"rows": rows}
+
+
+def _times(runs: list[Fit]) -> dict:
+    steps = [np.diff([moment for moment, _ in run.trajectory]) for run in runs]
+    return {
+        "whole": summary([run.trajectory[-1][0] for run in runs]),
+        "step": summary([float(np.median(some[1:] if len(some) > 1 else some)) for some in steps if len(some)] or [0]),
+        "steps": len(runs[0].trajectory) - 1, "best": runs[0].best,
+    }  # fmt: skip
+
+
+def _flips(problem) -> list[float]:
+    from bench.experiments.common import train
+
+    flips = Flips(problem.X, problem.network())
+    result = train(problem, max_steps=8, callbacks=[flips])
+    return [count / (record.fired * problem.n) for count, record in zip(flips.counts, result.history, strict=False)]
+
+
+def strongest(row: dict, kind: str) -> tuple[str, float]:
+    """Return the fastest dense opponent that reached the goal (any, where none did), with its seconds."""
+    there = {name: row["opponents"][name] for name in DENSE}
+    arrived = {name: one for name, one in there.items() if one["best"] <= GOAL} or there
+    name = min(arrived, key=lambda key: arrived[key][kind]["median"])
+    return name, arrived[name][kind]["median"]
+
+
+def answer(content: Content) -> str:
+    verdicts: dict[str, dict[str, list[str]]] = {kind: {} for kind in ("step", "whole")}
+    for row in content["rows"]:
+        for kind, found in verdicts.items():
+            word = compare(row["opponents"][OURS][kind]["median"], strongest(row, kind)[1]).split()[0]
+            found.setdefault(word, []).append(f"m = {power_of_two(row['m'])}, b = {row['shift']:g}")
+    parts = []
+    for kind, label in (("whole", "whole run (first scan and all steps)"), ("step", "step after the first")):
+        told = [f"{word} in {len(where)} ({'; '.join(where)})" for word, where in sorted(verdicts[kind].items())]
+        parts.append(
+            f"By {label}, against the strongest dense opponent at each size, the engine {listed(told)} of "
+            f"{len(content['rows'])} cases."
+        )
+    last = max(content["rows"], key=lambda row: (row["m"], row["shift"]))
+    name, theirs = strongest(last, "whole")
+    verdict = compare(last["opponents"][OURS]["whole"]["median"], theirs)
+    plain = compare(last["opponents"][OURS]["whole"]["median"], last["opponents"]["dense GN"]["whole"]["median"])
+    size = f"m = {power_of_two(last['m'])}, b = {last['shift']:g}"
+    return " ".join([*parts, f"At {size} it {verdict} against {name}, and {plain} against plain dense GN."])
+
+
+def tables(content: Content) -> list[Table]:
+    found = []
+    for kind, label in (("whole", "whole run to the goal"), ("step", "step after the first")):
+        body = [
+            [
+                power_of_two(row["m"]), f"{row['shift']:g}",
+                *(spread(row["opponents"][name][kind]) for name in (OURS, *DENSE)),
+                number(strongest(row, kind)[1] / row["opponents"][OURS][kind]["median"]),
+            ]
+            for row in content["rows"]
+        ]  # fmt: skip
+        first = content["rows"][0]
+        caption = f"{label}, {first['data']}, n = {first['n']}, goal mse {GOAL:g}; a ratio below 1 means that we lose"
+        found.append(Table(caption, ["m", "b", OURS, *DENSE, "best dense / ours"], body))
+    return found
+
+
+def panels(content: Content) -> list[Panel]:
+    shifts = sorted({row["shift"] for row in content["rows"]})
+    curves = {
+        f"b = {b:g}": [
+            (row["m"], strongest(row, "whole")[1] / row["opponents"][OURS]["whole"]["median"])
+            for row in content["rows"] if row["shift"] == b
+        ]
+        for b in shifts
+    }  # fmt: skip
+    return [Panel("whole run: above the line we win", "width m", "best dense / ours", curves, line=1.0)]
+
+
+def unshifted_answer(content: Content) -> str:
+    flips = [row["flips"] for row in content["rows"] if row["flips"]]
+    first, later = [one[0] for one in flips], [one[1] for one in flips if len(one) > 1]
+    text = (
+        "Without a shift half of all pairs fire, so nothing is sparse; what is left to follow are the pairs that flip: "
+        f"{number(min(first))} to {number(max(first))} of the fired pairs in the first step"
+    )
+    text += f", {number(min(later))} to {number(max(later))} in the second. " if later else ". "
+    return text + answer(content)
+
+
+def unshifted_panels(content: Content) -> list[Panel]:
+    curves = {
+        f"m = {power_of_two(row['m'])}": [(k, max(value, 1e-9)) for k, value in enumerate(row["flips"])]
+        for row in content["rows"]
+    }
+    return [*panels(content), Panel("pairs that flip", "step", "flips / fired pairs", curves, "y")]
+
+
+def grid(powers: range, shifts: tuple[float, ...]) -> list[tuple[int, float]]:
+    return [(2**k, b) for k in powers for b in shifts]
+
+
+SPHERE, SMALL = "sphere:n=320,d=16", "sphere:n=40,d=8"
+EXPERIMENT = Experiment(
+    "hardware", 4, "Does today's hardware profit from the sparsity, and where does it lose?",
+    {
+        "tiny": {"data": SMALL, "cases": [(256, 0.5), (512, 0.5)], "repeats": 1, "budget": 1.0},
+        "quick": {"data": SPHERE, "cases": grid(range(12, 17, 2), (0.0, 1.0, 2.0)), "repeats": 2, "budget": 4.0},
+        "full": {"data": SPHERE, "cases": grid(range(12, 21, 2), (0.0, 1.0, 2.0, 2.5, 3.0)), "repeats": 5,
+        "budget": 120.0},
+    },
+    measure, answer, tables, panels,
+)  # fmt: skip
+UNSHIFTED = Experiment(
+    "unshifted", 7, "What remains for the ordinary ReLU, b = 0?",
+    {
+        "tiny": {"data": SMALL, "cases": grid(range(8, 10), (0.0,)), "repeats": 1, "budget": 1.0, "watch": True},
+        "quick": {"data": SPHERE, "cases": grid(range(12, 16), (0.0,)), "repeats": 2, "budget": 4.0, "watch": True},
+        "full": {"data": SPHERE, "cases": grid(range(12, 20), (0.0,)), "repeats": 5, "budget": 120.0, "watch": True},
+    },
+    measure, unshifted_answer, tables, unshifted_panels,
+)  # fmt: skip

@@ -1,0 +1,62 @@
+"""Draws the panels of an experiment as PNG and SVG; the same result gives the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bench.experiment import Panel
+from gpu_sublinear.figure import MUTED, STYLE
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8C510A")  # Okabe and Ito
+MARKERS = "osD^vPX*"
+COLUMNS, WIDTH, HEIGHT = 3, 4.6, 3.4  # panels a row, inches of a panel
+LEGEND_ROW, LEGEND_COLUMNS = 0.21, 2  # inches of a line of the legend below a panel, names in a line
+
+
+def draw(panels: list[Panel], path: Path) -> list[Path]:
+    """Draw all panels into ``path`` with .png and .svg; return the files (none without matplotlib or panels)."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError:
+        return []
+    panels = [panel for panel in panels if any(panel.curves.values())]
+    if not panels:
+        return []
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    names = list(dict.fromkeys(name for panel in panels for name in panel.curves))  # one style a name, in all panels
+    lines = max(len(panel.curves) for panel in panels) / LEGEND_COLUMNS
+    with matplotlib.rc_context(STYLE):
+        size = (WIDTH * columns, rows * (HEIGHT + LEGEND_ROW * lines))
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis, panel in zip(axes, panels, strict=False):
+            _panel(axis, panel, names)
+        for axis in axes[len(panels) :]:
+            axis.set_visible(False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
+        for file in files:
+            figure.savefig(file, dpi=110, metadata={"Date": None} if file.suffix == ".svg" else {"Software": None})
+    return files
+
+
+def _panel(axis: Any, panel: Panel, names: list[str]) -> None:
+    for name, points in panel.curves.items():
+        if points:
+            k = names.index(name)
+            x, y = zip(*points, strict=True)
+            style = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
+            dashed = "-" if k < len(COLOURS) else "--"
+            axis.plot(x, y, dashed, markersize=3.5, linewidth=1.4, label=name, **style)
+    if panel.line is not None:
+        axis.axhline(panel.line, color=MUTED, linewidth=1, linestyle=":")
+    if "x" in panel.log:
+        axis.set_xscale("log")
+    if "y" in panel.log:
+        axis.set_yscale("log")
+    axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
+    if len(panel.curves) > 1:
+        axis.legend(fontsize=7.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=LEGEND_COLUMNS)

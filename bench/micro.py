@@ -1,0 +1,149 @@
+"""Single operations of the method beside their floors: the bytes that must move over the measured copy bandwidth.
+
+On a GPU times are CUDA events, cold (after writing a buffer larger than the L2 cache) and warm, and the kernels that
+one call launches are counted.  The host has neither events nor launches; cold evicts its last-level cache alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from bench.measure import summary
+from bench.problems import make
+from gpu_sublinear import GaussNewton, SketchOptions, SparseJacobian, ThresholdTree
+from gpu_sublinear.devices import Device, get_device
+from gpu_sublinear.gauss_newton import Run
+
+FLUSH = 256 << 20  # bytes written to empty the caches: twice the largest L2 or L3 we know
+COPY = 256 << 20  # bytes of the array whose copy is the bandwidth
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation: what to call, the least bytes it must move, the operations it must do."""
+
+    call: Callable[[], Any]
+    nbytes: float
+    flops: float
+
+
+class Clock:
+    """Seconds of one call, by CUDA events on a GPU and by the wall elsewhere."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.gpu = device.xp is not np
+        self.buffer = device.xp.zeros(FLUSH // 4, np.float32)
+
+    def flush(self) -> None:
+        """Empty the caches."""
+        self.buffer += 1
+        self.device.synchronize()
+
+    def __call__(self, work: Callable[[], Any]) -> float:
+        if not self.gpu:
+            begin = perf_counter()
+            work()
+            return perf_counter() - begin
+        import cupy
+
+        first, last = cupy.cuda.Event(), cupy.cuda.Event()
+        first.record()
+        work()
+        last.record()
+        last.synchronize()
+        return float(cupy.cuda.get_elapsed_time(first, last)) / 1e3
+
+
+def bandwidth(clock: Clock, nbytes: int = COPY, repeats: int = 9) -> float:
+    """Return bytes per second of a copy, read plus written, the best of some."""
+    source = clock.device.xp.ones(nbytes // 4, np.float32)
+    target = clock.device.xp.empty_like(source)
+
+    def copy() -> None:
+        target[...] = source
+
+    copy()
+    return 2 * source.nbytes / min(clock(copy) for _ in range(repeats))
+
+
+def launches(device: Device, work: Callable[[], Any]) -> int | None:
+    """Count our kernels' launches in one call (library calls not included); None on the host."""
+    launcher = getattr(device, "launcher", None)
+    if launcher is None:
+        return None
+    count, run = 0, launcher.run
+
+    def counted(*arguments: Any, **options: Any) -> None:
+        nonlocal count
+        count += 1
+        run(*arguments, **options)
+
+    launcher.run = counted
+    try:
+        work()
+    finally:
+        launcher.run = run
+    return count
+
+
+def operations(n: int, d: int, m: int, b: float, device: Device) -> dict[str, Operation]:
+    """Return the operations on a fresh problem with their floors."""
+    problem = make(f"sphere:n={n * 5 // 4},d={d}", m, b, device=device.name)
+    network = problem.network()
+    X, y = device.asarray(problem.X, "float32"), device.asarray(problem.y)
+    run = Run.prepare(GaussNewton(), network, X, y)
+    active = run.index.query(b)
+    factored, explicit = run.jacobian(active), SparseJacobian.build(device, active, X, network.signs)
+    tree = ThresholdTree.build(device, X, network.W)
+    nnz, union, n = active.nnz, active.union, problem.n
+    vector, buckets = device.asarray(np.ones(n)), SketchOptions().rows(n)
+    sketch = (active.indptr, active.compact, active.fired.neurons, network.signs, buckets, 1, 0)
+    return {
+        "query, lazy index": Operation(lambda: run.index.query(b), 4 * union * d + 12 * nnz, 2 * active.visited * d),
+        "query, trees": Operation(lambda: tree.query(b), 12 * nnz, nnz),
+        "Gram from lists": Operation(lambda: type(run.gram)(device, X, m)(active), 8 * nnz + 8 * n * n, active.pairs),
+        "G v, factored": Operation(lambda: factored.gram(vector), 4 * nnz + 4 * n * d, 4 * nnz * d),
+        "J^T g, CSR (SpMV)": Operation(lambda: explicit.rmatvec(vector), 8 * nnz * d, 2 * nnz * d),
+        "sketch of neurons": Operation(lambda: device.sketch_neurons(*sketch), 4 * nnz + 8 * n * buckets, nnz),
+        "scan of all rows": Operation(lambda: run.prepare(GaussNewton(), network, X, y), 4 * m * d, 2.0 * n * m * d),
+        "dense forward GEMM": Operation(lambda: device.matmul(X, network.W.T), 4 * m * (d + n), 2.0 * n * m * d),
+    }
+
+
+def measure(sizes: list, repeats: int, device: str) -> dict[str, Any]:
+    """Time every operation at every (n, d, m, b)."""
+    chosen = get_device(device)
+    clock, rows = Clock(chosen), []
+    speed = bandwidth(clock)
+    for n, d, m, b in sizes:
+        for name, operation in operations(n, d, m, b, chosen).items():
+            rows.append(
+                {"operation": name, "n": n, "d": d, "m": m, "shift": b} | timed(clock, operation, repeats, speed)
+            )
+    return {"rows": rows, "bandwidth": speed, "gpu": clock.gpu}
+
+
+def timed(clock: Clock, operation: Operation, repeats: int, speed: float) -> dict[str, Any]:
+    """Return first-call, cold and warm times of an operation with its floor, or why it failed."""
+    try:
+        begin = perf_counter()
+        operation.call()
+        clock.device.synchronize()
+        first, cold, warm = perf_counter() - begin, [], []
+        for _ in range(repeats):
+            clock.flush()
+            cold.append(clock(operation.call))
+            warm.append(clock(operation.call))
+        count = launches(clock.device, operation.call)
+    except Exception as error:  # one operation that fails must not cost the others
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {
+        "first_call": first, "cold": summary(cold), "warm": summary(warm), "floor": operation.nbytes / speed,
+        "bytes": operation.nbytes, "flops": operation.flops, "launches": count,
+    }  # fmt: skip

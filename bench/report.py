@@ -1,0 +1,68 @@
+"""REPORT.md from the JSON of a suite alone: question, answer in words chosen by the numbers, table, figure, command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from bench.experiment import Experiment
+from bench.figures import draw
+
+SHOWN = ("cpu", "cores", "python", "numpy", "scipy", "numba", "cupy", "torch", "jax", "optimistix", "scikit_learn")
+WARNING = {
+    "tiny": "Sizes of a self-test: the numbers mean nothing.",
+    "quick": "Small sizes, to show that everything runs and which way it points; quote the full suite instead.",
+}
+
+
+def write(experiments: list[Experiment], results: dict[str, dict[str, Any]], suite: str, path: Path) -> Path:
+    """Write the report and its figures (in ``figures/SUITE`` beside it)."""
+    parts = [_head(results, suite), _summary(experiments, results)]
+    for experiment in experiments:
+        if experiment.name in results:
+            parts.append(_section(experiment, results[experiment.name], suite, path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return path
+
+
+def _head(results: dict[str, dict[str, Any]], suite: str) -> str:
+    lines = [f"# Benchmark report, {suite} suite", ""]
+    lines.append(
+        "Made by `python -m bench --report` from the results in `bench/results/`; nothing here is typed by hand."
+    )
+    lines += ["", WARNING[suite], ""] if suite in WARNING else [""]
+    if results:
+        machine = next(iter(results.values()))["environment"]
+        commits = sorted({str(result["environment"]["commit"]) for result in results.values()})
+        lines.append(f"- Commit: {', '.join(commits)}")
+        lines.append("- " + ", ".join(f"{name} {machine[name]}" for name in SHOWN if machine.get(name)))
+        lines.append(f"- Device: {', '.join(sorted({result['device'] for result in results.values()}))}")
+        total = sum(result["seconds"] for result in results.values())
+        lines.append(f"- {len(results)} experiments, {total / 60:.1f} minutes; medians, quartiles in brackets")
+    return "\n".join(lines)
+
+
+def _summary(experiments: list[Experiment], results: dict[str, dict[str, Any]]) -> str:
+    lines = ["| no. | question | experiment | state |", "|--:|---|---|---|"]
+    for experiment in sorted(experiments, key=lambda one: one.number or 99):
+        result = results.get(experiment.name)
+        state = "not run" if result is None else "FAILED" if result["error"] else f"done in {result['seconds']:.0f} s"
+        link = f"[{experiment.name}](#{experiment.name})"
+        lines.append(f"| {experiment.number or '-'} | {experiment.question} | {link} | {state} |")
+    return "\n".join(lines)
+
+
+def _section(experiment: Experiment, result: dict[str, Any], suite: str, path: Path) -> str:
+    number = f"Question {experiment.number}. " if experiment.number else ""
+    parts = [f'## <a id="{experiment.name}"></a>{number}{experiment.question}']
+    if result["error"]:
+        parts.append(f"**This experiment failed:** `{result['error'].splitlines()[0]}`")
+    else:
+        content = result["content"]
+        parts += [experiment.answer(content), *(table.markdown() for table in experiment.tables(content))]
+        files = draw(experiment.panels(content), path.parent / "figures" / suite / experiment.name)
+        parts += [f"![{experiment.name}]({os.path.relpath(file, path.parent)})" for file in files[:1]]
+    parts.append(f"Repeat: `python -m bench --suite {suite} --only {experiment.name} --device {result['device']}`")
+    return "\n\n".join(parts)

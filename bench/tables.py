@@ -1,0 +1,50 @@
+"""Fills the marked regions of README.md from results: ``<!-- bench:NAME -->`` ... ``<!-- /bench -->``.
+
+``NAME`` is ``engine``, ``engine-widths`` or ``faithful`` (the named benchmarks), or ``SUITE/EXPERIMENT`` for the tables
+of the suite, ``SUITE/EXPERIMENT:answer`` for its answer in words.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import engine, faithful
+from bench.experiments import BY_NAME
+from bench.measure import RESULTS
+
+REGION = re.compile(r"(<!-- bench:(?P<name>[\w/:.-]+) -->\n)(?P<body>.*?)(<!-- /bench -->)", re.DOTALL)
+
+
+def _rows(name: str, folder: Path) -> dict:
+    return json.loads((folder / f"{name}-cpu.json").read_text(encoding="utf-8"))
+
+
+NAMED: dict[str, Callable[[Path], str]] = {
+    "engine": lambda folder: engine.table(_rows("engine", folder)["rows"]),
+    "engine-widths": lambda folder: engine.sweep_table(_rows("engine", folder)["sweeps"]),
+    "faithful": lambda folder: faithful.table(_rows("faithful", folder)["rows"]),
+}
+
+
+def region(name: str, folder: Path = RESULTS) -> str:
+    """Return the text of a region."""
+    if name in NAMED:
+        return NAMED[name](folder)
+    path, _, part = name.partition(":")
+    suite, _, experiment = path.partition("/")
+    if experiment not in BY_NAME:
+        raise KeyError(f"README asks for bench:{name}, which is no experiment")
+    result = json.loads((folder / suite / f"{experiment}.json").read_text(encoding="utf-8"))
+    if result["error"]:
+        return f"*This experiment failed: {result['error'].splitlines()[0]}*"
+    if part == "answer":
+        return BY_NAME[experiment].answer(result["content"])
+    return "\n\n".join(table.markdown() for table in BY_NAME[experiment].tables(result["content"]))
+
+
+def fill(text: str, folder: Path = RESULTS) -> str:
+    """Return the text with every marked region replaced by its table."""
+    return REGION.sub(lambda match: f"{match[1]}\n{region(match['name'], folder)}\n\n{match[4]}", text)
