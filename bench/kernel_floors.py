@@ -61,6 +61,7 @@ class Kernel:
 
 TABLE = (
     Kernel("normal_rows", "normal_rows", "4*m*d", "57*m*d", "float64 apart"),
+    Kernel("normal_rows", "cap_rows", "2*nnz*d + 6*nnz", "57*nnz*d + 50*nnz", "float64 apart"),
     Kernel("update_rows", "update_rows", "12*u*d + 4*u", "u*d", "float32"),
     Kernel("fill_leaves", "fill_leaves", "4*(n*m + m*d + n*d)", "2*n*m*d", "float32"),
     Kernel("reduce_level", "reduce_level", "4*n*(m + 2*h)", "n*(m + h)", "float32"),

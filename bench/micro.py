@@ -99,7 +99,7 @@ def operations(n: int, d: int, m: int, b: float, device: Device) -> dict[str, Op
     X, y = device.asarray(problem.X, "float32"), device.asarray(problem.y)
     run = Run.prepare(GaussNewton(), network, X, y)
     active = run.index.query(b)
-    factored, explicit = run.jacobian(active), SparseJacobian.build(device, active, X, network.signs)
+    factored, explicit = run.jacobian(active), SparseJacobian.build(device, active, X, network.signs, network.width)
     tree = ThresholdTree.build(device, X, network.W)
     nnz, union, n = active.nnz, active.union, problem.n
     vector, buckets = device.asarray(np.ones(n)), SketchOptions().rows(n)

@@ -37,7 +37,8 @@ class Problem:
     def weights(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the initial weights (m, d) and signs (m,) on the host, for opponents that are not ours."""
         network = self.network()
-        return network.device.to_host(network.W), network.device.to_host(network.signs)
+        network.hold_all()
+        return network.device.to_host(network.rows), network.device.to_host(network.signs)
 
     @property
     def n(self) -> int:

@@ -171,7 +171,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument("data", metavar="DATA", help=DATA_HELP)
     train.add_argument("--target", metavar="COL", help="target column by name or index from 0 (default: the last; .npz: y)")  # fmt: skip  # noqa: E501
     train.add_argument("--test-fraction", type=number(0, 1), default=0.2, metavar="F", help="share of the points to hold out (default: 0.2)")  # fmt: skip  # noqa: E501
-    train.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    train.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
     model = train.add_argument_group("network")
     model.add_argument("--width", type=at_least(1), default=65536, metavar="M", help="number of neurons: 65536, 1e9, 2^18 (default: 65536)")  # fmt: skip  # noqa: E501
     model.add_argument("--shift", type=shift, default="paper", metavar="B", help="b >= 0; 'paper' is sqrt(0.48 ln M), 'fired:K' lets about K neurons fire on each point (default: paper)")  # fmt: skip  # noqa: E501

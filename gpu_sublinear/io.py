@@ -159,7 +159,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
     except FileNotFoundError as error:
         raise ModelFileError(f"there is no model file '{path}'; check the path") from error
-    except (SafetensorError, OSError, ValueError, TypeError, MemoryError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, MemoryError, AttributeError) as error:
         raise ModelFileError(f"'{path}' is not a readable model file ({_first_line(error)}); {AGAIN}") from error
     if HEADER not in metadata:
         raise ModelFileError(f"'{path}' is a safetensors file of another program; give a model saved by gpu-sublinear")

@@ -69,7 +69,7 @@ def test_no_rows(gpu, dtype):
 QUANTILES = """
 extern "C" __global__ void quantiles(const unsigned* high, const unsigned* low, int count, double* out) {
   for (int k = blockIdx.x * blockDim.x + threadIdx.x; k < count; k += gridDim.x * blockDim.x)
-    out[k] = normal_quantile(high[k], low[k]);
+    out[k] = normal_quantile(uniform(high[k], low[k]));
 }
 """
 

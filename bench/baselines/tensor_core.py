@@ -41,7 +41,8 @@ def fit(problem: Problem, tolerance: float, budget: float) -> Fit:
     X, y = device.asarray(problem.X, network.dtype), device.asarray(problem.y, np.float64)
     device.synchronize()
     watch = Watch(budget)
-    W, signs, K = network.W, network.signs, X.astype(np.float64) @ X.astype(np.float64).T
+    network.hold_all()
+    W, signs, K = network.rows, network.signs, X.astype(np.float64) @ X.astype(np.float64).T
     kept = None
     while True:
         P = X @ W.T - W.dtype.type(network.shift)  # (n, m)
@@ -60,5 +61,5 @@ def fit(problem: Problem, tolerance: float, budget: float) -> Fit:
             W, signs = W[kept], signs[kept]
         device.synchronize()
     if kept is not None:
-        network.W[kept] = W
+        network.rows[kept] = W
     return Fit(watch.trajectory, network.predict, f"{len(watch.trajectory) - 1} steps")
