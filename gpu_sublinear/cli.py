@@ -255,7 +255,7 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Write a self-contained HTML page about the run whose history train --history wrote.",
     )
     report.set_defaults(run=run_report)
-    report.add_argument("history", metavar="RUN.json", help="file written by train --history")
+    report.add_argument("history", metavar="RUN", help="file written by train --history")
     report.add_argument("--out", metavar="F.html", required=True, help="page to write")
 
 

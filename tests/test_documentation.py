@@ -167,7 +167,7 @@ def synopsis(page: Path) -> dict[str, tuple[dict[str, set[str]], list[str]]]:
     found = {}
     for text in re.split(r"^gpu-sublinear ", block.code, flags=re.M)[1:]:
         name, rest = text.split(None, 1) if " " in text.strip() else (text.strip(), "")
-        named = re.findall(r"\[?(--[\w-]+) ([^\s\]]+)\]?", rest)
+        named = re.findall(r"\[?(--[\w-]+)(?: ([^\s\]]+))?\]?", rest)  # a flag has no value
         options = {option: set(value.split("|")) if "|" in value else set() for option, value in named}
         positional = re.findall(r"\b[A-Z]{3,}\b", re.sub(r"--[\w-]+ \S+", "", rest))
         found[name] = (options, positional)
