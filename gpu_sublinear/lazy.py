@@ -40,6 +40,7 @@ from .survey import lower_limit, survey, without_empty
 FIRST_MARGIN = 0.1  # before any movement is known: a third more candidates at b = 2.5, rows that move less stay put
 NEXT_MARGIN = 0.3  # of the row's last movement: enough for all later steps if each is at most a third of the last
 SMALLEST_MARGIN = 1e-3  # far above rounding, far below any spacing of pre-activations that would cost candidates
+LARGEST_MARGIN = 0.5  # rows that move further are looked at again for less than their candidates would cost
 WORTH_DROPPING = 0.3  # of the candidates: a smaller gain does not pay for one pass over their products
 NORM_ROWS = 1 << 16  # rows squared at a time for w_max
 
@@ -195,7 +196,7 @@ class LazyIndex:
         """Return the margins of rows that are looked at now and moved this far last."""
         smallest = max(SMALLEST_MARGIN, 8 * self.point_max * self._gamma * self.row_max)
         if self.fixed_margin is None:
-            return (NEXT_MARGIN * self.point_max * moved).clip(smallest, None)
+            return (NEXT_MARGIN * self.point_max * moved).clip(smallest, max(smallest, LARGEST_MARGIN))
         return self.device.xp.full(len(moved), max(self.fixed_margin, smallest))
 
     def _refresh(self, places: Array, moved: Array) -> None:

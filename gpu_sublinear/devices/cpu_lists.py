@@ -14,10 +14,35 @@ from numba import prange
 from . import philox
 from .cpu_kernels import LANES, computed_numbers, gather_rows, parallel, philox4x32, serial
 
+DENSE = 8  # hits among LANES from which writing all of them beats finding them
 BLOCKS = 64  # blocks of neurons with sums of their own: enough to balance tens of threads, n x 64 doubles of memory
 
 _NEURONS = np.uint64(philox.NEURONS)
 _32, _MASK = np.uint64(32), np.uint64(0xFFFFFFFF)
+
+
+@serial
+def listed_numbers(X, w, points, start, stop, values):
+    """Write the computed numbers of one neuron and its listed points: four sums at a time, each in its one order."""
+    d = len(w)
+    q = start
+    while q + 3 < stop:
+        x0, x1, x2, x3 = X[points[q]], X[points[q + 1]], X[points[q + 2]], X[points[q + 3]]
+        s0, s1, s2, s3 = x0[0] * w[0], x1[0] * w[0], x2[0] * w[0], x3[0] * w[0]
+        for j in range(1, d):
+            s0 = s0 + x0[j] * w[j]
+            s1 = s1 + x1[j] * w[j]
+            s2 = s2 + x2[j] * w[j]
+            s3 = s3 + x3[j] * w[j]
+        values[q], values[q + 1], values[q + 2], values[q + 3] = s0, s1, s2, s3
+        q += 4
+    while q < stop:
+        x0 = X[points[q]]
+        s0 = x0[0] * w[0]
+        for j in range(1, d):
+            s0 = s0 + x0[j] * w[j]
+        values[q] = s0
+        q += 1
 
 
 @parallel
@@ -37,7 +62,11 @@ def scan(X, W, neurons, thresholds, found, counts):
             above = 0
             for k in range(LANES):
                 above += total[k] > bound[k]
-            if above:
+            if above > DENSE:
+                for k in range(lanes):  # written always, kept where above: no branch to mispredict
+                    found[first + k, counts[first + k]] = i
+                    counts[first + k] += total[k] > bound[k]
+            elif above:
                 for k in range(lanes):
                     if total[k] > bound[k]:
                         found[first + k, counts[first + k]] = i
@@ -55,38 +84,27 @@ def pack(found, starts, points):
 @parallel
 def evaluate(X, W, neurons, indptr, points, bound, values, fired, histogram):
     """Compute all candidate products; count those above the bound by neuron and by (block, point)."""
-    d = X.shape[1]
     c = len(neurons)
     blocks = len(histogram)
     for block in prange(blocks):
         for k in range(block * c // blocks, (block + 1) * c // blocks):
-            w = W[neurons[k]]
+            listed_numbers(X, W[neurons[k]], points, indptr[k], indptr[k + 1], values)
             count = np.int64(0)
             for q in range(indptr[k], indptr[k + 1]):
-                i = points[q]
-                total = X[i, 0] * w[0]
-                for j in range(1, d):
-                    total = total + X[i, j] * w[j]
-                values[q] = total
-                fires = np.int64(total > bound)  # added always: no branch to mispredict
+                fires = np.int64(values[q] > bound)  # added always: no branch to mispredict
                 count += fires
-                histogram[block, i] += fires
+                histogram[block, points[q]] += fires
             fired[k] = count
 
 
 @parallel
 def count_above(X, W, neurons, indptr, points, limits, values, counts):
     """Compute all candidate products; count those above their neuron's limit."""
-    d = X.shape[1]
     for k in prange(len(neurons)):
-        w = W[neurons[k]]
+        listed_numbers(X, W[neurons[k]], points, indptr[k], indptr[k + 1], values)
         count = 0
         for q in range(indptr[k], indptr[k + 1]):
-            total = X[points[q], 0] * w[0]
-            for j in range(1, d):
-                total = total + X[points[q], j] * w[j]
-            values[q] = total
-            count += total > limits[k]
+            count += values[q] > limits[k]
         counts[k] = count
 
 
