@@ -21,7 +21,7 @@ from bench.experiments import ALL, BY_NAME, of_suite
 from bench.measure import RESULTS
 from bench.suite import ROOT, load_results, run_here, run_suite
 
-NAMED = ("faithful", "tree", "agreement", "engine", "costs")
+NAMED = ("faithful", "tree", "agreement", "engine", "costs", "virtual")
 SUITES = ("quick", "full", "gpu", "tiny")
 
 
@@ -91,9 +91,11 @@ def _suite(options: argparse.Namespace) -> int:
 
 
 def _named(name: str, device: str) -> int:
-    from bench import agreement, costs, engine, faithful, tree_update
+    from bench import agreement, costs, engine, faithful, tree_update, virtual
 
-    modules = {"faithful": faithful, "tree": tree_update, "agreement": agreement, "engine": engine, "costs": costs}
+    modules = {
+        "faithful": faithful, "tree": tree_update, "agreement": agreement, "engine": engine, "costs": costs, "virtual": virtual
+    }
     print(modules[name].main(device))
     return 0
 

@@ -1,6 +1,6 @@
 """Fills the marked regions of README.md from results: ``<!-- bench:NAME -->`` ... ``<!-- /bench -->``.
 
-``NAME`` is ``engine``, ``engine-widths`` or ``faithful`` (the named benchmarks), or ``SUITE/EXPERIMENT`` for the tables
+``NAME`` is ``engine``, ``engine-widths``, ``virtual`` or ``faithful`` (the named benchmarks), or ``SUITE/EXPERIMENT`` for the tables
 of the suite, ``SUITE/EXPERIMENT:answer`` for its answer in words.
 """
 
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import engine, faithful
+from bench import engine, faithful, virtual
 from bench.experiments import BY_NAME
 from bench.measure import RESULTS
 
@@ -25,6 +25,7 @@ def _rows(name: str, folder: Path) -> dict:
 NAMED: dict[str, Callable[[Path], str]] = {
     "engine": lambda folder: engine.table(_rows("engine", folder)["rows"]),
     "engine-widths": lambda folder: engine.sweep_table(_rows("engine", folder)["sweeps"]),
+    "virtual": lambda folder: virtual.table(_rows("virtual", folder)["rows"]),
     "faithful": lambda folder: faithful.table(_rows("faithful", folder)["rows"]),
 }
 
