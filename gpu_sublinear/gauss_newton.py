@@ -213,7 +213,7 @@ class GaussNewton:
         return TrainingResult(run.network, history, *verdict, seconds, build_seconds, best)
 
     def _steps(self, run: Run, control: StepControl, watch: Validation) -> Iterator[StepRecord]:
-        """Yield one record per step: query, forward, Jacobian, sketch, solve, update; rejected steps are tried again."""
+        """Yield one record per step: query, forward, Jacobian, sketch, solve, update; rejected ones try again."""
         goal = self.tolerance * float(run.network.device.xp.linalg.norm(run.y))
         state = run.look()
         check_every_point_fires(state.active, run.X, run.network)

@@ -69,10 +69,12 @@ class Stops:
         if not trainer.alpha and self.control.predicted <= least**2:
             return False, f"no progress: the loss is at a minimum above the tolerance after {taken}; {ADVICE}"
         if self.control.stuck:
-            return bool(trainer.alpha), f"no progress: no damped step lowers the objective after {taken}; {ADVICE}"
+            return False, f"no progress: no damped step lowers the objective after {taken}; {ADVICE}"
         if len(history) > STALL_STEPS:
             earlier = min(record.objective for record in history[:-STALL_STEPS])
             if min(record.objective for record in history) > (1 - STALL) * earlier:
+                if trainer.alpha:
+                    return True, f"the penalised loss settled: it fell by less than {STALL:.1%} in {STALL_STEPS} steps"
                 return (
                     False,
                     f"no progress: the best loss fell by less than {STALL:.1%} in {STALL_STEPS} steps; {ADVICE}",
