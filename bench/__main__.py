@@ -94,7 +94,12 @@ def _named(name: str, device: str) -> int:
     from bench import agreement, costs, engine, faithful, tree_update, virtual
 
     modules = {
-        "faithful": faithful, "tree": tree_update, "agreement": agreement, "engine": engine, "costs": costs, "virtual": virtual
+        "faithful": faithful,
+        "tree": tree_update,
+        "agreement": agreement,
+        "engine": engine,
+        "costs": costs,
+        "virtual": virtual,
     }
     print(modules[name].main(device))
     return 0

@@ -10,9 +10,10 @@ from bench.measure import power_of_two, save
 from gpu_sublinear.costs import cheapest_solver, solver_seconds
 from gpu_sublinear.data import load
 from gpu_sublinear.devices import get_device
-from gpu_sublinear.gauss_newton import GaussNewton, Run
+from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.history import PhaseClock
 from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.run import Run
 from gpu_sublinear.sketch import SketchOptions
 from gpu_sublinear.warmup import warm_up
 

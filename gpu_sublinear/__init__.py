@@ -12,6 +12,7 @@ from .gauss_newton import GaussNewton
 from .history import StepRecord, TrainingResult
 from .jacobian import SparseJacobian
 from .network import ShiftedReluNetwork
+from .path import SharedScan, ridge_path
 from .sketch import SketchOptions
 from .solvers import CGOptions
 from .tree import ThresholdTree, TreeOptions
@@ -24,6 +25,7 @@ __all__ = [
     "Device",
     "GaussNewton",
     "GpuSublinearError",
+    "SharedScan",
     "ShiftedReluNetwork",
     "SketchOptions",
     "SparseJacobian",
@@ -32,4 +34,5 @@ __all__ = [
     "TrainingResult",
     "TreeOptions",
     "get_device",
+    "ridge_path",
 ]

@@ -16,7 +16,7 @@ NEURONS = 4096  # neurons multiplied at a time in the search for a shift that wo
 WELL_FIRED = 32  # neurons per point below which a random Gram matrix of a few hundred points is often singular
 
 
-def check_training_data(device: Device, X: Any, y: Any, features: int) -> None:
+def check_training_data(device: Device, X: Any, y: Any, features: int, contradictions: bool = False) -> None:
     """Refuse data on which the method is not defined.
 
     Parameters
@@ -29,6 +29,8 @@ def check_training_data(device: Device, X: Any, y: Any, features: int) -> None:
         (n,) targets.
     features : int
         d of the network.
+    contradictions : bool
+        Whether equal rows may have different targets.
 
     Raises
     ------
@@ -49,7 +51,8 @@ def check_training_data(device: Device, X: Any, y: Any, features: int) -> None:
             f"rows of X must have unit Euclidean norm; row {worst} has {float(norms[worst]):.6g} "
             "(gpu_sublinear.data.Preprocessing does this)"
         )
-    _check_contradictions(device.to_host(X), device.to_host(y))
+    if not contradictions:
+        _check_contradictions(device.to_host(X), device.to_host(y))
 
 
 def _check_contradictions(X: np.ndarray, y: np.ndarray) -> None:

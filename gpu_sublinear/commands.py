@@ -59,6 +59,11 @@ MODEL_SETTINGS = (  # the options that the weights depend on: these travel in th
     "sketch_rows",
     "arity",
     "memory_limit",
+    "damping",
+    "alpha",
+    "time_budget",
+    "validation_fraction",
+    "patience",
 )
 
 
@@ -184,6 +189,11 @@ def _trainer(options: Namespace) -> GaussNewton:
         tolerance=options.tolerance,
         max_steps=options.max_steps,
         memory_limit=options.memory_limit,
+        damping=options.damping,
+        alpha=options.alpha,
+        time_budget=options.time_budget,
+        validation_fraction=options.validation_fraction,
+        patience=options.patience,
         tree=TreeOptions(arity=options.arity),
         sketch=SketchOptions(options.sketch or ("rows" if faithful else "neurons"), options.sketch_rows),
         cg=CGOptions(tolerance=options.solver_tolerance),

@@ -15,21 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from .active_set import ActiveSet
 from .checks import check_every_point_fires, check_training_data
-from .costs import cheapest_solver
-from .devices import Array
+from .damping import StepControl
 from .errors import OptionError
-from .gram import GramMatrix
-from .history import PhaseClock, StepRecord, TrainingResult
-from .jacobian import FactoredJacobian, SparseJacobian
-from .lazy import LazyIndex, check_margin
-from .memory import plan_memory
+from .history import StepRecord, TrainingResult
+from .lazy import check_margin
 from .network import ShiftedReluNetwork
-from .sketch import Preconditioner, SketchOptions, preconditioner_of_neurons, preconditioner_of_rows
-from .solvers import CGOptions, Solution, conjugate_gradient, gram_cholesky, sketched_cg
-from .survey import survey
-from .tree import ThresholdTree, TreeOptions
+from .run import Attempt, Run, State
+from .sketch import SketchOptions
+from .solvers import CGOptions
+from .stops import Stops, check_robust
+from .tree import TreeOptions
+from .validation import Validation
 
 SOLVERS = ("auto", "gram", "sketch-cg", "cg")
 JACOBIANS = ("factored", "csr")
@@ -59,6 +56,19 @@ class GaussNewton:
         Most steps taken; 4 to 12 are usual, because the network is piecewise linear.
     memory_limit : int or None
         Bytes that the run may hold; checked before anything is allocated.
+    damping : {"auto", "none"} or float
+        Levenberg-Marquardt damping in units of tr(G)/n: none until full steps fail, never, or from the first step on.
+    watchdog : int
+        Full steps in a row that may fail to beat the best objective before they are taken back (``"auto"``): at large
+        shifts a first full step overshoots and the next ones recover.
+    alpha : float
+        Ridge penalty ``alpha tr(G_0)/n / 2 ||W - W_0||^2``; W_0 are the weights at the start of this fit.
+    time_budget : float or None
+        Seconds, first scan included, after which no further step begins.
+    validation_fraction : float
+        Share of the points held out for early stopping.
+    patience : int
+        Steps without a better validation error before training stops.
     tree : TreeOptions
         Threshold tree (margin 0).
     sketch : SketchOptions
@@ -73,6 +83,12 @@ class GaussNewton:
     tolerance: float = 1e-4
     max_steps: int = 20
     memory_limit: int | None = None
+    damping: float | str = "auto"
+    watchdog: int = 3
+    alpha: float = 0.0
+    time_budget: float | None = None
+    validation_fraction: float = 0.0
+    patience: int = 3
     tree: TreeOptions = field(default_factory=TreeOptions)
     sketch: SketchOptions = field(default_factory=SketchOptions)
     cg: CGOptions = field(default_factory=CGOptions)
@@ -86,6 +102,7 @@ class GaussNewton:
             raise OptionError("a sketch of rows needs the entries of J; use jacobian='csr' or a sketch of neurons")
         if self.margin not in ("auto", 0):
             check_margin(self.margin)
+        check_robust(self)
         if not 0 <= self.tolerance < 1:
             raise OptionError(f"tolerance must be from 0 to below 1; got {self.tolerance}")
         if self.max_steps < 0:
@@ -108,7 +125,14 @@ class GaussNewton:
         paper: dict[str, Any] = {"solver": "sketch-cg", "margin": 0, "jacobian": "csr", "sketch": SketchOptions("rows")}
         return cls(**(paper | options))
 
-    def fit(self, network: ShiftedReluNetwork, X: Any, y: Any, callbacks: Iterable[Callback] = ()) -> TrainingResult:
+    def fit(
+        self,
+        network: ShiftedReluNetwork,
+        X: Any,
+        y: Any,
+        callbacks: Iterable[Callback] = (),
+        validation: tuple[Any, Any] | None = None,
+    ) -> TrainingResult:
         """Train ``network`` in place.
 
         Parameters
@@ -122,6 +146,8 @@ class GaussNewton:
         callbacks : iterable of callable
             Called as ``callback(record, network)`` after every step; a true return value stops the run.  Their
             time is not counted.
+        validation : tuple of arrays, optional
+            X (k, d) and y (k,): training stops when their error no longer falls for ``patience`` steps.
 
         Returns
         -------
@@ -131,187 +157,90 @@ class GaussNewton:
         Raises
         ------
         DataError
-            If X or y has a wrong shape, is not finite, has rows of another norm, or asks for two values at one point.
+            If X or y has a wrong shape, is not finite, has rows of another norm, or asks for two values at one point
+            (the last only with ``damping="none"`` and ``alpha=0``: robust steps go to the least-squares solution).
         SilentPointsError
             If some point fires no neuron at the start.
         """
         device = network.device
-        check_training_data(device, X, y, network.features)
+        robust = self.damping != "none" or self.alpha > 0
+        check_training_data(device, X, y, network.features, contradictions=robust)
         X, y = device.asarray(X, network.dtype), device.asarray(y, np.float64)
         begin = time.perf_counter()
+        watch = Validation.split(self, network, X, y) if validation is None else Validation(network, *validation)
+        X, y = watch.remaining(X, y)
         run = Run.prepare(self, network, X, y)
+        watch.prepare()
         device.synchronize()
-        build_seconds = time.perf_counter() - begin
+        return self.train(run, callbacks, watch, time.perf_counter() - begin)
 
-        history: list[StepRecord] = []
-        verdict = (False, "")
-        for record in self._steps(run):
-            history.append(record)
-            verdict = self._verdict(history, float(device.xp.linalg.norm(y)), callbacks, network)
-            if verdict[1]:
-                break
-        seconds = build_seconds + sum(record.seconds for record in history)
-        return TrainingResult(network, history, *verdict, seconds, build_seconds)
-
-    def _steps(self, run: Run) -> Iterator[StepRecord]:
-        """Yield one record per step: query, forward, Jacobian, sketch, solve, update."""
-        network, device, y = run.network, run.network.device, run.y
-        goal = self.tolerance * float(device.xp.linalg.norm(y))
-        for step in range(self.max_steps + 1):
-            clock = PhaseClock(device)
-            with clock("query"):
-                active = run.index.query(network.shift)
-            if step == 0:
-                check_every_point_fires(active, run.X, network)
-            with clock("forward"):
-                residual = forward(network, active) - y  # (n,)
-                norm = float(device.xp.linalg.norm(residual))
-            solution = None
-            if step < self.max_steps and goal < norm < np.inf:
-                with clock("jacobian"):
-                    jacobian = run.jacobian(active)
-                solution = run.solve(active, jacobian, residual, step, clock)
-                with clock("update"):
-                    moved = jacobian.step(network.rows, solution.value)
-                    run.index.update(network.rows, active.fired.neurons, moved)
-                del jacobian
-            yield _record(step, norm, active, solution, clock, run)
-
-    def _verdict(
-        self,
-        history: list[StepRecord],
-        size: float,
-        callbacks: Iterable[Callback],
-        network: ShiftedReluNetwork,
-    ) -> tuple[bool, str]:
-        """Return (converged, why to stop); an empty reason goes on."""
-        record = history[-1]
-        stopped = any([callback(record, network) for callback in callbacks])
-        if not np.isfinite(record.residual_norm):
-            return (
-                False,
-                f"the loss is not finite at step {record.step}; try a smaller shift or a larger width",
-            )
-        if record.residual_norm <= self.tolerance * size:
-            return True, f"||f - y|| fell below {self.tolerance:g} ||y|| after {_steps_taken(record.step)}"
-        if stopped:
-            return False, f"a callback stopped the run after {_steps_taken(record.step + 1)}"
-        if record.step == self.max_steps:
-            return False, f"max_steps ended the run after {_steps_taken(record.step)}"
-        return False, ""
-
-
-@dataclass
-class Run:
-    """What one call of ``fit`` keeps between its steps.
-
-    Attributes
-    ----------
-    trainer : GaussNewton
-        The options.
-    network : ShiftedReluNetwork
-        What is trained.
-    X, y : Array
-        (n, d) and (n,) float64 on the device.
-    signs : Array
-        (u,) second layer of the rows that the network holds.
-    index : ThresholdTree or LazyIndex
-        Finds the fired pairs.
-    gram : GramMatrix
-        Exact Gram matrix, kept through flips.
-    """
-
-    trainer: GaussNewton
-    network: ShiftedReluNetwork
-    X: Array
-    y: Array
-    signs: Array
-    index: ThresholdTree | LazyIndex
-    gram: GramMatrix
-
-    @classmethod
-    def prepare(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array) -> Run:
-        """Plan the memory and look at all neurons once."""
-        device = network.device
-        size = (*X.shape, network.width, network.shift, network.dtype)  # n, d, m, b, type
-        left = plan_memory(trainer, device, *size)
-        index: ThresholdTree | LazyIndex
-        if trainer.margin == 0:
-            survey(network, X, 0)
-            index = ThresholdTree.build(device, X, network.rows, trainer.tree)
-        else:
-            index = LazyIndex.build(device, X, network, trainer.margin, left)
-        return cls(trainer, network, X, y, network.signs, index, GramMatrix(device, X, network.width))
-
-    def jacobian(self, active: ActiveSet) -> FactoredJacobian | SparseJacobian:
-        """Return the Jacobian of the step in the form that the trainer asks for."""
-        kind = FactoredJacobian if self.trainer.jacobian == "factored" else SparseJacobian
-        return kind.build(self.network.device, active, self.X, self.signs, self.network.width)
-
-    def solve(
-        self,
-        active: ActiveSet,
-        jacobian: FactoredJacobian | SparseJacobian,
-        residual: Array,
-        step: int,
-        clock: PhaseClock,
-    ) -> Solution:
-        """Solve ``G g = residual`` on the points that some neuron sees.
+    def train(
+        self, run: Run, callbacks: Iterable[Callback] = (), watch: Validation | None = None, build_seconds: float = 0.0
+    ) -> TrainingResult:
+        """Train from a run that is prepared; ``fit`` without the first scan.
 
         Parameters
         ----------
-        active : ActiveSet
-            The fired pairs.
-        jacobian : FactoredJacobian or SparseJacobian
-            J.
-        residual : Array
-            (n,) float64, f - y.
-        step : int
-            Number of the step, for the draw of the sketch.
-        clock : PhaseClock
-            Gets the seconds of the phases ``sketch`` and ``solve``.
+        run : Run
+            Data, network and index.
+        callbacks : iterable of callable
+            As for ``fit``.
+        watch : Validation, optional
+            What decides on early stopping.
+        build_seconds : float
+            What the preparation took.
 
         Returns
         -------
-        Solution
-            g, with g_i = 0 at points on which no neuron fires.
+        TrainingResult
+            History, and why training stopped.
         """
-        device, trainer = self.network.device, self.trainer
-        residual = residual * (active.counts > 0)  # a silent point's row of G is zero: least norm is 0
-        solver = trainer.solver if trainer.solver != "auto" else cheapest_solver(active, self.X, trainer.sketch)
-        if solver == "gram":
-            with clock("jacobian"):
-                G = self.gram(active)
-            with clock("solve"):
-                return gram_cholesky(device, G, residual)
-        if solver == "cg":
-            with clock("solve"):
-                return conjugate_gradient(device, jacobian.gram, residual, trainer.cg)
-        with clock("sketch"):
-            precondition = self._precondition(active, jacobian, step)
-        with clock("solve"):
-            return sketched_cg(device, jacobian.gram, residual, trainer.cg, precondition)
+        watch = watch or Validation(run.network)
+        control = StepControl(self.damping, self.watchdog)
+        stops = Stops(self, float(run.network.device.xp.linalg.norm(run.y)), build_seconds, control)
+        history: list[StepRecord] = []
+        verdict = (False, "")
+        for record in self._steps(run, control, watch):
+            history.append(record)
+            stopped = any([callback(record, run.network) for callback in callbacks])
+            verdict = stops(history, stopped, watch)
+            if verdict[1]:
+                break
+        best = watch.restore_best() if watch.active else control.restore_best(run, history)
+        if best is not None:
+            verdict = verdict[0], f"{verdict[1]}; the weights before step {best}, the best, were restored"
+        seconds = build_seconds + sum(record.seconds for record in history)
+        return TrainingResult(run.network, history, *verdict, seconds, build_seconds, best)
 
-    def _precondition(
-        self, active: ActiveSet, jacobian: FactoredJacobian | SparseJacobian, step: int
-    ) -> Preconditioner | None:
-        network, options = self.network, self.trainer.sketch
-        if options.kind == "rows" and isinstance(jacobian, SparseJacobian):
-            return preconditioner_of_rows(network.device, jacobian, options, network.seed, step)
-        arguments = (network.device, active, self.signs, network.width, self.gram.K, options, network.seed, step)
-        return preconditioner_of_neurons(*arguments)
-
-
-def forward(network: ShiftedReluNetwork, active: ActiveSet) -> Array:
-    """Return the outputs on the training points from the active set alone, (n,) float64."""
-    signs = network.signs[active.fired.neurons]
-    total = network.device.forward(active.indptr, active.compact, active.values, signs, network.shift)
-    return total * network.scale
+    def _steps(self, run: Run, control: StepControl, watch: Validation) -> Iterator[StepRecord]:
+        """Yield one record per step: query, forward, Jacobian, sketch, solve, update; rejected ones try again."""
+        goal = self.tolerance * float(run.network.device.xp.linalg.norm(run.y))
+        state = run.look()
+        check_every_point_fires(state.active, run.X, run.network)
+        control.start(state)
+        for step in range(self.max_steps + 1):
+            error, attempt, trial, rejected = watch.error(step), None, None, 0
+            if step < self.max_steps and goal < state.norm < np.inf:
+                while trial is None and not control.stuck:
+                    source = control.source
+                    attempt = run.move(source, control.damping, step)
+                    trial = run.look()
+                    if not control.accepts(attempt, trial, step + 1):
+                        rejected += 1
+                        state.clock.absorb(trial.clock)
+                        trial = None
+                        run.restore(control.source)
+            yield _record(step, state, attempt if trial else None, rejected, error, run)
+            if trial is None:
+                return
+            state = trial
 
 
 def _record(
-    step: int, norm: float, active: ActiveSet, solution: Solution | None, clock: PhaseClock, run: Run
+    step: int, state: State, attempt: Attempt | None, rejected: int, validation_mse: float | None, run: Run
 ) -> StepRecord:
+    norm, active, seconds = state.norm, state.active, state.clock.seconds
+    solution = attempt.solution if attempt else None
     n = int(active.indptr.shape[0]) - 1
     silent = int((active.counts == 0).sum())
     if silent:
@@ -326,14 +255,14 @@ def _record(
         solver_iterations=solution.iterations if solution else 0,
         solver_residual=solution.residual if solution else 0.0,
         solver_reason=solution.reason if solution else "no step was taken",
-        moved_neurons=active.union if solution else 0,
+        moved_neurons=attempt.moved if attempt else 0,
         tree_nodes_visited=active.visited,
-        seconds=sum(clock.seconds.values()),
-        phases=clock.seconds,
+        seconds=sum(seconds.values()),
+        phases=seconds,
         refreshed=run.index.refreshed if solution else 0,
         peak_bytes=run.network.device.peak_bytes(),
+        damping=attempt.damping if attempt else 0.0,
+        rejected=rejected,
+        penalty=state.penalty,
+        validation_mse=validation_mse,
     )
-
-
-def _steps_taken(count: int) -> str:
-    return f"{count} step" if count == 1 else f"{count} steps"

@@ -50,6 +50,14 @@ class StepRecord:
         Seconds by phase; the keys are ``PHASES``.
     peak_bytes : int
         Largest memory held so far (GPU pool, or resident memory of the process).
+    damping : float
+        mu of the step, in units of tr(G)/n.
+    rejected : int
+        Steps from here that were taken back before this one.
+    penalty : float
+        ``lambda/2 ||W - W_0||^2`` before the step.
+    validation_mse : float or None
+        ``||f - y||^2 / n`` on the validation part before the step.
     """
 
     step: int
@@ -67,6 +75,15 @@ class StepRecord:
     seconds: float
     phases: dict[str, float]
     peak_bytes: int
+    damping: float = 0.0
+    rejected: int = 0
+    penalty: float = 0.0
+    validation_mse: float | None = None
+
+    @property
+    def objective(self) -> float:
+        """What is minimised: loss and penalty."""
+        return self.loss + self.penalty
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as plain types, for JSON."""
@@ -91,6 +108,8 @@ class TrainingResult:
         Total time without callbacks: building the trees and all steps.
     build_seconds : float
         Time to build the trees (the preprocessing that is linear in the width).
+    best_step : int or None
+        The step whose weights were restored in the end, None where the last ones were kept.
     """
 
     network: ShiftedReluNetwork
@@ -99,6 +118,7 @@ class TrainingResult:
     reason: str
     seconds: float
     build_seconds: float
+    best_step: int | None = None
 
 
 @dataclass
@@ -115,3 +135,8 @@ class PhaseClock:
         yield
         self.device.synchronize()
         self.seconds[phase] += time.perf_counter() - start
+
+    def absorb(self, other: PhaseClock) -> None:
+        """Add the seconds of another clock."""
+        for phase, seconds in other.seconds.items():
+            self.seconds[phase] += seconds

@@ -21,13 +21,21 @@ remains the faithful path (``margin=0``), where the same leaves are queried agai
 
 **Who never comes back.**  A neuron that fires on no point at the start never moves (:mod:`gpu_sublinear.survey`) and
 has no list from the beginning; one whose list runs empty later does not fire, so it does not move either and is
-forgotten.  Each step's work follows the neurons that have candidates.
+forgotten.  Each step's work follows the neurons that have candidates.  With a ridge penalty the second half is false:
+a row that fires no more is drawn back to its initial value, where it did fire.  Then (``keep_empty``) neurons with
+empty lists stay, their drift counts whatever moved them, and the certificate looks at them afresh like at all others.
+The first half stays true: without data gradient and at its initial value, a row outside U_0 has penalty gradient zero.
+
+**Taking a step back.**  :meth:`LazyIndex.mark` keeps lists, drift and margins as they are after a query; they are
+replaced, not changed, by what follows.  Restoring them together with the same rows restores a state in which the
+certificate held, so nothing has to be proved or counted as drift.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +75,8 @@ class LazyIndex:
         Bytes that the candidates and their products may take.
     refreshed : int
         Rows looked at afresh in the last update.
+    keep_empty : bool
+        Whether rows move that do not fire, so that an empty list may fill again.
     """
 
     device: Device
@@ -80,6 +90,7 @@ class LazyIndex:
     row_max: float
     memory_limit: int | None = None
     refreshed: int = 0
+    keep_empty: bool = False
     _places: Array = field(default=None, repr=False)
     _fired_pairs: int = 0
 
@@ -150,11 +161,27 @@ class LazyIndex:
 
     def update(self, W: Array, neurons: Array, moved: Array) -> None:
         """Add what the rows of the last query's neurons moved (u,) to their drift; refresh those past their margin."""
+        self._update(self._places, moved)
+
+    def update_any(self, W: Array, neurons: Array, moved: Array) -> None:
+        """Do the same for any neurons (u,) that have a list, ascending, whether they fire or not."""
+        self._update(self.device.xp.searchsorted(self.candidates.neurons, neurons), moved)
+
+    def mark(self) -> tuple[Any, ...]:
+        """Return what :meth:`restore` needs; arrays are replaced, never changed, by later updates."""
+        return self.candidates, self.drift, self.margin, self.row_max, self._places, self._fired_pairs
+
+    def restore(self, mark: tuple[Any, ...], W: Array, neurons: Array) -> None:
+        """Come back to ``mark``; W holds the same rows again."""
+        self.candidates, self.drift, self.margin, self.row_max, self._places, self._fired_pairs = mark
+
+    def _update(self, places: Array, moved: Array) -> None:
         self.refreshed = 0
-        if not len(neurons):
+        if not len(moved):
             return
-        xp, places = self.device.xp, self._places
+        xp = self.device.xp
         drift = self.drift[places] + moved
+        self.drift, self.margin = self.drift.copy(), self.margin.copy()  # a mark may hold the old ones
         self.drift[places] = drift
         self.row_max += float(moved.max())
         slack = self.margin[places] - self._reach(drift)  # (u,)
@@ -207,7 +234,9 @@ class LazyIndex:
         self.candidates = self.device.splice(self.candidates, places, indptr, points)
 
     def _drop_empty(self) -> None:
-        """Forget neurons without candidates."""
+        """Forget neurons without candidates, unless they can come back."""
+        if self.keep_empty:
+            return
         lists = self.candidates
         listed = self.device.xp.flatnonzero(lists.indptr[1:] > lists.indptr[:-1])
         if len(listed) < len(lists.neurons):

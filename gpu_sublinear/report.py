@@ -51,7 +51,7 @@ def step_line(record: StepRecord, width: int) -> str:
         solver = f"{'-':>6}  {'-':>8}"
     return (
         f"{record.step:>4}  {record.mse:>9.3e}  {fired(record.fired):>11}  "
-        f"{percent(record.union, width):>11}  {solver}  {record.seconds:>7.2f}"
+        f"{percent(record.union, width):>11}  {solver}  {record.seconds:>7.2f}{_damping(record)}"
     )
 
 
@@ -75,6 +75,11 @@ def narrowed(line: str, columns: int) -> str:
         if sum(end - start for start, end in spans.values()) > columns:
             spans.pop(name, None)
     return "".join(line[start:end] for start, end in spans.values())
+
+
+def _damping(record: StepRecord) -> str:
+    """Return what a step says of its damping, nothing for a full step."""
+    return f"  mu {record.damping:.0e}" if record.damping else ""
 
 
 def closing_table(result: TrainingResult, width: int, training: Fit, held_out: Fit | None, total_seconds: float) -> str:

@@ -97,7 +97,7 @@ class Preconditioner:
 
 
 def preconditioner_of_rows(
-    device: Device, jacobian: SparseJacobian, options: SketchOptions, seed: int, step: int
+    device: Device, jacobian: SparseJacobian, options: SketchOptions, seed: int, step: int, kappa: float = 0.0
 ) -> Preconditioner | None:
     """Return the R factor of S J^T from the entries of J.
 
@@ -111,6 +111,8 @@ def preconditioner_of_rows(
         Size of S.
     seed, step : int
         Key and number of the draw.
+    kappa : float
+        Damping and ridge that are added to the diagonal.
 
     Returns
     -------
@@ -119,11 +121,19 @@ def preconditioner_of_rows(
     """
     rows = options.rows(jacobian.points)
     sketched = device.sketch_rows(jacobian.csr, rows, options.nonzeros, seed, step)  # (n, s) = Y^T
-    return factor(device, device.gram(sketched))
+    return factor(device, _damped(device.gram(sketched), kappa))
 
 
 def preconditioner_of_neurons(
-    device: Device, active: ActiveSet, signs: Array, width: int, K: Array, options: SketchOptions, seed: int, step: int
+    device: Device,
+    active: ActiveSet,
+    signs: Array,
+    width: int,
+    K: Array,
+    options: SketchOptions,
+    seed: int,
+    step: int,
+    kappa: float = 0.0,
 ) -> Preconditioner | None:
     """Return the R factor of ``(C^T C) o K`` from the fired pairs.
 
@@ -143,6 +153,8 @@ def preconditioner_of_neurons(
         Number of buckets.
     seed, step : int
         Key and number of the draw.
+    kappa : float
+        Damping and ridge that are added to the diagonal.
 
     Returns
     -------
@@ -152,7 +164,13 @@ def preconditioner_of_neurons(
     buckets = options.rows(len(K))
     neurons = active.fired.neurons
     sketched = device.sketch_neurons(active.indptr, active.compact, neurons, signs, buckets, seed, step)  # (n, B)
-    return factor(device, device.gram(sketched) * K / width)
+    return factor(device, _damped(device.gram(sketched) * K / width, kappa))
+
+
+def _damped(gram: Array, kappa: float) -> Array:
+    if kappa:
+        gram.ravel()[:: len(gram) + 1] += kappa
+    return gram
 
 
 def factor(device: Device, gram: Array) -> Preconditioner | None:

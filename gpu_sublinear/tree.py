@@ -130,6 +130,15 @@ class ThresholdTree:
         else:
             self._refresh_ancestors(neurons)
 
+    update_any = update
+
+    def mark(self) -> None:
+        """Nothing is needed to come back: leaves follow from the weights, bit for bit."""
+
+    def restore(self, mark: None, W: Array, neurons: Array) -> None:
+        """Recompute the leaves of the rows (k,) that were moved back."""
+        self.update(W, neurons)
+
     def _rebuild(self) -> None:
         for level in range(1, len(self.layout.sizes)):
             self.device.reduce_level(self.nodes, self.layout, level)

@@ -40,7 +40,9 @@ def warm_up(device: Device, trainer: GaussNewton, dtype: str = "float32", sampli
     network = ShiftedReluNetwork.initialize(
         64, 2, shift=0.1, dtype=dtype, paired=sampling == "virtual", sampling=sampling, device=device
     )
-    replace(trainer, tolerance=0.0, max_steps=3, memory_limit=None).fit(network, X, y)
+    replace(trainer, tolerance=0.0, max_steps=3, memory_limit=None, time_budget=None, validation_fraction=0.0).fit(
+        network, X, y
+    )
     network.predict(X)
     if trainer.margin != 0:  # a tiny run never tightens its lists
         index = LazyIndex.build(device, device.asarray(X, dtype), network)

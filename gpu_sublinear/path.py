@@ -1,0 +1,176 @@
+"""Many trainings from one look at the neurons: regularisation paths, several targets, folds.
+
+The first scan of all neurons is the larger part of one training.  Which neurons fire at the start, and on which points,
+depends on the weights and the points alone, not on targets or penalty, and for a part of the points it is the same
+answer restricted to them.  :class:`SharedScan` keeps it; every training begins from a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .checks import check_training_data
+from .devices import Array, NeuronLists
+from .errors import OptionError
+from .gauss_newton import GaussNewton
+from .history import TrainingResult
+from .lazy import LazyIndex
+from .network import ShiftedReluNetwork
+from .run import Run
+from .tree import ThresholdTree
+
+
+@dataclass(frozen=True)
+class SharedScan:
+    """The network restricted to the neurons that take part, and where they fire at the start.
+
+    Attributes
+    ----------
+    trainer : GaussNewton
+        Options of all trainings.
+    network : ShiftedReluNetwork
+        As it was given, holding the rows that take part; never changed by the trainings.
+    X : Array
+        (n, d) points.
+    index : LazyIndex or ThresholdTree
+        As the scan left it.
+    """
+
+    trainer: GaussNewton
+    network: ShiftedReluNetwork
+    X: Array
+    index: LazyIndex | ThresholdTree
+
+    @classmethod
+    def build(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Any) -> SharedScan:
+        """Look at all neurons once.
+
+        Parameters
+        ----------
+        trainer : GaussNewton
+            Options.
+        network : ShiftedReluNetwork
+            Will hold the rows that take part.
+        X : array
+            (n, d) unit rows: all points that any training uses.
+
+        Returns
+        -------
+        SharedScan
+            From which trainings begin.
+        """
+        check_training_data(network.device, X, np.zeros(len(X)), network.features)
+        X = network.device.asarray(X, network.dtype)
+        start = Run.prepare(replace(trainer, alpha=0.0), network, X, network.device.xp.zeros(len(X)))
+        return cls(trainer, network, X, start.index)
+
+    def run(self, y: Any, points: Any = None, alpha: float | None = None) -> Run:
+        """Return a training that is ready to start, with a network of its own.
+
+        Parameters
+        ----------
+        y : array
+            (n,) targets, or those of the ``points``.
+        points : array of int, optional
+            Numbers of the points to train on, ascending; all by default.
+        alpha : float, optional
+            Ridge penalty in place of the trainer's.
+
+        Returns
+        -------
+        Run
+            For :meth:`GaussNewton.train`.
+        """
+        device = self.network.device
+        trainer = self.trainer if alpha is None else replace(self.trainer, alpha=alpha)
+        network = replace(self.network, rows=self.network.rows.copy())
+        X = self.X if points is None else self.X[device.asarray(np.asarray(points), np.int64)]
+        check_training_data(device, X, y, network.features, trainer.damping != "none" or trainer.alpha > 0)
+        index: LazyIndex | ThresholdTree
+        if isinstance(self.index, ThresholdTree):
+            index = ThresholdTree.build(device, X, network.rows, trainer.tree)
+        else:
+            lists = self.index.candidates
+            lists = lists if points is None else restricted(lists, np.asarray(points), len(self.X), network)
+            index = replace(self.index, X=X, network=network, candidates=lists)
+            index.drift, index.margin = index.drift.copy(), index.margin.copy()
+        return Run.begin(trainer, network, X, device.asarray(y, np.float64), index)
+
+    def fit(self, y: Any, points: Any = None) -> TrainingResult:
+        """Train one network from the scan.
+
+        Parameters
+        ----------
+        y : array
+            (n,) targets, or those of the ``points``.
+        points : array of int, optional
+            A fold: the points to train on, ascending.
+
+        Returns
+        -------
+        TrainingResult
+            With a network of its own.
+        """
+        run = self.run(y, points)
+        return run.trainer.train(run)
+
+
+def restricted(lists: NeuronLists, points: np.ndarray, n: int, network: ShiftedReluNetwork) -> NeuronLists:
+    """Return the lists with these points alone (ascending, of n), numbered from 0; lists may become empty."""
+    device, xp = network.device, network.device.xp
+    if (np.diff(points) <= 0).any():
+        raise OptionError("points of a fold must be ascending and without repetition")
+    number = np.full(n, -1, np.int32)
+    number[points] = np.arange(len(points), dtype=np.int32)
+    renamed = device.asarray(number, np.int32)[lists.points]
+    kept = renamed >= 0
+    before = xp.zeros(len(kept) + 1, np.int64)
+    xp.cumsum(kept, out=before[1:])
+    return NeuronLists(lists.neurons, before[lists.indptr], renamed[kept])
+
+
+def ridge_path(
+    network: ShiftedReluNetwork, X: Any, y: Any, alphas: Sequence[float], trainer: GaussNewton | None = None
+) -> list[TrainingResult]:
+    """Train for every penalty of a decreasing sequence, each from the weights of the one before.
+
+    One scan, one index, one W_0; ``alpha`` is in units of tr(G_0)/n of the initial network throughout.
+
+    Parameters
+    ----------
+    network : ShiftedReluNetwork
+        Initial weights W_0; it keeps them.
+    X, y : array
+        (n, d) unit rows and (n,) targets.
+    alphas : sequence of float
+        Penalties above 0, in any order; trained from the largest on.
+    trainer : GaussNewton, optional
+        Options; its alpha is not used.
+
+    Returns
+    -------
+    list of TrainingResult
+        In the order of ``alphas``, each with a network of its own.
+
+    Raises
+    ------
+    OptionError
+        If a penalty is not above 0.
+    """
+    if not all(alpha > 0 for alpha in alphas):
+        raise OptionError(f"every alpha of a path must be above 0; got {min(alphas)}")
+    trainer = trainer or GaussNewton()
+    scan = SharedScan.build(trainer, network, X)
+    run = scan.run(y, alpha=1.0)
+    unit = run.ridge
+    results: dict[int, TrainingResult] = {}
+    for k in sorted(range(len(alphas)), key=lambda k: -alphas[k]):
+        run.trainer, run.ridge = replace(trainer, alpha=alphas[k]), alphas[k] * unit
+        result = run.trainer.train(run)
+        own = replace(run.network, rows=run.network.rows.copy())
+        results[k] = replace(result, network=own)
+    return [results[k] for k in range(len(alphas))]

@@ -1,0 +1,338 @@
+"""One training run: the data, what finds the fired pairs, and the two things that are done over and over.
+
+``look`` evaluates the network where it stands, ``move`` takes a step from there, ``restore`` undoes it.  A step
+minimises the linearised objective with Levenberg's term (Levenberg 1944, Marquardt 1963),
+
+    1/2 ||r + J s||^2 + lambda/2 ||D + s||^2 + mu/2 ||s||^2,      r = f - y,  D = W - W_0,
+
+whose minimiser is, with ``kappa = lambda + mu`` and ``theta = lambda / kappa`` (0 where both are 0),
+
+    s = -theta D - J^T g,      (G + kappa I) g = r - theta J D,      G = J J^T.
+
+``mu = 0`` is the exact step of ridge regression on the linearised network, ``W <- W_0 - J^T g``: the weights stay
+implicit.  ``lambda = mu = 0`` is the full Gauss-Newton step.  Both are given in units of ``tr(G) / n``: mu of the
+present G, lambda of the first one, so that the objective does not change in a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .active_set import ActiveSet
+from .costs import cheapest_solver
+from .devices import Array
+from .gram import GramMatrix
+from .history import PhaseClock
+from .jacobian import FactoredJacobian, SparseJacobian
+from .lazy import LazyIndex
+from .memory import plan_memory
+from .network import ShiftedReluNetwork
+from .sketch import Preconditioner, preconditioner_of_neurons, preconditioner_of_rows
+from .solvers import Solution, conjugate_gradient, gram_cholesky, sketched_cg
+from .survey import survey
+from .tree import ThresholdTree
+
+if TYPE_CHECKING:
+    from .gauss_newton import GaussNewton
+
+Jacobian = FactoredJacobian | SparseJacobian
+
+
+@dataclass
+class State:
+    """The network at one place: enough to step from there, and to come back.
+
+    Attributes
+    ----------
+    active : ActiveSet
+        The fired pairs.
+    residual : Array
+        (n,) float64, f - y.
+    norm : float
+        ``||f - y||``.
+    penalty : float
+        ``lambda/2 ||W - W_0||^2``.
+    clock : PhaseClock
+        Seconds spent on this state.
+    rows : Array or None
+        (u, d) the weights here, where steps can be undone.
+    mark : object
+        What the index needs to come back.
+    jacobian, G : optional
+        J and its Gram matrix once computed: a rejected step uses them again.
+    """
+
+    active: ActiveSet
+    residual: Array
+    norm: float
+    penalty: float
+    clock: PhaseClock
+    rows: Array = None
+    mark: Any = None
+    jacobian: Jacobian | None = None
+    G: Array = None
+
+    @property
+    def objective(self) -> float:
+        """``1/2 ||f - y||^2 + lambda/2 ||W - W_0||^2``."""
+        return 0.5 * self.norm**2 + self.penalty
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A step that was tried.
+
+    Attributes
+    ----------
+    solution : Solution
+        g.
+    damping : float
+        mu in units of tr(G)/n.
+    fit : float
+        What ``1/2 ||f - y||^2`` would become if the network were linear.
+    moved : int
+        Rows that moved.
+    """
+
+    solution: Solution
+    damping: float
+    fit: float
+    moved: int
+
+
+@dataclass
+class Run:
+    """What one call of ``fit`` keeps between its steps.
+
+    Attributes
+    ----------
+    trainer : GaussNewton
+        The options.
+    network : ShiftedReluNetwork
+        What is trained.
+    X, y : Array
+        (n, d) and (n,) float64 on the device.
+    signs : Array
+        (u,) second layer of the rows that the network holds.
+    index : ThresholdTree or LazyIndex
+        Finds the fired pairs.
+    gram : GramMatrix
+        Exact Gram matrix, kept through flips.
+    initial : Array or None
+        (u, d) W_0, where there is a ridge penalty.
+    ridge : float
+        lambda, in absolute units; 0 without a penalty.
+    """
+
+    trainer: GaussNewton
+    network: ShiftedReluNetwork
+    X: Array
+    y: Array
+    signs: Array
+    index: ThresholdTree | LazyIndex
+    gram: GramMatrix
+    initial: Array = None
+    ridge: float = 0.0
+
+    @classmethod
+    def prepare(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array) -> Run:
+        """Plan the memory and look at all neurons once."""
+        device = network.device
+        size = (*X.shape, network.width, network.shift, network.dtype)  # n, d, m, b, type
+        left = plan_memory(trainer, device, *size)
+        index: ThresholdTree | LazyIndex
+        if trainer.margin == 0:
+            survey(network, X, 0)
+            index = ThresholdTree.build(device, X, network.rows, trainer.tree)
+        else:
+            index = LazyIndex.build(device, X, network, trainer.margin, left)
+        return cls.begin(trainer, network, X, y, index)
+
+    @classmethod
+    def begin(
+        cls,
+        trainer: GaussNewton,
+        network: ShiftedReluNetwork,
+        X: Array,
+        y: Array,
+        index: ThresholdTree | LazyIndex,
+    ) -> Run:
+        """Start from an index that exists; W_0 is what the network holds now."""
+        gram = GramMatrix(network.device, X, network.width)
+        run = cls(trainer, network, X, y, network.signs, index, gram)
+        if trainer.alpha > 0:
+            run.penalise(trainer.alpha, network.rows.copy())
+        return run
+
+    def penalise(self, alpha: float, initial: Array) -> None:
+        """Set the penalty to ``alpha tr(G) / n`` of the network as it is now, towards ``initial`` (u, d)."""
+        self.initial = initial
+        if isinstance(self.index, LazyIndex):
+            self.index.keep_empty = True
+        counts = self.index.query(self.network.shift).counts
+        self.ridge = alpha * self._mean_diagonal(counts)
+
+    def _mean_diagonal(self, counts: Array) -> float:
+        """Return ``tr(G) / n = (1/n) sum_i ||x_i||^2 k_i / m``."""
+        squares = (self.X.astype(np.float64) ** 2).sum(axis=1)  # (n,)
+        return float((squares * counts).mean()) / self.network.width
+
+    # ---- the three moves --------------------------------------------------------------------------------
+
+    def look(self) -> State:
+        """Evaluate the network where it stands."""
+        network, device = self.network, self.network.device
+        clock = PhaseClock(device)
+        with clock("query"):
+            active = self.index.query(network.shift)
+        with clock("forward"):
+            residual = forward(network, active) - self.y  # (n,)
+            norm = float(device.xp.linalg.norm(residual))
+            penalty = 0.5 * self.ridge * float((self._movement() ** 2).sum()) if self.ridge else 0.0
+            state = State(active, residual, norm, penalty, clock)
+            if self.trainer.damping != "none" or self.ridge:
+                state.rows, state.mark = network.rows.copy(), self.index.mark()
+        return state
+
+    def move(self, state: State, damping: float, step: int) -> Attempt:
+        """Take the step of the module docstring from ``state``, where the network stands."""
+        device, clock = self.network.device, state.clock
+        mu = damping * self._mean_diagonal(state.active.counts) if damping else 0.0
+        kappa = self.ridge + mu
+        theta = self.ridge / kappa if kappa else 0.0
+        with clock("jacobian"):
+            state.jacobian = state.jacobian or self.jacobian(state.active)
+        rhs = state.residual
+        if theta:
+            with clock("forward"):
+                there = self._movement()[state.active.fired.neurons]  # (u, d), rows of D that J sees
+                rhs = rhs - theta * state.jacobian.matvec(there.ravel())
+        solution = self.solve(state.active, state.jacobian, rhs, step, clock, kappa, state)
+        with clock("update"):
+            moved = self._apply(state, solution, theta)
+        seen = rhs * (state.active.counts > 0)
+        error = solution.residual * float(device.xp.linalg.norm(seen))
+        unseen = float(((rhs - seen) ** 2).sum())
+        fit = 0.5 * (kappa**2 * float((solution.value**2).sum()) + error**2 + unseen)
+        return Attempt(solution, damping, fit, moved)
+
+    def _apply(self, state: State, solution: Solution, theta: float) -> int:
+        """Move the rows and tell the index; return how many moved."""
+        network, fired, xp = self.network, state.active.fired.neurons, self.network.device.xp
+        assert state.jacobian is not None
+        if not theta:
+            moved = state.jacobian.step(network.rows, solution.value)
+            self.index.update(network.rows, fired, moved)
+            return state.active.union
+        if theta == 1:
+            network.rows[...] = self.initial  # exactly: W = W_0 - J^T g
+        else:
+            network.rows[...] = network.rows - (theta * self._movement()).astype(network.dtype)
+        state.jacobian.step(network.rows, solution.value)
+        moved = ((network.rows.astype(np.float64) - state.rows) ** 2).sum(axis=1) ** 0.5  # (u,)
+        neurons = xp.flatnonzero(moved).astype(np.int32)
+        self.index.update_any(network.rows, neurons, moved[neurons])
+        return len(neurons)
+
+    def restore(self, state: State) -> None:
+        """Bring weights and index back to ``state``, bit for bit."""
+        network, xp = self.network, self.network.device.xp
+        changed = xp.flatnonzero((network.rows != state.rows).any(axis=1)).astype(np.int32)
+        network.rows[changed] = state.rows[changed]
+        self.index.restore(state.mark, network.rows, changed)
+
+    def _movement(self) -> Array:
+        """``W - W_0`` (u, d) float64."""
+        return self.network.rows.astype(np.float64) - self.initial
+
+    # ---- linear algebra ---------------------------------------------------------------------------------
+
+    def jacobian(self, active: ActiveSet) -> Jacobian:
+        """Return the Jacobian of the step in the form that the trainer asks for."""
+        kind = FactoredJacobian if self.trainer.jacobian == "factored" else SparseJacobian
+        return kind.build(self.network.device, active, self.X, self.signs, self.network.width)
+
+    def solve(
+        self,
+        active: ActiveSet,
+        jacobian: Jacobian,
+        residual: Array,
+        step: int,
+        clock: PhaseClock,
+        kappa: float = 0.0,
+        state: State | None = None,
+    ) -> Solution:
+        """Solve ``(G + kappa I) g = residual`` on the points that some neuron sees.
+
+        Parameters
+        ----------
+        active : ActiveSet
+            The fired pairs.
+        jacobian : FactoredJacobian or SparseJacobian
+            J.
+        residual : Array
+            (n,) float64, f - y.
+        step : int
+            Number of the step, for the draw of the sketch.
+        clock : PhaseClock
+            Gets the seconds of the phases ``sketch`` and ``solve``.
+        kappa : float
+            Damping and ridge, in absolute units.
+        state : State, optional
+            Keeps G for the case that the step is rejected.
+
+        Returns
+        -------
+        Solution
+            g, with g_i = 0 at points on which no neuron fires.
+        """
+        device, trainer = self.network.device, self.trainer
+        residual = residual * (active.counts > 0)  # a silent point's row of G is zero: least norm is 0
+        solver = trainer.solver if trainer.solver != "auto" else cheapest_solver(active, self.X, trainer.sketch)
+        if solver == "gram":
+            with clock("jacobian"):
+                G = self.gram(active) if state is None or state.G is None else state.G
+            if state is not None:
+                state.G = G
+            with clock("solve"):
+                return gram_cholesky(device, shifted(G, kappa), residual)
+        product = with_damping(jacobian.gram, kappa)
+        if solver == "cg":
+            with clock("solve"):
+                return conjugate_gradient(device, product, residual, trainer.cg)
+        with clock("sketch"):
+            precondition = self._precondition(active, jacobian, step, kappa)
+        with clock("solve"):
+            return sketched_cg(device, product, residual, trainer.cg, precondition)
+
+    def _precondition(self, active: ActiveSet, jacobian: Jacobian, step: int, kappa: float) -> Preconditioner | None:
+        network, options = self.network, self.trainer.sketch
+        if options.kind == "rows" and isinstance(jacobian, SparseJacobian):
+            return preconditioner_of_rows(network.device, jacobian, options, network.seed, step, kappa)
+        arguments = (network.device, active, self.signs, network.width, self.gram.K, options, network.seed, step, kappa)
+        return preconditioner_of_neurons(*arguments)
+
+
+def forward(network: ShiftedReluNetwork, active: ActiveSet) -> Array:
+    """Return the outputs on the training points from the active set alone, (n,) float64."""
+    signs = network.signs[active.fired.neurons]
+    total = network.device.forward(active.indptr, active.compact, active.values, signs, network.shift)
+    return total * network.scale
+
+
+def shifted(G: Array, kappa: float) -> Array:
+    """Return ``G + kappa I``; G itself for 0."""
+    if not kappa:
+        return G
+    G = G.copy()
+    G.ravel()[:: len(G) + 1] += kappa
+    return G
+
+
+def with_damping(product: Callable[[Array], Array], kappa: float) -> Callable[[Array], Array]:
+    """Return ``v -> G v + kappa v``; the product itself for 0."""
+    return (lambda v: product(v) + kappa * v) if kappa else product

@@ -1,0 +1,122 @@
+"""Why training ends: one sentence for each cause."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .damping import StepControl
+from .errors import OptionError
+from .history import StepRecord
+from .validation import Validation
+
+if TYPE_CHECKING:
+    from .gauss_newton import GaussNewton
+
+STALL_STEPS, STALL = 6, 1e-3  # over so many steps the best objective must fall by this part of itself
+ADVICE = (
+    "contradicting or noisy targets cannot be fitted; add a ridge penalty (alpha), or a larger width or smaller shift"
+)
+
+
+class Stops:
+    """Looks at the history after every step.
+
+    Parameters
+    ----------
+    trainer : GaussNewton
+        The options.
+    size : float
+        ``||y||``.
+    build_seconds : float
+        What the first scan took, for the time budget.
+    control : StepControl
+        Knows whether damped steps still help.
+    """
+
+    def __init__(self, trainer: GaussNewton, size: float, build_seconds: float, control: StepControl):
+        self.trainer, self.size, self.build_seconds, self.control = trainer, size, build_seconds, control
+
+    def __call__(self, history: list[StepRecord], stopped: bool, watch: Validation) -> tuple[bool, str]:
+        """Return (converged, why to stop); an empty reason goes on."""
+        record, trainer = history[-1], self.trainer
+        taken = steps_taken(record.step + (record.moved_neurons > 0))
+        if not np.isfinite(record.residual_norm):
+            return False, f"the loss is not finite at step {record.step}; try a smaller shift or a larger width"
+        if record.residual_norm <= trainer.tolerance * self.size:
+            return True, f"||f - y|| fell below {trainer.tolerance:g} ||y|| after {steps_taken(record.step)}"
+        if stopped:
+            return False, f"a callback stopped the run after {steps_taken(record.step + 1)}"
+        if watch.waited >= trainer.patience and watch.active:
+            return False, f"the validation error did not fall for {steps_taken(watch.waited)}, stopped after {taken}"
+        seconds = self.build_seconds + sum(r.seconds for r in history)
+        if trainer.time_budget is not None and seconds >= trainer.time_budget:
+            return False, f"the time budget of {trainer.time_budget:g} s was used up after {taken}"
+        if self.control.always:
+            return self._last(record)
+        return self._standstill(history, taken) or self._last(record)
+
+    def _standstill(self, history: list[StepRecord], taken: str) -> tuple[bool, str] | None:
+        """Say whether the objective can still fall."""
+        trainer, least = self.trainer, self.trainer.tolerance
+        if trainer.alpha and self.control.predicted <= least and not self.control.damping:
+            return (
+                True,
+                f"the penalised loss is at its minimum: a full step promised less than {least:g} of it, {taken}",
+            )
+        if not trainer.alpha and self.control.predicted <= least**2:
+            return False, f"no progress: the loss is at a minimum above the tolerance after {taken}; {ADVICE}"
+        if self.control.stuck:
+            return False, f"no progress: no damped step lowers the objective after {taken}; {ADVICE}"
+        if len(history) > STALL_STEPS:
+            earlier = min(record.objective for record in history[:-STALL_STEPS])
+            if min(record.objective for record in history) > (1 - STALL) * earlier:
+                if trainer.alpha:
+                    return True, f"the penalised loss settled: it fell by less than {STALL:.1%} in {STALL_STEPS} steps"
+                return (
+                    False,
+                    f"no progress: the best loss fell by less than {STALL:.1%} in {STALL_STEPS} steps; {ADVICE}",
+                )
+        return None
+
+    def _last(self, record: StepRecord) -> tuple[bool, str]:
+        if record.step == self.trainer.max_steps:
+            return False, f"max_steps ended the run after {steps_taken(record.step)}"
+        return False, ""
+
+
+def steps_taken(count: int) -> str:
+    """Return a number of steps in words."""
+    return f"{count} step" if count == 1 else f"{count} steps"
+
+
+def check_robust(trainer: GaussNewton) -> None:
+    """Refuse values of the robust options that do not exist.
+
+    Parameters
+    ----------
+    trainer : GaussNewton
+        The options.
+
+    Raises
+    ------
+    OptionError
+        Naming the option and what it may be.
+    """
+    damping = trainer.damping
+    if isinstance(damping, str) and damping not in ("auto", "none"):
+        raise OptionError(f"damping must be 'auto', 'none' or a positive number; got {damping!r}")
+    if not isinstance(damping, str) and not 0 < damping < math.inf:
+        raise OptionError(f"damping must be 'auto', 'none' or a positive number; got {damping}")
+    if not 0 <= trainer.alpha < math.inf:
+        raise OptionError(f"alpha must be a finite number >= 0; got {trainer.alpha}")
+    if trainer.watchdog < 1:
+        raise OptionError(f"watchdog must be at least 1; got {trainer.watchdog}")
+    if trainer.time_budget is not None and not trainer.time_budget > 0:
+        raise OptionError(f"time_budget must be above 0 seconds; got {trainer.time_budget}")
+    if not 0 <= trainer.validation_fraction < 1:
+        raise OptionError(f"validation_fraction must be from 0 to below 1; got {trainer.validation_fraction}")
+    if trainer.patience < 1:
+        raise OptionError(f"patience must be at least 1; got {trainer.patience}")

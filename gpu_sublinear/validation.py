@@ -1,0 +1,88 @@
+"""Early stopping: the error on points that training does not see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .devices import Array
+from .network import ShiftedReluNetwork
+
+if TYPE_CHECKING:
+    from .gauss_newton import GaussNewton
+
+BLOCK = 4096  # rows of weights multiplied at a time
+
+
+class Validation:
+    """Keeps the best weights by the error on validation points; does nothing without points.
+
+    Rows that training does not hold never move, so what they contribute is computed once, from all neurons; each step
+    costs the rows held alone.
+
+    Parameters
+    ----------
+    network : ShiftedReluNetwork
+        What is trained.
+    X, y : array, optional
+        (k, d) and (k,) validation points.
+    """
+
+    def __init__(self, network: ShiftedReluNetwork, X: Any = None, y: Any = None):
+        self.network, self.device = network, network.device
+        self.active = X is not None
+        self.X: Array = self.device.asarray(X, network.dtype) if self.active else None
+        self.y: Array = self.device.asarray(y, np.float64) if self.active else None
+        self.kept: Array = None  # numbers of the points left to training
+        self.rest: Array = 0.0
+        self.best, self.best_step, self.best_rows, self.waited, self.last = np.inf, 0, None, 0, 0
+
+    @classmethod
+    def split(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array) -> Validation:
+        """Hold out a fraction of the points, drawn from the network's seed."""
+        count = round(trainer.validation_fraction * len(X))
+        if not count:
+            return cls(network)
+        order = np.random.default_rng(network.seed).permutation(len(X))
+        held = network.device.asarray(np.sort(order[:count]))
+        watch = cls(network, X[held], y[held])
+        watch.kept = network.device.asarray(np.sort(order[count:]))
+        return watch
+
+    def remaining(self, X: Array, y: Array) -> tuple[Array, Array]:
+        """Return the points that training may see."""
+        return (X, y) if self.kept is None else (X[self.kept], y[self.kept])
+
+    def prepare(self) -> None:
+        """Compute, once, what the rows that are not held contribute."""
+        if self.active:
+            self.rest = self.device.asarray(self.network.predict(self.X), np.float64) - self._held()
+
+    def error(self, step: int) -> float | None:
+        """Return the mean squared error now, and remember the weights if it is the best so far."""
+        if not self.active:
+            return None
+        error = float(((self.rest + self._held() - self.y) ** 2).mean())
+        self.last = step
+        self.waited += 1
+        if error < self.best:
+            self.best, self.best_step, self.waited, self.best_rows = error, step, 0, self.network.rows.copy()
+        return error
+
+    def restore_best(self) -> int | None:
+        """Put the best weights back; return their step, None where they are the last."""
+        if self.best_rows is None or not (self.network.rows != self.best_rows).any():
+            return None
+        self.network.rows[...] = self.best_rows
+        return self.best_step
+
+    def _held(self) -> Array:
+        """Return the output of the rows held, (k,) float64."""
+        network, total = self.network, self.device.xp.zeros(len(self.X))
+        signs = network.signs
+        for first in range(0, len(network.rows), BLOCK):
+            W = network.rows[first : first + BLOCK]
+            above = self.device.matmul(self.X, W.T) - W.dtype.type(network.shift)  # (k, block)
+            total += self.device.matmul(above.clip(0), signs[first : first + BLOCK])
+        return total * network.scale

@@ -1,0 +1,137 @@
+"""The ridge penalty: the exact step, an independent minimiser, rows that go home and may come back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from gpu_sublinear.data import load
+from gpu_sublinear.gauss_newton import GaussNewton
+from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.path import SharedScan, ridge_path
+from gpu_sublinear.preprocessing import Preprocessing
+from gpu_sublinear.solvers import CGOptions
+from tests.conftest import DEVICES, make_device
+from tests.problems import Problem, sphere
+
+
+def network_for(device, d, m=256, shift=0.5) -> ShiftedReluNetwork:
+    return ShiftedReluNetwork.initialize(m, d, shift=shift, seed=1, dtype="float64", device=device)
+
+
+def noisy(n=20, d=4) -> tuple[np.ndarray, np.ndarray]:
+    X, y = sphere(n, d)
+    return X, y + np.random.default_rng(1).standard_normal(n)
+
+
+def dense_objective(W0, signs, X, y, shift, penalty):
+    """Return the objective and its gradient as a function of the flat weights, from the definition."""
+
+    def value(w):
+        W = w.reshape(W0.shape)
+        P = X @ W.T - shift
+        r = np.maximum(P, 0) @ signs / np.sqrt(len(W)) - y
+        slope = ((P > 0) * signs * r[:, None]).T @ X / np.sqrt(len(W)) + penalty * (W - W0)
+        return 0.5 * r @ r + 0.5 * penalty * ((W - W0) ** 2).sum(), slope.ravel()
+
+    return value
+
+
+def penalty_of(W0, X, shift, alpha) -> float:
+    return alpha * ((shift < X @ W0.T).sum(axis=1) * (X**2).sum(axis=1)).mean() / len(W0)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("options", [{}, {"margin": 0}, {"solver": "cg"}, {"solver": "sketch-cg", "jacobian": "csr"}])
+def test_minimum_is_that_of_an_independent_minimiser(name, options):
+    device = make_device(name)
+    X, y = noisy()
+    network = network_for(device, 4)
+    W0 = device.to_host(network.W).copy()
+    function = dense_objective(W0, device.to_host(1 - 2 * (np.arange(256) % 2)), X, y, 0.5, penalty_of(W0, X, 0.5, 2.0))
+    want = optimize.minimize(
+        function, W0.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-14}
+    )
+    trainer = GaussNewton(alpha=2.0, tolerance=1e-6, max_steps=60, cg=CGOptions(1e-10), **options)
+    result = trainer.fit(network, X, y)
+    assert result.converged, result.reason
+    assert function(device.to_host(network.W).ravel())[0] == pytest.approx(want.fun, rel=2e-3)
+    assert result.history[-1].objective == pytest.approx(function(device.to_host(network.W).ravel())[0], rel=1e-8)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("margin", ["auto", 0.05, 0])
+def test_rows_that_go_home_are_found_again(name, margin):
+    """Active sets, step by step, are those of the weights; nobody outside U_0 moves; the objective never rises."""
+    device = make_device(name)
+    X, y = noisy(16, 5)
+    network = network_for(device, 5, 512, 1.8)
+    W0 = device.to_host(network.W).copy()
+    expected: list[np.ndarray] = []
+    union = []
+
+    def look(record, network):
+        if expected:
+            assert record.union == expected[-1].any(axis=0).sum()
+            assert record.fired == pytest.approx(expected[-1].sum() / len(X))
+        W = device.to_host(network.W)
+        expected.append(Problem(X, W, W[:, 0], 1.8).mask)
+        union.append(record.union)
+
+    trainer = GaussNewton(alpha=0.05, margin=margin, watchdog=1, max_steps=12)
+    result = trainer.fit(network, X, 3 * y, [look])
+    still = ~Problem(X, W0, W0[:, 0], 1.8).mask.any(axis=0)
+    assert still.any() and np.array_equal(device.to_host(network.W)[still], W0[still])
+    objective = np.array([record.objective for record in result.history])
+    assert len(objective) > 3 and (np.diff(objective) < 0).all()
+
+
+def test_the_full_step_is_exact(device):
+    """After one undamped step ``W - W_0 = -J^T g`` with ``(G + lambda I) g = r`` of dense algebra."""
+    X, y = noisy()
+    network = network_for(device, 4)
+    W0 = device.to_host(network.W).copy()
+    GaussNewton(alpha=1.0, max_steps=1, damping="none", solver="gram").fit(network, X, y)
+    problem = Problem(X, W0, np.where(np.arange(256) % 2, -1.0, 1.0), 0.5)
+    J = problem.jacobian
+    r = np.maximum(problem.P - 0.5, 0) @ problem.signs / 16 - y
+    g = np.linalg.solve(J @ J.T + penalty_of(W0, X, 0.5, 1.0) * np.eye(20), r)
+    assert np.allclose(device.to_host(network.W), W0 - (J.T @ g).reshape(W0.shape), atol=1e-10)
+
+
+def test_diabetes_settles():
+    raw = load("diabetes")
+    X = Preprocessing.fit(raw.X, raw.preprocessing).transform(raw.X)
+    y = (raw.y - raw.y.mean()) / raw.y.std()
+    network = ShiftedReluNetwork.initialize(2**12, X.shape[1], shift=2.0, seed=1, device=make_device("cpu"))
+    result = GaussNewton(alpha=10.0, max_steps=40).fit(network, X, y)
+    assert result.converged and 0.2 < result.history[-1].mse < 0.8
+
+
+# ---- one scan, many trainings ---------------------------------------------------------------------------
+
+
+def test_path_agrees_with_separate_fits(device):
+    X, y = noisy()
+    alphas = [1.0, 100.0, 10.0]
+    path = ridge_path(network_for(device, 4), X, y, alphas, GaussNewton(max_steps=40))
+    for alpha, result in zip(alphas, path, strict=True):
+        alone = GaussNewton(alpha=alpha, max_steps=40).fit(network_for(device, 4), X, y)
+        assert result.converged and alone.converged
+        assert result.history[-1].objective == pytest.approx(alone.history[-1].objective, rel=5e-3)
+        assert np.mean((result.network.predict(X) - y) ** 2) == pytest.approx(result.history[-1].mse, rel=1e-8)
+
+
+@pytest.mark.parametrize("margin", ["auto", 0])
+def test_targets_and_folds_share_a_scan(device, margin):
+    """Trainings from the shared scan are, byte for byte, those that scan by themselves."""
+    X, y = sphere(30, 6)
+    trainer = GaussNewton(margin=margin)
+    scan = SharedScan.build(trainer, network_for(device, 6, 512), X)
+    for target in (y, -2 * y[::-1]):
+        alone = trainer.fit(network_for(device, 6, 512), X, target)
+        assert [r.mse for r in scan.fit(target).history] == [r.mse for r in alone.history]
+    fold = np.arange(0, 30, 2)
+    alone = trainer.fit(network_for(device, 6, 512), X[fold], y[fold])
+    assert [r.mse for r in scan.fit(y[fold], fold).history] == [r.mse for r in alone.history]

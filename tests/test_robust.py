@@ -1,0 +1,152 @@
+"""Damping, the watchdog, stops and early stopping: cases on which full steps fail, and steps that are taken back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gpu_sublinear.data import load
+from gpu_sublinear.errors import OptionError
+from gpu_sublinear.gauss_newton import SOLVERS, GaussNewton
+from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.preprocessing import Preprocessing
+from tests.conftest import DEVICES, make_device
+from tests.problems import Problem, sphere
+
+
+def network_for(device, d, m=2**12, shift=2.0, **options) -> ShiftedReluNetwork:
+    return ShiftedReluNetwork.initialize(
+        m, d, **{"shift": shift, "seed": 1, "device": device, "paired": True, "sampling": "explicit", **options}
+    )
+
+
+def clusters(spread: float, smooth: bool, n: int = 96, d: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((16, d))
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    X = X[np.arange(n) % 16] + spread * rng.standard_normal((n, d)) / np.sqrt(d)
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    y = np.sin(3 * X @ rng.standard_normal(d)) if smooth else rng.choice([-1.0, 1.0], n)
+    return X, (y - y.mean()) / y.std()
+
+
+def flipped_digits() -> tuple[np.ndarray, np.ndarray]:
+    raw = load("digits")
+    X = Preprocessing.fit(raw.X, raw.preprocessing).transform(raw.X)[:200]
+    y = (raw.y - raw.y.mean()) / raw.y.std()
+    y = y[:200].copy()
+    y[:20] *= -1
+    return X, y
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("spread", [0.3, 0.03])
+def test_clusters_descend_and_end_at_their_best(spread, smooth):
+    X, y = clusters(spread, smooth)
+    network = network_for(make_device("cpu"), 8, 2**14)
+    result = GaussNewton(max_steps=60).fit(network, X, y)
+    best = min(record.mse for record in result.history)
+    assert np.isfinite([record.mse for record in result.history]).all() and result.reason
+    assert best < (0.9 if spread == 0.03 and not smooth else 0.1)
+    assert np.mean((network.predict(X) - y) ** 2) == pytest.approx(best, rel=1e-3, abs=1e-9)
+
+
+def test_digits_with_flipped_labels_are_fitted():
+    X, y = flipped_digits()
+    assert GaussNewton().fit(network_for(make_device("cpu"), X.shape[1], 2**14, 1.0), X, y).converged
+
+
+@pytest.mark.parametrize("margin", ["auto", 0])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_contradicting_duplicates_reach_the_least_squares_solution(device, solver, margin):
+    X, y = sphere(24, 8)
+    X, y = np.vstack([X, X[:4]]), np.concatenate([y, y[:4] + 1.0])
+    network = network_for(device, 8, shift=1.0, dtype="float64")
+    result = GaussNewton(solver=solver, margin=margin).fit(network, X, y)
+    predicted = network.predict(X)
+    assert not result.converged and "no progress" in result.reason
+    assert np.allclose(predicted[:4], y[:4] + 0.5, atol=0.02) and np.allclose(predicted[4:24], y[4:24], atol=0.02)
+    assert pytest.approx(result.history[-1].loss, rel=1e-2) == 0.5 * 4 * 0.5  # 4 pairs, each off by 1/2 twice
+
+
+@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("options", [{}, {"margin": 0}, {"margin": 0.1}, {"jacobian": "csr"}, {"solver": "sketch-cg"}])
+def test_active_sets_after_rejections_are_those_of_the_weights(name, options):
+    device = make_device(name)
+    X, y = clusters(0.03, False, 48)
+    before: list = []
+    checked = []
+
+    def look(record, network):
+        if before:
+            assert record.fired == pytest.approx(before[-1])
+        W = device.to_host(network.W)
+        before.append(Problem(X.astype(W.dtype), W, W[:, 0], network.shift).mask.sum() / len(X))
+        checked.append(record.rejected)
+
+    trainer = GaussNewton(max_steps=12, watchdog=1, **options)
+    result = trainer.fit(network_for(device, 8, 2**10, 1.5, dtype="float64"), X, y, [look])
+    objective = [record.objective for record in result.history]
+    assert sum(checked) > 0 and len(checked) > 6
+    assert all(later < sooner for sooner, later in zip(objective, objective[1:], strict=False))
+
+
+def test_damping_changes_nothing_where_every_full_step_helps(device):
+    X, y = sphere(40, 8)
+    weights = []
+    for damping in ("auto", "none"):
+        network = network_for(device, 8, shift=1.0)
+        result = GaussNewton(damping=damping).fit(network, X, y)
+        weights.append(device.to_host(network.W).tobytes())
+        assert result.converged and all(record.damping == 0 for record in result.history)
+    assert weights[0] == weights[1]
+
+
+def test_damping_from_the_first_step_is_adapted():
+    X, y = sphere(40, 8)
+    result = GaussNewton(damping=0.5).fit(network_for(make_device("cpu"), 8, shift=1.0), X, y)
+    assert result.converged and result.history[0].damping == 0.5
+    assert result.history[1].damping < 0.5
+
+
+def test_time_budget():
+    X, y = sphere(40, 8)
+    result = GaussNewton(tolerance=0.0, time_budget=1e-9).fit(network_for(make_device("cpu"), 8), X, y)
+    assert len(result.history) == 1 and "time budget of 1e-09 s was used up after 1 step" in result.reason
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_early_stopping_returns_to_the_best_weights(device, paired):
+    X, y = sphere(90, 6)
+    y = y + np.random.default_rng(0).standard_normal(90)
+    network = network_for(device, 6, 2**10, 1.0, paired=paired, dtype="float64")
+    trainer = GaussNewton(patience=2, tolerance=1e-8)
+    result = trainer.fit(network, X[:60], y[:60], validation=(X[60:], y[60:]))
+    errors = [record.validation_mse for record in result.history]
+    assert "validation error did not fall for 2 steps" in result.reason
+    assert result.best_step == int(np.argmin(errors)) < len(errors) - 1
+    assert np.mean((network.predict(X[60:]) - y[60:]) ** 2) == pytest.approx(min(errors), rel=1e-9)
+
+
+def test_a_validation_fraction_is_held_out():
+    X, y = sphere(50, 6)
+    result = GaussNewton(validation_fraction=0.2).fit(network_for(make_device("cpu"), 6, shift=1.0), X, y)
+    first = result.history[0]
+    assert first.loss == pytest.approx(20 * first.mse) and first.validation_mse is not None  # 40 of 50 points
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"damping": "some"},
+        {"damping": 0.0},
+        {"alpha": -1.0},
+        {"watchdog": 0},
+        {"time_budget": 0.0},
+        {"patience": 0},
+        {"validation_fraction": 1.0},
+    ],
+)
+def test_bad_options(options):
+    with pytest.raises(OptionError, match=next(iter(options))):
+        GaussNewton(**options)
