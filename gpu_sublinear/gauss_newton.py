@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .active_set import ActiveSet
+from .bits import DENSE, BitIndex, BitJacobian, BitMask
 from .checks import check_every_point_fires, check_training_data
 from .costs import cheapest_solver
 from .devices import Array
@@ -25,7 +26,7 @@ from .history import PhaseClock, StepRecord, TrainingResult
 from .jacobian import FactoredJacobian, SparseJacobian
 from .lazy import LazyIndex, check_margin
 from .memory import plan_memory
-from .network import ShiftedReluNetwork
+from .network import ShiftedReluNetwork, firing_probability
 from .sketch import Preconditioner, SketchOptions, preconditioner_of_neurons, preconditioner_of_rows
 from .solvers import CGOptions, Solution, conjugate_gradient, gram_cholesky, sketched_cg
 from .survey import survey
@@ -33,6 +34,8 @@ from .tree import ThresholdTree, TreeOptions
 
 SOLVERS = ("auto", "gram", "sketch-cg", "cg")
 JACOBIANS = ("factored", "csr")
+MASKS = ("auto", "lists", "bits")
+Jacobian = FactoredJacobian | SparseJacobian | BitJacobian
 Callback = Callable[[StepRecord, ShiftedReluNetwork], Any]
 
 _log = logging.getLogger(__name__)
@@ -53,6 +56,9 @@ class GaussNewton:
         Of the certified lazy index; 0 keeps all pre-activations in threshold trees instead.
     jacobian : {"factored", "csr"}
         Multiply from the lists of fired pairs, or write the entries of J and J^T.
+    mask : {"auto", "lists", "bits"}
+        How fired pairs are kept: listed, with candidates; or one bit for each pair, all looked at in every step
+        (:mod:`gpu_sublinear.bits`; needs the exact Gram matrix); "auto" takes bits where pairs are many, or become so.
     tolerance : float
         Stop when ``||f - y|| <= tolerance ||y||``.
     max_steps : int
@@ -70,6 +76,7 @@ class GaussNewton:
     solver: str = "auto"
     margin: float | str = "auto"
     jacobian: str = "factored"
+    mask: str = "auto"
     tolerance: float = 1e-4
     max_steps: int = 20
     memory_limit: int | None = None
@@ -82,6 +89,10 @@ class GaussNewton:
             raise OptionError(f"solver must be one of {', '.join(SOLVERS)}; got {self.solver!r}")
         if self.jacobian not in JACOBIANS:
             raise OptionError(f"jacobian must be one of {', '.join(JACOBIANS)}; got {self.jacobian!r}")
+        if self.mask not in MASKS:
+            raise OptionError(f"mask must be one of {', '.join(MASKS)}; got {self.mask!r}")
+        if self.mask == "bits" and not self._can_pack:
+            raise OptionError("mask='bits' needs solver 'auto' or 'gram', margin 'auto' and jacobian 'factored'")
         if self.sketch.kind == "rows" and self.jacobian != "csr" and self.solver == "sketch-cg":
             raise OptionError("a sketch of rows needs the entries of J; use jacobian='csr' or a sketch of neurons")
         if self.margin not in ("auto", 0):
@@ -90,6 +101,14 @@ class GaussNewton:
             raise OptionError(f"tolerance must be from 0 to below 1; got {self.tolerance}")
         if self.max_steps < 0:
             raise OptionError(f"max_steps must be at least 0; got {self.max_steps}")
+
+    @property
+    def _can_pack(self) -> bool:
+        return self.solver in ("auto", "gram") and self.jacobian == "factored" and self.margin == "auto"
+
+    def packs(self, share: float) -> bool:
+        """Tell whether masks are packed when this share of the pairs fires."""
+        return self.mask == "bits" or (self.mask == "auto" and self._can_pack and share >= DENSE)
 
     @classmethod
     def faithful(cls, **options: Any) -> GaussNewton:
@@ -160,7 +179,7 @@ class GaussNewton:
         for step in range(self.max_steps + 1):
             clock = PhaseClock(device)
             with clock("query"):
-                active = run.index.query(network.shift)
+                active = run.query()
             if step == 0:
                 check_every_point_fires(active, run.X, network)
             with clock("forward"):
@@ -173,7 +192,7 @@ class GaussNewton:
                 solution = run.solve(active, jacobian, residual, step, clock)
                 with clock("update"):
                     moved = jacobian.step(network.rows, solution.value)
-                    run.index.update(network.rows, active.fired.neurons, moved)
+                    run.index.update(network.rows, active.neurons, moved)
                 del jacobian
             yield _record(step, norm, active, solution, clock, run)
 
@@ -215,7 +234,7 @@ class Run:
         (n, d) and (n,) float64 on the device.
     signs : Array
         (u,) second layer of the rows that the network holds.
-    index : ThresholdTree or LazyIndex
+    index : ThresholdTree, LazyIndex or BitIndex
         Finds the fired pairs.
     gram : GramMatrix
         Exact Gram matrix, kept through flips.
@@ -226,7 +245,7 @@ class Run:
     X: Array
     y: Array
     signs: Array
-    index: ThresholdTree | LazyIndex
+    index: ThresholdTree | LazyIndex | BitIndex
     gram: GramMatrix
 
     @classmethod
@@ -235,23 +254,37 @@ class Run:
         device = network.device
         size = (*X.shape, network.width, network.shift, network.dtype)  # n, d, m, b, type
         left = plan_memory(trainer, device, *size)
-        index: ThresholdTree | LazyIndex
+        index: ThresholdTree | LazyIndex | BitIndex
         if trainer.margin == 0:
             survey(network, X, 0)
             index = ThresholdTree.build(device, X, network.rows, trainer.tree)
+        elif trainer.packs(firing_probability(network.shift)):
+            index = BitIndex.build(device, X, network)
         else:
             index = LazyIndex.build(device, X, network, trainer.margin, left)
         return cls(trainer, network, X, y, network.signs, index, GramMatrix(device, X, network.width))
 
-    def jacobian(self, active: ActiveSet) -> FactoredJacobian | SparseJacobian:
+    def query(self) -> ActiveSet | BitMask:
+        """Return the fired pairs; where the candidates have become too many for lists, pack masks from now on."""
+        network = self.network
+        if isinstance(self.index, LazyIndex):
+            pairs = max(1, len(network.rows) * len(self.X))
+            if self.trainer.packs(self.index.candidates.nnz / pairs) and self.trainer.mask == "auto":
+                _log.info("%d candidate pairs: masks are packed from now on", self.index.candidates.nnz)
+                self.index = BitIndex(network.device, self.X, network)
+        return self.index.query(network.shift)
+
+    def jacobian(self, active: ActiveSet | BitMask) -> Jacobian:
         """Return the Jacobian of the step in the form that the trainer asks for."""
+        if isinstance(active, BitMask):
+            return BitJacobian.build(active, self.X, self.signs, self.network.width)
         kind = FactoredJacobian if self.trainer.jacobian == "factored" else SparseJacobian
         return kind.build(self.network.device, active, self.X, self.signs, self.network.width)
 
     def solve(
         self,
-        active: ActiveSet,
-        jacobian: FactoredJacobian | SparseJacobian,
+        active: ActiveSet | BitMask,
+        jacobian: Jacobian,
         residual: Array,
         step: int,
         clock: PhaseClock,
@@ -260,9 +293,9 @@ class Run:
 
         Parameters
         ----------
-        active : ActiveSet
+        active : ActiveSet or BitMask
             The fired pairs.
-        jacobian : FactoredJacobian or SparseJacobian
+        jacobian : FactoredJacobian, SparseJacobian or BitJacobian
             J.
         residual : Array
             (n,) float64, f - y.
@@ -278,19 +311,22 @@ class Run:
         """
         device, trainer = self.network.device, self.trainer
         residual = residual * (active.counts > 0)  # a silent point's row of G is zero: least norm is 0
-        solver = trainer.solver if trainer.solver != "auto" else cheapest_solver(active, self.X, trainer.sketch)
-        if solver == "gram":
+        if isinstance(active, BitMask) or isinstance(jacobian, BitJacobian) or self._solver(active) == "gram":
             with clock("jacobian"):
                 G = self.gram(active)
             with clock("solve"):
                 return gram_cholesky(device, G, residual)
-        if solver == "cg":
+        if self._solver(active) == "cg":
             with clock("solve"):
                 return conjugate_gradient(device, jacobian.gram, residual, trainer.cg)
         with clock("sketch"):
             precondition = self._precondition(active, jacobian, step)
         with clock("solve"):
             return sketched_cg(device, jacobian.gram, residual, trainer.cg, precondition)
+
+    def _solver(self, active: ActiveSet) -> str:
+        trainer = self.trainer
+        return trainer.solver if trainer.solver != "auto" else cheapest_solver(active, self.X, trainer.sketch)
 
     def _precondition(
         self, active: ActiveSet, jacobian: FactoredJacobian | SparseJacobian, step: int
@@ -302,17 +338,15 @@ class Run:
         return preconditioner_of_neurons(*arguments)
 
 
-def forward(network: ShiftedReluNetwork, active: ActiveSet) -> Array:
+def forward(network: ShiftedReluNetwork, active: ActiveSet | BitMask) -> Array:
     """Return the outputs on the training points from the active set alone, (n,) float64."""
-    signs = network.signs[active.fired.neurons]
-    total = network.device.forward(active.indptr, active.compact, active.values, signs, network.shift)
-    return total * network.scale
+    return active.forward(network.device, network.signs, network.shift) * network.scale
 
 
 def _record(
-    step: int, norm: float, active: ActiveSet, solution: Solution | None, clock: PhaseClock, run: Run
+    step: int, norm: float, active: ActiveSet | BitMask, solution: Solution | None, clock: PhaseClock, run: Run
 ) -> StepRecord:
-    n = int(active.indptr.shape[0]) - 1
+    n = len(active.counts)
     silent = int((active.counts == 0).sum())
     if silent:
         _log.warning("step %d: %d of %d points fire no neuron; their error cannot shrink", step, silent, n)

@@ -37,10 +37,11 @@ def warm_up(device: Device, trainer: GaussNewton, dtype: str = "float32", sampli
     begin = time.perf_counter()
     angles = np.linspace(0, np.pi, 6)
     X, y = np.stack([np.cos(angles), np.sin(angles)], axis=1), np.cos(2 * angles)
-    network = ShiftedReluNetwork.initialize(
-        64, 2, shift=0.1, dtype=dtype, paired=sampling == "virtual", sampling=sampling, device=device
-    )
-    replace(trainer, tolerance=0.0, max_steps=3, memory_limit=None).fit(network, X, y)
+    for mask in ("bits", "lists") if trainer.packs(1.0) else ("lists",):
+        network = ShiftedReluNetwork.initialize(
+            64, 2, shift=0.1, dtype=dtype, paired=sampling == "virtual", sampling=sampling, device=device
+        )
+        replace(trainer, mask=mask, tolerance=0.0, max_steps=3, memory_limit=None).fit(network, X, y)
     network.predict(X)
     if trainer.margin != 0:  # a tiny run never tightens its lists
         index = LazyIndex.build(device, device.asarray(X, dtype), network)
