@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .active_set import ActiveSet
-from .bits import DENSE, BitIndex, BitJacobian, BitMask
+from .bits import DENSE, BitIndex, BitJacobian, BitMask, sampled_share
 from .checks import check_every_point_fires, check_training_data
 from .costs import cheapest_solver
 from .devices import Array
@@ -179,7 +179,7 @@ class GaussNewton:
         for step in range(self.max_steps + 1):
             clock = PhaseClock(device)
             with clock("query"):
-                active = run.query()
+                active = run.index.query(network.shift)
             if step == 0:
                 check_every_point_fires(active, run.X, network)
             with clock("forward"):
@@ -192,7 +192,7 @@ class GaussNewton:
                 solution = run.solve(active, jacobian, residual, step, clock)
                 with clock("update"):
                     moved = jacobian.step(network.rows, solution.value)
-                    run.index.update(network.rows, active.neurons, moved)
+                    run.moved(active, moved)
                 del jacobian
             yield _record(step, norm, active, solution, clock, run)
 
@@ -264,15 +264,18 @@ class Run:
             index = LazyIndex.build(device, X, network, trainer.margin, left)
         return cls(trainer, network, X, y, network.signs, index, GramMatrix(device, X, network.width))
 
-    def query(self) -> ActiveSet | BitMask:
-        """Return the fired pairs; where the candidates have become too many for lists, pack masks from now on."""
-        network = self.network
-        if isinstance(self.index, LazyIndex):
-            pairs = max(1, len(network.rows) * len(self.X))
-            if self.trainer.packs(self.index.candidates.nnz / pairs) and self.trainer.mask == "auto":
-                _log.info("%d candidate pairs: masks are packed from now on", self.index.candidates.nnz)
-                self.index = BitIndex(network.device, self.X, network)
-        return self.index.query(network.shift)
+    def moved(self, active: ActiveSet | BitMask, moved: Array) -> None:
+        """Tell the index how far the rows moved; where lists would grow too long, pack masks from now on."""
+        network, trainer = self.network, self.trainer
+        if (
+            isinstance(self.index, LazyIndex)
+            and trainer.mask == "auto"
+            and trainer.packs(sampled_share(network, self.X))
+        ):
+            _log.info("masks are packed from now on: too many pairs fire for lists")
+            self.index = BitIndex(network.device, self.X, network, len(network.rows))
+        else:
+            self.index.update(network.rows, active.neurons, moved)
 
     def jacobian(self, active: ActiveSet | BitMask) -> Jacobian:
         """Return the Jacobian of the step in the form that the trainer asks for."""

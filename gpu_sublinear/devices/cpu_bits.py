@@ -7,16 +7,19 @@ that own rows for the counts), so any thread count gives equal bytes.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import prange
 
-from .cpu_kernels import LANES, computed_numbers, parallel, popcount, serial
+from . import cpu_kernels
+from .cpu_kernels import LANES, computed_numbers, parallel, serial
 from .cpu_lists import BLOCKS
 
 WORD = 64  # neurons
 CHUNK = 8  # words counted in one pass over a row of counts
 MOVED = 1024  # neurons moved together: their sums fit a second-level cache
+popcount: Any = cpu_kernels.popcount  # numba adds the first parameter of an intrinsic, which mypy cannot know
 BYTE = 8  # points whose 256 possible sums are tabulated
 
 
@@ -106,10 +109,9 @@ def count_mask(bits, edges, out):
                 x0, x1, x2, x3, x4, x5, x6, x7 = b0[i], b1[i], b2[i], b3[i], b4[i], b5[i], b6[i], b7[i]
                 row = out[i]
                 for j in range(i + 1):
-                    row[j] += (
-                        ((popcount(x0 & b0[j]) + popcount(x1 & b1[j])) + (popcount(x2 & b2[j]) + popcount(x3 & b3[j])))
-                        + ((popcount(x4 & b4[j]) + popcount(x5 & b5[j])) + (popcount(x6 & b6[j]) + popcount(x7 & b7[j])))
-                    )  # fmt: skip
+                    low = (popcount(x0 & b0[j]) + popcount(x1 & b1[j])) + (popcount(x2 & b2[j]) + popcount(x3 & b3[j]))
+                    high = (popcount(x4 & b4[j]) + popcount(x5 & b5[j])) + (popcount(x6 & b6[j]) + popcount(x7 & b7[j]))
+                    row[j] += low + high
         for w in range(whole, words):
             for i in range(edges[task], edges[task + 1]):
                 for j in range(i + 1):

@@ -151,7 +151,7 @@ class ReferenceDevice(HostDevice):
     def pack_mask(self, X: Array, W: Array, signs: Array, shift: float) -> tuple[Array, Array]:
         """Compare all computed numbers."""
         P = computed_numbers(X, W)  # (n, u)
-        mask = P > X.dtype.type(shift)
+        mask = X.dtype.type(shift) < P
         above = np.where(mask, P.astype(np.float64) - shift, 0.0)
         padded = np.zeros((len(X), -(-len(W) // 64) * 64), bool)
         padded[:, : len(W)] = mask
