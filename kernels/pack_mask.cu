@@ -25,9 +25,7 @@ pack_mask(const REAL* __restrict__ X, Index n, const REAL* __restrict__ W, const
   const Index neuron_tiles = (u + TILE_NEURONS - 1) / TILE_NEURONS;
   for (Index job = blockIdx.x; job < point_tiles * parts; job += gridDim.x) {
     const Index i0 = job % point_tiles * TILE_POINTS, part = job / point_tiles;
-    double total[8];
-#pragma unroll
-    for (int p = 0; p < 8; ++p) total[p] = 0.0;
+    double total = 0.0;  // of point i0 + 8 warp + lane, for lanes 0 to 7
     for (Index tile = part; tile < neuron_tiles; tile += parts) {
       const Index k0 = tile * TILE_NEURONS;
       REAL sum[8][4];
@@ -36,25 +34,24 @@ pack_mask(const REAL* __restrict__ X, Index n, const REAL* __restrict__ W, const
       for (int p = 0; p < 8; ++p) {
         const Index i = i0 + warp * 8 + p;
         Word half[4];
+        double above = 0.0;
 #pragma unroll
         for (int q = 0; q < 4; ++q) {
           const Index r = k0 + q * WARP + lane;
           const bool fires = r < u && sum[p][q] > threshold;
           half[q] = __ballot_sync(FULL_WARP, fires);
-          if (fires) total[p] = add(total[p], mul((double)signs[r], sub((double)sum[p][q], shift)));
+          if (fires) above = add(above, mul((double)signs[r], sub((double)sum[p][q], shift)));
         }
         const Index w = k0 / 64 + lane;
         if (lane < 2 && i < n && w < words)
-          bits[w * n + i] = (Index)((Word64)half[lane ? 2 : 0] | (Word64)half[lane ? 3 : 1] << 32);
+          bits[w * n + i] = (Index)((Word64)(lane ? half[2] : half[0]) | (Word64)(lane ? half[3] : half[1]) << 32);
+        for (int distance = WARP / 2; distance; distance /= 2)
+          above = add(above, __shfl_xor_sync(FULL_WARP, above, distance));
+        if (lane == p) total = add(total, above);
       }
     }
-#pragma unroll
-    for (int p = 0; p < 8; ++p) {
-      for (int distance = WARP / 2; distance; distance /= 2)
-        total[p] = add(total[p], __shfl_xor_sync(FULL_WARP, total[p], distance));
-      const Index i = i0 + warp * 8 + p;
-      if (lane == 0 && i < n) totals[part * n + i] = total[p];
-    }
+    const Index i = i0 + warp * 8 + lane;
+    if (lane < 8 && i < n) totals[part * n + i] = total;
   }
 }
 
