@@ -1,7 +1,7 @@
 """Fills the marked regions of README.md from results: ``<!-- bench:NAME -->`` ... ``<!-- /bench -->``.
 
-``NAME`` is ``engine``, ``engine-widths``, ``virtual`` or ``faithful`` (the named benchmarks), or ``SUITE/EXPERIMENT`` for the tables
-of the suite, ``SUITE/EXPERIMENT:answer`` for its answer in words.
+``NAME`` is ``engine``, ``engine-widths``, ``virtual`` or ``faithful`` (the named benchmarks), or
+``SUITE/EXPERIMENT`` for the tables of the suite, ``SUITE/EXPERIMENT:answer`` for its answer in words.
 """
 
 from __future__ import annotations

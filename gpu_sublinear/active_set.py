@@ -56,6 +56,15 @@ class ActiveSet:
         """Number of neurons that fire on at least one point."""
         return int(self.fired.neurons.shape[0])
 
+    @property
+    def neurons(self) -> Array:
+        """(u,) int32: the rows that a step moves."""
+        return self.fired.neurons
+
+    def forward(self, device: Device, signs: Array, shift: float) -> Array:
+        """Return ``sum_{r in S_i} a_r (P_ir - b)``, (n,) float64; signs (u,) of all rows held."""
+        return device.forward(self.indptr, self.compact, self.values, signs[self.fired.neurons], shift)
+
     @cached_property
     def pairs(self) -> float:
         """``sum_r |fire(r)|^2``: what counting all pairs of points by neurons costs."""

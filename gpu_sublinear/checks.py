@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .active_set import ActiveSet
+from .bits import BitMask
 from .devices import Array, Device
 from .errors import DataError, SilentPointsError
 from .network import ShiftedReluNetwork, all_finite, checked_points, firing_probability, shift_for_fired
@@ -68,12 +69,12 @@ def _check_contradictions(X: np.ndarray, y: np.ndarray) -> None:
         )
 
 
-def check_every_point_fires(active: ActiveSet, X: Array, network: ShiftedReluNetwork) -> None:
+def check_every_point_fires(active: ActiveSet | BitMask, X: Array, network: ShiftedReluNetwork) -> None:
     """Refuse a shift so large that some point fires no neuron, and say which shift works.
 
     Parameters
     ----------
-    active : ActiveSet
+    active : ActiveSet or BitMask
         The first query's answer.
     X : Array
         (n, d) points.

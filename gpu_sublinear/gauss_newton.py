@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .bits import DENSE
 from .checks import check_every_point_fires, check_training_data
 from .damping import StepControl
 from .errors import OptionError
@@ -29,6 +30,7 @@ from .tree import TreeOptions
 from .validation import Validation
 
 SOLVERS = ("auto", "gram", "sketch-cg", "cg")
+MASKS = ("auto", "lists", "bits")
 JACOBIANS = ("factored", "csr")
 Callback = Callable[[StepRecord, ShiftedReluNetwork], Any]
 
@@ -50,6 +52,10 @@ class GaussNewton:
         Of the certified lazy index; 0 keeps all pre-activations in threshold trees instead.
     jacobian : {"factored", "csr"}
         Multiply from the lists of fired pairs, or write the entries of J and J^T.
+    mask : {"auto", "lists", "bits"}
+        How fired pairs are kept: listed, with candidates; or one bit for each pair, all looked at in every step
+        (:mod:`gpu_sublinear.bits`; needs the exact Gram matrix and no ridge penalty); "auto" takes bits where pairs are
+        many, or become so.
     tolerance : float
         Stop when ``||f - y|| <= tolerance ||y||``.
     max_steps : int
@@ -80,6 +86,7 @@ class GaussNewton:
     solver: str = "auto"
     margin: float | str = "auto"
     jacobian: str = "factored"
+    mask: str = "auto"
     tolerance: float = 1e-4
     max_steps: int = 20
     memory_limit: int | None = None
@@ -103,10 +110,25 @@ class GaussNewton:
         if self.margin not in ("auto", 0):
             check_margin(self.margin)
         check_robust(self)
+        if self.mask not in MASKS:
+            raise OptionError(f"mask must be one of {', '.join(MASKS)}; got {self.mask!r}")
+        if self.mask == "bits" and not self._can_pack:
+            raise OptionError(
+                "mask='bits' needs solver 'auto' or 'gram', margin 'auto', jacobian 'factored' and alpha 0"
+            )
         if not 0 <= self.tolerance < 1:
             raise OptionError(f"tolerance must be from 0 to below 1; got {self.tolerance}")
         if self.max_steps < 0:
             raise OptionError(f"max_steps must be at least 0; got {self.max_steps}")
+
+    @property
+    def _can_pack(self) -> bool:
+        factored = self.jacobian == "factored" and self.margin == "auto"
+        return factored and self.solver in ("auto", "gram") and self.alpha == 0
+
+    def packs(self, share: float) -> bool:
+        """Tell whether masks are packed when this share of the pairs fires."""
+        return self.mask == "bits" or (self.mask == "auto" and self._can_pack and share >= DENSE)
 
     @classmethod
     def faithful(cls, **options: Any) -> GaussNewton:
@@ -241,7 +263,7 @@ def _record(
 ) -> StepRecord:
     norm, active, seconds = state.norm, state.active, state.clock.seconds
     solution = attempt.solution if attempt else None
-    n = int(active.indptr.shape[0]) - 1
+    n = len(active.counts)
     silent = int((active.counts == 0).sum())
     if silent:
         _log.warning("step %d: %d of %d points fire no neuron; their error cannot shrink", step, silent, n)

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from .active_set import ActiveSet
+from .bits import BitMask
 from .devices import Array, Device, NeuronLists
 
 FLIP_PENALTY = 8  # a flip's increments go to scattered rows on one thread, a recount's to one row in the cache on all
@@ -35,13 +36,14 @@ class GramMatrix:
     recounted: bool = False
     _counts: Array = field(default=None, repr=False)
     _before: NeuronLists | None = field(default=None, repr=False)
+    _bits: Array = field(default=None, repr=False)
 
     @cached_property
     def K(self) -> Array:
         """(n, n) float64, ``X X^T``, computed when first asked for: conjugate gradients alone never do."""
         return self.device.gram(self.X.astype(np.float64))
 
-    def __call__(self, active: ActiveSet) -> Array:
+    def __call__(self, active: ActiveSet | BitMask) -> Array:
         """Return G (n, n) float64 of the active set.
 
         ``M^T M`` of the neurons whose lists changed is updated flip by flip,
@@ -50,7 +52,7 @@ class GramMatrix:
 
         Parameters
         ----------
-        active : ActiveSet
+        active : ActiveSet or BitMask
             The fired pairs now.
 
         Returns
@@ -58,6 +60,8 @@ class GramMatrix:
         Array
             (n, n) float64.
         """
+        if isinstance(active, BitMask):
+            return self._from_bits(active)
         limit = int(active.pairs) // FLIP_PENALTY
         self.recounted = self._before is None or not self.device.change_pairs(
             self._counts, self._before, active.fired, limit
@@ -65,5 +69,12 @@ class GramMatrix:
         if self.recounted:
             fired = active.fired
             self._counts = self.device.count_pairs(active.indptr, active.compact, fired.indptr, fired.points)
-        self._before = active.fired
+        self._before, self._bits = active.fired, None
+        return self.K * self._counts / self.width
+
+    def _from_bits(self, active: BitMask) -> Array:
+        self.recounted = self._bits is None
+        known = None if self.recounted else self._counts
+        self._counts = self.device.count_mask(active.bits, self._bits, known)
+        self._before, self._bits = None, active.bits
         return self.K * self._counts / self.width

@@ -49,6 +49,8 @@ def plan(trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: fl
     if trainer.margin == 0:
         parts["threshold trees"] = n * TreeLayout(max(1, held), trainer.tree.arity).total * size
         parts["fired pairs"] = candidate_bytes(device, fired, held, dtype)
+    elif trainer.packs(firing_probability(shift)):
+        parts["packed masks of two steps"] = held * n // 4
     else:
         margin = FIRST_MARGIN if trainer.margin == "auto" else float(trainer.margin)
         pairs = int(m * n * firing_probability(shift - margin))

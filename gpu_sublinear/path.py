@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .bits import BitIndex
 from .checks import check_training_data
 from .devices import Array, NeuronLists
 from .errors import OptionError
@@ -65,7 +66,8 @@ class SharedScan:
         """
         check_training_data(network.device, X, np.zeros(len(X)), network.features)
         X = network.device.asarray(X, network.dtype)
-        start = Run.prepare(replace(trainer, alpha=0.0), network, X, network.device.xp.zeros(len(X)))
+        start = Run.prepare(replace(trainer, alpha=0.0, mask="lists"), network, X, network.device.xp.zeros(len(X)))
+        assert not isinstance(start.index, BitIndex)
         return cls(trainer, network, X, start.index)
 
     def run(self, y: Any, points: Any = None, alpha: float | None = None) -> Run:

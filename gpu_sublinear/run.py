@@ -16,6 +16,7 @@ present G, lambda of the first one, so that the objective does not change in a r
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .active_set import ActiveSet
+from .bits import BitIndex, BitJacobian, BitMask, sampled_share
 from .costs import cheapest_solver
 from .devices import Array
 from .gram import GramMatrix
@@ -30,7 +32,7 @@ from .history import PhaseClock
 from .jacobian import FactoredJacobian, SparseJacobian
 from .lazy import LazyIndex
 from .memory import plan_memory
-from .network import ShiftedReluNetwork
+from .network import ShiftedReluNetwork, firing_probability
 from .sketch import Preconditioner, preconditioner_of_neurons, preconditioner_of_rows
 from .solvers import Solution, conjugate_gradient, gram_cholesky, sketched_cg
 from .survey import survey
@@ -39,7 +41,10 @@ from .tree import ThresholdTree
 if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
 
-Jacobian = FactoredJacobian | SparseJacobian
+Jacobian = FactoredJacobian | SparseJacobian | BitJacobian
+Index = ThresholdTree | LazyIndex | BitIndex
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -48,7 +53,7 @@ class State:
 
     Attributes
     ----------
-    active : ActiveSet
+    active : ActiveSet or BitMask
         The fired pairs.
     residual : Array
         (n,) float64, f - y.
@@ -60,18 +65,19 @@ class State:
         Seconds spent on this state.
     rows : Array or None
         (u, d) the weights here, where steps can be undone.
-    mark : object
-        What the index needs to come back.
+    index, mark : object
+        What found the fired pairs, and what it needs to come back.
     jacobian, G : optional
         J and its Gram matrix once computed: a rejected step uses them again.
     """
 
-    active: ActiveSet
+    active: ActiveSet | BitMask
     residual: Array
     norm: float
     penalty: float
     clock: PhaseClock
     rows: Array = None
+    index: Index | None = None
     mark: Any = None
     jacobian: Jacobian | None = None
     G: Array = None
@@ -118,7 +124,7 @@ class Run:
         (n, d) and (n,) float64 on the device.
     signs : Array
         (u,) second layer of the rows that the network holds.
-    index : ThresholdTree or LazyIndex
+    index : ThresholdTree, LazyIndex or BitIndex
         Finds the fired pairs.
     gram : GramMatrix
         Exact Gram matrix, kept through flips.
@@ -133,7 +139,7 @@ class Run:
     X: Array
     y: Array
     signs: Array
-    index: ThresholdTree | LazyIndex
+    index: Index
     gram: GramMatrix
     initial: Array = None
     ridge: float = 0.0
@@ -144,10 +150,12 @@ class Run:
         device = network.device
         size = (*X.shape, network.width, network.shift, network.dtype)  # n, d, m, b, type
         left = plan_memory(trainer, device, *size)
-        index: ThresholdTree | LazyIndex
+        index: Index
         if trainer.margin == 0:
             survey(network, X, 0)
             index = ThresholdTree.build(device, X, network.rows, trainer.tree)
+        elif trainer.packs(firing_probability(network.shift)):
+            index = BitIndex.build(device, X, network)
         else:
             index = LazyIndex.build(device, X, network, trainer.margin, left)
         return cls.begin(trainer, network, X, y, index)
@@ -159,7 +167,7 @@ class Run:
         network: ShiftedReluNetwork,
         X: Array,
         y: Array,
-        index: ThresholdTree | LazyIndex,
+        index: Index,
     ) -> Run:
         """Start from an index that exists; W_0 is what the network holds now."""
         gram = GramMatrix(network.device, X, network.width)
@@ -195,7 +203,7 @@ class Run:
             penalty = 0.5 * self.ridge * float((self._movement() ** 2).sum()) if self.ridge else 0.0
             state = State(active, residual, norm, penalty, clock)
             if self.trainer.damping != "none" or self.ridge:
-                state.rows, state.mark = network.rows.copy(), self.index.mark()
+                state.rows, state.index, state.mark = network.rows.copy(), self.index, self.index.mark()
         return state
 
     def move(self, state: State, damping: float, step: int) -> Attempt:
@@ -209,7 +217,8 @@ class Run:
         rhs = state.residual
         if theta:
             with clock("forward"):
-                there = self._movement()[state.active.fired.neurons]  # (u, d), rows of D that J sees
+                assert not isinstance(state.jacobian, BitJacobian)  # a ridge penalty keeps lists
+                there = self._movement()[state.active.neurons]  # (u, d), rows of D that J sees
                 rhs = rhs - theta * state.jacobian.matvec(there.ravel())
         solution = self.solve(state.active, state.jacobian, rhs, step, clock, kappa, state)
         with clock("update"):
@@ -222,11 +231,11 @@ class Run:
 
     def _apply(self, state: State, solution: Solution, theta: float) -> int:
         """Move the rows and tell the index; return how many moved."""
-        network, fired, xp = self.network, state.active.fired.neurons, self.network.device.xp
+        network, xp = self.network, self.network.device.xp
         assert state.jacobian is not None
         if not theta:
             moved = state.jacobian.step(network.rows, solution.value)
-            self.index.update(network.rows, fired, moved)
+            self._tell(state.active, moved)
             return state.active.union
         if theta == 1:
             network.rows[...] = self.initial  # exactly: W = W_0 - J^T g
@@ -238,11 +247,26 @@ class Run:
         self.index.update_any(network.rows, neurons, moved[neurons])
         return len(neurons)
 
+    def _tell(self, active: ActiveSet | BitMask, moved: Array) -> None:
+        """Tell the index how far the rows moved; where lists would grow too long, pack masks from now on."""
+        network, trainer = self.network, self.trainer
+        if (
+            isinstance(self.index, LazyIndex)
+            and trainer.mask == "auto"
+            and trainer.packs(sampled_share(network, self.X))
+        ):
+            _log.info("masks are packed from now on: too many pairs fire for lists")
+            self.index = BitIndex(network.device, self.X, network, len(network.rows))
+        else:
+            self.index.update(network.rows, active.neurons, moved)
+
     def restore(self, state: State) -> None:
         """Bring weights and index back to ``state``, bit for bit."""
         network, xp = self.network, self.network.device.xp
         changed = xp.flatnonzero((network.rows != state.rows).any(axis=1)).astype(np.int32)
         network.rows[changed] = state.rows[changed]
+        assert state.index is not None
+        self.index = state.index  # a step may have gone over to packed masks
         self.index.restore(state.mark, network.rows, changed)
 
     def _movement(self) -> Array:
@@ -251,14 +275,16 @@ class Run:
 
     # ---- linear algebra ---------------------------------------------------------------------------------
 
-    def jacobian(self, active: ActiveSet) -> Jacobian:
+    def jacobian(self, active: ActiveSet | BitMask) -> Jacobian:
         """Return the Jacobian of the step in the form that the trainer asks for."""
+        if isinstance(active, BitMask):
+            return BitJacobian.build(active, self.X, self.signs, self.network.width)
         kind = FactoredJacobian if self.trainer.jacobian == "factored" else SparseJacobian
         return kind.build(self.network.device, active, self.X, self.signs, self.network.width)
 
     def solve(
         self,
-        active: ActiveSet,
+        active: ActiveSet | BitMask,
         jacobian: Jacobian,
         residual: Array,
         step: int,
@@ -270,9 +296,9 @@ class Run:
 
         Parameters
         ----------
-        active : ActiveSet
+        active : ActiveSet or BitMask
             The fired pairs.
-        jacobian : FactoredJacobian or SparseJacobian
+        jacobian : FactoredJacobian, SparseJacobian or BitJacobian
             J.
         residual : Array
             (n,) float64, f - y.
@@ -292,8 +318,7 @@ class Run:
         """
         device, trainer = self.network.device, self.trainer
         residual = residual * (active.counts > 0)  # a silent point's row of G is zero: least norm is 0
-        solver = trainer.solver if trainer.solver != "auto" else cheapest_solver(active, self.X, trainer.sketch)
-        if solver == "gram":
+        if isinstance(active, BitMask) or isinstance(jacobian, BitJacobian) or self._solver(active) == "gram":
             with clock("jacobian"):
                 G = self.gram(active) if state is None or state.G is None else state.G
             if state is not None:
@@ -301,13 +326,17 @@ class Run:
             with clock("solve"):
                 return gram_cholesky(device, shifted(G, kappa), residual)
         product = with_damping(jacobian.gram, kappa)
-        if solver == "cg":
+        if self._solver(active) == "cg":
             with clock("solve"):
                 return conjugate_gradient(device, product, residual, trainer.cg)
         with clock("sketch"):
             precondition = self._precondition(active, jacobian, step, kappa)
         with clock("solve"):
             return sketched_cg(device, product, residual, trainer.cg, precondition)
+
+    def _solver(self, active: ActiveSet) -> str:
+        trainer = self.trainer
+        return trainer.solver if trainer.solver != "auto" else cheapest_solver(active, self.X, trainer.sketch)
 
     def _precondition(self, active: ActiveSet, jacobian: Jacobian, step: int, kappa: float) -> Preconditioner | None:
         network, options = self.network, self.trainer.sketch
@@ -317,11 +346,9 @@ class Run:
         return preconditioner_of_neurons(*arguments)
 
 
-def forward(network: ShiftedReluNetwork, active: ActiveSet) -> Array:
+def forward(network: ShiftedReluNetwork, active: ActiveSet | BitMask) -> Array:
     """Return the outputs on the training points from the active set alone, (n,) float64."""
-    signs = network.signs[active.fired.neurons]
-    total = network.device.forward(active.indptr, active.compact, active.values, signs, network.shift)
-    return total * network.scale
+    return active.forward(network.device, network.signs, network.shift) * network.scale
 
 
 def shifted(G: Array, kappa: float) -> Array:

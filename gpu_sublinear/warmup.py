@@ -37,12 +37,12 @@ def warm_up(device: Device, trainer: GaussNewton, dtype: str = "float32", sampli
     begin = time.perf_counter()
     angles = np.linspace(0, np.pi, 6)
     X, y = np.stack([np.cos(angles), np.sin(angles)], axis=1), np.cos(2 * angles)
-    network = ShiftedReluNetwork.initialize(
-        64, 2, shift=0.1, dtype=dtype, paired=sampling == "virtual", sampling=sampling, device=device
-    )
-    replace(trainer, tolerance=0.0, max_steps=3, memory_limit=None, time_budget=None, validation_fraction=0.0).fit(
-        network, X, y
-    )
+    short = replace(trainer, tolerance=0.0, max_steps=3, memory_limit=None, time_budget=None, validation_fraction=0.0)
+    for mask in ("bits", "lists") if trainer.packs(1.0) else ("lists",):
+        network = ShiftedReluNetwork.initialize(
+            64, 2, shift=0.1, dtype=dtype, paired=sampling == "virtual", sampling=sampling, device=device
+        )
+        replace(short, mask=mask).fit(network, X, y)
     network.predict(X)
     if trainer.margin != 0:  # a tiny run never tightens its lists
         index = LazyIndex.build(device, device.asarray(X, dtype), network)

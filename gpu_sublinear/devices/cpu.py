@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
+from . import cpu_bits as bit_kernels
 from . import cpu_kernels as kernels
 from . import cpu_lists as list_kernels
 from .base import CSR, Array, NeuronLists, TreeLayout
 from .host import HostDevice, one_blas_thread
 
+CHANGED_COST = 8  # words of a recount that take as long as one that changed
 QUERY_BYTES = 1 << 26  # scratch memory of a query, for as many points at a time as fit
 COUNT_BYTES = 1 << 19  # of the pair counts that one task works on: half a second-level cache
 TILE = 128  # rows of a product per thread: fixed, so that bytes do not depend on the number of threads
@@ -175,6 +177,45 @@ class CpuDevice(HostDevice):
             counts, before.indptr, before.points, after.indptr, after.points, match, changed, gone
         )
         return True
+
+    def pack_mask(self, X: Array, W: Array, signs: Array, shift: float) -> tuple[Array, Array]:
+        """Compare and sum as the numbers are computed; none is kept."""
+        bits = np.empty((-(-len(W) // bit_kernels.WORD), len(X)), np.uint64)
+        totals = np.zeros((list_kernels.BLOCKS, len(X)))
+        bit_kernels.pack_mask(X, W, signs, X.dtype.type(shift), float(shift), bits, totals)
+        return bits, totals.sum(axis=0)
+
+    def mask_sizes(self, bits: Array) -> tuple[Array, int]:
+        """Count by blocks of words."""
+        counts = np.zeros((list_kernels.BLOCKS, bits.shape[1]), np.uint64)
+        union = np.zeros(list_kernels.BLOCKS, np.uint64)
+        bit_kernels.mask_sizes(bits, counts, union)
+        return counts.sum(axis=0).astype(np.int64), int(union.sum())
+
+    def count_mask(self, bits: Array, before: Array | None = None, counts: Array | None = None) -> Array:
+        """Count all bits, or with ``delta = M' - M`` add half of ``delta^T (M' + M)`` and of its transpose."""
+        words, n = bits.shape
+        out, changed = np.zeros((n, n), np.uint64), np.zeros(list_kernels.BLOCKS, np.int64)
+        if before is not None and counts is not None:
+            bit_kernels.changed_words(before, bits, changed)
+            if changed.sum() * CHANGED_COST <= words * n:
+                edges = np.linspace(0, n, list_kernels.BLOCKS + 1).astype(np.int64)
+                bit_kernels.change_mask(before, bits, edges, out)
+                change = out.view(np.int64).astype(np.float64)
+                return counts + (change + change.T) / 2
+        edges = np.round(n * np.sqrt(np.linspace(0, 1, list_kernels.BLOCKS + 1))).astype(np.int64)
+        bit_kernels.count_mask(bits, edges, out)
+        lower = out.astype(np.float64)
+        return lower + np.tril(lower, -1).T
+
+    def move_mask(self, W: Array, X: Array, bits: Array, weights: Array, g: Array) -> Array:
+        """Tabulate the sums of all subsets of eight points, then look up n / 8 of them for each row."""
+        n, d = X.shape
+        tables = np.zeros((-(-n // bit_kernels.BYTE), 256, d))
+        bit_kernels.tabulate(g[:, None] * X, tables)
+        moved = np.empty(len(W))
+        bit_kernels.move_mask(W, tables, n, bits, weights, moved)
+        return moved
 
     def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:
         """Sum and spread, neuron by neuron."""

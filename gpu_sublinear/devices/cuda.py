@@ -22,6 +22,7 @@ from ..errors import (
 )
 from .base import CSR, Array, Device, TreeLayout
 from .checks import check_array
+from .cuda_bits import BitOperations
 from .cuda_lists import ListOperations
 from .cupy_toolkit import Toolkit, cupy_toolkit
 from .cusparse import check_index_range
@@ -33,7 +34,7 @@ COUNTED_COLUMNS = 8192  # of count_pairs at a time: 32 KiB of shared memory
 SKETCH_BITS = 61  # see kernels/sketch_rows.cu
 
 
-class CudaDevice(ListOperations, Device):
+class CudaDevice(ListOperations, BitOperations, Device):
     """The op list on one GPU.
 
     Parameters

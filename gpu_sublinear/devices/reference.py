@@ -30,6 +30,12 @@ def mask_of(lists: NeuronLists, n: int) -> np.ndarray:
     return mask
 
 
+def unpacked(bits: Array) -> np.ndarray:
+    """Return packed masks (words, n) as a mask (64 words, n)."""
+    shifts = np.arange(64, dtype=np.uint64)[None, :, None]
+    return (bits[:, None, :] >> shifts & np.uint64(1)).astype(bool).reshape(-1, bits.shape[1])
+
+
 class ReferenceDevice(HostDevice):
     """NumPy, one thread, nothing clever."""
 
@@ -141,6 +147,33 @@ class ReferenceDevice(HostDevice):
             return False
         counts += delta.T @ new + old.T @ delta
         return True
+
+    def pack_mask(self, X: Array, W: Array, signs: Array, shift: float) -> tuple[Array, Array]:
+        """Compare all computed numbers."""
+        P = computed_numbers(X, W)  # (n, u)
+        mask = X.dtype.type(shift) < P
+        above = np.where(mask, P.astype(np.float64) - shift, 0.0)
+        padded = np.zeros((len(X), -(-len(W) // 64) * 64), bool)
+        padded[:, : len(W)] = mask
+        bits = np.packbits(padded, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+        return np.ascontiguousarray(bits.T), above @ signs.astype(np.float64)
+
+    def mask_sizes(self, bits: Array) -> tuple[Array, int]:
+        """Count bits."""
+        mask = unpacked(bits)
+        return mask.sum(axis=0), int(mask.any(axis=1).sum())
+
+    def count_mask(self, bits: Array, before: Array | None = None, counts: Array | None = None) -> Array:
+        """Multiply the 0/1 mask, always anew."""
+        mask = unpacked(bits).astype(np.float64)
+        return mask.T @ mask
+
+    def move_mask(self, W: Array, X: Array, bits: Array, weights: Array, g: Array) -> Array:
+        """Multiply the 0/1 mask with the weighted points, subtract, measure."""
+        before = W.astype(np.float64)
+        change = weights[:, None] * (unpacked(bits)[: len(W)].astype(np.float64) @ (g[:, None] * X))
+        W[:] = before - change
+        return np.linalg.norm(W.astype(np.float64) - before, axis=1)
 
     def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:
         """Multiply with the mask twice."""

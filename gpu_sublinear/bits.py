@@ -1,0 +1,181 @@
+r"""Packed masks: the index for small shifts, where so many pairs fire that listing them costs more than looking anew.
+
+**What it keeps.**  One bit for each pair of a held row and a point, ``u n / 8`` bytes; a listed pair takes 12 bytes and
+more.  Nothing else outlives a step, so there is no certificate to keep, and restoring the rows restores everything.
+
+**A step.**
+
+1. *Query and forward pass together.*  All computed numbers are made anew, compared and forgotten; the bits stay, and
+   the sums ``sum_r a_r (P_ri - b)`` in float64.  2 u n d operations without a branch.
+2. *Gram matrix.*  ``(M^T M)_ij`` is the number of bits common to two points: ``u n^2 / 128`` words.  With the mask M of
+   the step before, ``delta = M' - M`` and ``S = M' + M``,
+
+       M'^T M' - M^T M = (delta^T S + S^T delta) / 2,
+
+   (expand the right-hand side: the mixed terms cancel), so only words with a flipped bit need be visited, n operations
+   each.  All are whole numbers: the result is exact whichever way it was reached.
+3. *Update.*  ``J^T g`` of row r is ``a_r m^{-1/2} sum_i M_ri g_i x_i``.  For every eight points the 256 sums of subsets
+   are tabulated once, and each row adds n / 8 table entries (the method of four Russians): ``u n d / 8`` additions.
+
+**Invariant.**  After every query the bits are exactly ``P > b`` of the stored rows, because they were just computed
+from them; so the trajectory is that of the lists and of dense algebra.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .devices import Array, Device
+from .network import ShiftedReluNetwork, firing_probability
+from .survey import survey
+
+DENSE = 0.06  # fired or listed share of the pairs from which bits are faster than lists on the cpu device
+
+
+SAMPLED = 1024  # rows looked at to learn whether lists would grow too long
+
+
+def sampled_share(network: ShiftedReluNetwork, X: Array) -> float:
+    """Return the share of the pairs that fire, from about 1024 of the rows held, evenly spaced."""
+    xp, u = network.device.xp, len(network.rows)
+    chosen = xp.arange(0, u, max(1, u // SAMPLED), dtype=np.int32)
+    limits = xp.full(len(chosen), network.shift, dtype=network.dtype)
+    indptr, _ = network.device.scan(X, network.rows, chosen, limits)
+    return int(indptr[-1]) / max(1, len(chosen) * len(X))
+
+
+@dataclass(frozen=True)
+class BitMask:
+    """Which held row fires on which point, one bit each: what :class:`gpu_sublinear.active_set.ActiveSet` is for lists.
+
+    Attributes
+    ----------
+    device : Device
+        Owner of the arrays.
+    bits : Array
+        (ceil(u / 64), n) uint64, see :meth:`gpu_sublinear.devices.base.Device.pack_mask`.
+    totals : Array
+        (n,) float64, ``sum_r a_r (P_ri - b)`` over the rows that fire.
+    rows : int
+        u, rows held.
+    """
+
+    device: Device
+    bits: Array
+    totals: Array
+    rows: int
+
+    @cached_property
+    def _sizes(self) -> tuple[Array, int]:
+        return self.device.mask_sizes(self.bits)
+
+    @property
+    def counts(self) -> Array:
+        """(n,) number of neurons fired on each point, k_i."""
+        return self._sizes[0]
+
+    @property
+    def union(self) -> int:
+        """Number of neurons that fire on at least one point."""
+        return self._sizes[1]
+
+    @cached_property
+    def nnz(self) -> int:
+        """Number of fired pairs."""
+        return int(self.counts.sum())
+
+    @property
+    def visited(self) -> int:
+        """Numbers compared with the threshold: all."""
+        return self.rows * len(self.totals)
+
+    @property
+    def neurons(self) -> Array:
+        """(u,) int32: the rows that a step writes, all of them; those that fire nowhere stay as they are."""
+        return self.device.xp.arange(self.rows, dtype=np.int32)
+
+    def forward(self, device: Device, signs: Array, shift: float) -> Array:
+        """Return ``sum_{r in S_i} a_r (P_ir - b)``, (n,) float64; the query summed it for these signs and shift."""
+        return self.totals
+
+
+@dataclass
+class BitIndex:
+    """Looks at all held rows in every query.
+
+    Attributes
+    ----------
+    device : Device
+        Owner of X and the network.
+    X : Array
+        (n, d) points.
+    network : ShiftedReluNetwork
+        Its rows are read at every query.
+    refreshed : int
+        Rows looked at afresh after the last step: all.
+    """
+
+    device: Device
+    X: Array
+    network: ShiftedReluNetwork
+    refreshed: int = 0
+
+    @classmethod
+    def build(cls, device: Device, X: Array, network: ShiftedReluNetwork) -> BitIndex:
+        """Make the network hold its rows: all of them where most fire on some point, else those that do."""
+        if network.sampling == "virtual" or firing_probability(network.shift) < DENSE:
+            survey(network, X, 0)
+        else:
+            network.sampling = "explicit"
+            network.hold_all()
+        return cls(device, X, network)
+
+    def query(self, shift: float) -> BitMask:
+        """Return who fires now, ``P_ir > shift``."""
+        network = self.network
+        return BitMask(
+            self.device, *self.device.pack_mask(self.X, network.rows, network.signs, shift), len(network.rows)
+        )
+
+    def update(self, W: Array, neurons: Array, moved: Array) -> None:
+        """Note that the next query looks at all rows."""
+        self.refreshed = len(W)
+
+    update_any = update
+
+    def mark(self) -> None:
+        """Return what :meth:`restore` needs: nothing, because every query looks at all rows."""
+
+    def restore(self, mark: None, W: Array, changed: Array) -> None:
+        """Come back to where :meth:`mark` was called: nothing to do."""
+
+
+@dataclass(frozen=True)
+class BitJacobian:
+    """J from the bits: it takes the step; its Gram matrix comes from :class:`gpu_sublinear.gram.GramMatrix`.
+
+    Attributes
+    ----------
+    mask : BitMask
+        Who fires.
+    X : Array
+        (n, d) points.
+    weights : Array
+        (u,) float64, ``m^{-1/2} a_r`` of the rows held.
+    """
+
+    mask: BitMask
+    X: Array
+    weights: Array
+
+    @classmethod
+    def build(cls, mask: BitMask, X: Array, signs: Array, width: int) -> BitJacobian:
+        """Scale the signs (u,); ``width`` is m, nominal."""
+        return cls(mask, X, signs.astype(np.float64) * width**-0.5)
+
+    def step(self, W: Array, g: Array) -> Array:
+        """Apply ``W <- W - J^T g`` in place; return how far each row moved, (u,) float64."""
+        return self.mask.device.move_mask(W, self.X, self.mask.bits, self.weights, g)

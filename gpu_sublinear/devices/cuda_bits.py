@@ -1,0 +1,79 @@
+"""The part of the cuda device that works on packed masks."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+
+from .base import Array
+from .checks import check_array
+from .launcher import BLOCK, Launcher, names_memory
+
+TILE = (64, 128)  # points x neurons of a block of kernels/pack_mask.cu
+PAIRS_TILE = 32  # points on a side of a block's tile of kernels/count_mask.cu
+PARTS = 512  # of the neurons, with sums of their own
+
+
+class BitOperations:
+    """Operations on packed masks for :class:`CudaDevice`, which owns what is named here."""
+
+    xp: ModuleType
+    _gpu: Launcher
+
+    @names_memory
+    def pack_mask(self, X: Array, W: Array, signs: Array, shift: float) -> tuple[Array, Array]:
+        """Vote warp by warp; sum by parts of the neurons, then add the parts."""
+        check_array("X", X, 2, "REAL")
+        real, (n, d), u = X.dtype.name, X.shape, len(W)
+        check_array("W", W, 2, real, (None, d))
+        check_array("signs", signs, 1, real, (u,))
+        words, tiles = -(-u // 64), -(-u // TILE[1])
+        parts = min(PARTS, tiles)
+        bits = self._gpu.empty("packed mask", (words, n), np.int64)
+        totals = self._gpu.zeros("partial outputs", (parts, n), np.float64)
+        arguments = (
+            X, np.int64(n), W, signs, X.dtype.type(shift), np.float64(shift), np.int64(u), np.int32(d),
+            np.int64(parts), np.int64(words), bits, totals,
+        )  # fmt: skip
+        self._gpu.run("pack_mask", "pack_mask", real, -(-n // TILE[0]) * parts * BLOCK, arguments)
+        return bits.view(np.uint64), totals.sum(axis=0)
+
+    @names_memory
+    def mask_sizes(self, bits: Array) -> tuple[Array, int]:
+        """Count by parts of the words; the host reads the size of the union."""
+        check_array("bits", bits, 2, "uint64")
+        words, n = bits.shape
+        parts = min(PARTS, words)
+        counts = self._gpu.zeros("partial counts", (parts, n), np.int64)
+        fired = self._gpu.zeros("neurons that fire", words, np.int32)
+        mask = (bits.view(np.int64), np.int64(words), np.int64(n))
+        self._gpu.run("pack_mask", "mask_counts", "float32", parts * n, (*mask, np.int64(parts), counts))
+        self._gpu.run("pack_mask", "mask_union", "float32", words if n else 0, (*mask, fired))
+        return counts.sum(axis=0), int(fired.sum(dtype=np.int64))
+
+    @names_memory
+    def count_mask(self, bits: Array, before: Array | None = None, counts: Array | None = None) -> Array:
+        """Count all bits, always anew."""
+        check_array("bits", bits, 2, "uint64")
+        words, n = bits.shape
+        out = self._gpu.zeros("pair counts", (n, n), np.float64)
+        side = -(-n // PAIRS_TILE)
+        arguments = (bits.view(np.int64), np.int64(words), np.int64(n), out)
+        self._gpu.run("count_mask", "count_mask", "float32", side * side * BLOCK, arguments)
+        return out
+
+    @names_memory
+    def move_mask(self, W: Array, X: Array, bits: Array, weights: Array, g: Array) -> Array:
+        """Sum, subtract and measure, a thread for each row."""
+        check_array("X", X, 2, "REAL")
+        real, (n, d), u = X.dtype.name, X.shape, len(W)
+        check_array("W", W, 2, real, (None, d))
+        check_array("bits", bits, 2, "uint64", (-(-u // 64), n))
+        check_array("weights", weights, 1, "float64", (u,))
+        check_array("g", g, 1, "float64", (n,))
+        moved = self._gpu.empty("movements", u, np.float64)
+        weighted = self.xp.ascontiguousarray(g[:, None] * X.astype(np.float64))  # (n, d)
+        arguments = (W, weighted, bits.view(np.int64), weights, np.int64(n), np.int64(u), np.int32(d), moved)
+        self._gpu.run("move_mask", "move_mask", real, u, arguments)
+        return moved

@@ -1,0 +1,74 @@
+// pack_mask.cu -- who fires on what, one bit for each pair, and the sums of the outputs: the query of packed masks.
+//
+// Computes      bits[w, i], bit k: whether ((x_i0 w_r0 + x_i1 w_r1) + x_i2 w_r2) + ... > threshold, r = 64 w + k, products
+//               and sums rounded as in fill_leaves; totals[p, i] = sum of signs[r] (number - shift) over the firing r of
+//               the neuron tiles p, p + parts, ..., in float64.  mask_counts: counts[p, i] = bits set in the words w = p,
+//               p + parts, ...  mask_union: fired[w] = neurons of word w with a bit for some point.
+// Arguments     X (n, d), W (u, d), signs (u,), threshold REAL; bits (words, n) int64, words = ceil(u / 64); totals
+//               (parts, n) float64; counts (parts, n) int64; fired (words,) int32.
+// Parallel      pack_mask: the tile of fill_leaves, 64 points x 128 neurons for a block of 8 warps; lanes hold neighbouring
+//               neurons, so a vote of the warp is half a word.  A block keeps its tile of points and strides over the
+//               neuron tiles of its part.  mask_counts, mask_union: a thread per (part, point), and per word.
+// Floor         2 u n d operations (not fused); bytes: sizeof(REAL) (u d + n d) + u n / 8.
+// Deterministic yes: parts depend on the problem alone; votes and shuffles.
+// Versions      this one only.  Not yet measured on hardware: int8 tensor cores for the counts; a pass with TF32 that
+//               leaves only pairs within its rounding of the threshold to the computed number.
+
+extern "C" __global__ void __launch_bounds__(256)
+pack_mask(const REAL* __restrict__ X, Index n, const REAL* __restrict__ W, const REAL* __restrict__ signs, REAL threshold,
+          double shift, Index u, int d, Index parts, Index words, Index* __restrict__ bits,
+          double* __restrict__ totals) {
+  alignas(16) __shared__ REAL points_tile[TILE_FEATURES * (TILE_POINTS + TILE_PAD)];
+  alignas(16) __shared__ REAL neurons_tile[TILE_FEATURES * (TILE_NEURONS + TILE_PAD)];
+  const int lane = lane_index(), warp = threadIdx.x / WARP;
+  const Index point_tiles = (n + TILE_POINTS - 1) / TILE_POINTS;
+  const Index neuron_tiles = (u + TILE_NEURONS - 1) / TILE_NEURONS;
+  for (Index job = blockIdx.x; job < point_tiles * parts; job += gridDim.x) {
+    const Index i0 = job % point_tiles * TILE_POINTS, part = job / point_tiles;
+    double total = 0.0;  // of point i0 + 8 warp + lane, for lanes 0 to 7
+    for (Index tile = part; tile < neuron_tiles; tile += parts) {
+      const Index k0 = tile * TILE_NEURONS;
+      REAL sum[8][4];
+      tile_numbers(sum, points_tile, neurons_tile, X, i0, n, W, nullptr, k0, u, d);
+#pragma unroll
+      for (int p = 0; p < 8; ++p) {
+        const Index i = i0 + warp * 8 + p;
+        Word half[4];
+        double above = 0.0;
+#pragma unroll
+        for (int q = 0; q < 4; ++q) {
+          const Index r = k0 + q * WARP + lane;
+          const bool fires = r < u && sum[p][q] > threshold;
+          half[q] = __ballot_sync(FULL_WARP, fires);
+          if (fires) above = add(above, mul((double)signs[r], sub((double)sum[p][q], shift)));
+        }
+        const Index w = k0 / 64 + lane;
+        if (lane < 2 && i < n && w < words)
+          bits[w * n + i] = (Index)((Word64)(lane ? half[2] : half[0]) | (Word64)(lane ? half[3] : half[1]) << 32);
+        for (int distance = WARP / 2; distance; distance /= 2)
+          above = add(above, __shfl_xor_sync(FULL_WARP, above, distance));
+        if (lane == p) total = add(total, above);
+      }
+    }
+    const Index i = i0 + warp * 8 + lane;
+    if (lane < 8 && i < n) totals[part * n + i] = total;
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+mask_counts(const Index* __restrict__ bits, Index words, Index n, Index parts, Index* __restrict__ counts) {
+  for (Index t = thread_index(); t < parts * n; t += thread_count()) {
+    Index total = 0;
+    for (Index w = t / n; w < words; w += parts) total += __popcll((Word64)bits[w * n + t % n]);
+    counts[t] = total;
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+mask_union(const Index* __restrict__ bits, Index words, Index n, int* __restrict__ fired) {
+  for (Index w = thread_index(); w < words; w += thread_count()) {
+    Word64 some = 0;
+    for (Index i = 0; i < n; ++i) some |= (Word64)bits[w * n + i];
+    fired[w] = __popcll(some);
+  }
+}
