@@ -62,7 +62,8 @@ class GaussNewton:
         Full steps in a row that may fail to beat the best objective before they are taken back (``"auto"``): at large
         shifts a first full step overshoots and the next ones recover.
     alpha : float
-        Above 0 the watchdog is 1, so the objective never rises.  Ridge penalty ``alpha tr(G_0)/n / 2 ||W - W_0||^2``; W_0 are the weights at the start of this fit.
+        Ridge penalty ``alpha tr(G_0)/n / 2 ||W - W_0||^2``; W_0 are the weights at the start of this fit.  Above 0
+        the watchdog is 1, so the objective never rises.
     time_budget : float or None
         Seconds, first scan included, after which no further step begins.
     validation_fraction : float
