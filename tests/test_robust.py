@@ -57,8 +57,12 @@ def test_digits_with_flipped_labels_are_fitted():
 
 
 @pytest.mark.parametrize("margin", ["auto", 0])
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_contradicting_duplicates_reach_the_least_squares_solution(device, solver, margin):
+@pytest.mark.parametrize(
+    ("name", "solver"),  # hundreds of emulated products with G would take minutes
+    [(name, solver) for name in DEVICES for solver in SOLVERS if name != "emulated" or "cg" not in solver],
+)
+def test_contradicting_duplicates_reach_the_least_squares_solution(name, solver, margin):
+    device = make_device(name)
     X, y = sphere(24, 8)
     X, y = np.vstack([X, X[:4]]), np.concatenate([y, y[:4] + 1.0])
     network = network_for(device, 8, shift=1.0, dtype="float64")
