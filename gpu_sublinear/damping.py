@@ -23,6 +23,7 @@ FIRST = 0.1  # of tr(G)/n, once full steps failed: above most of the spectrum's 
 LARGEST = 1e8  # beyond this a step changes float32 weights by less than their rounding
 SMALLEST = 1e-6  # below this a step is a full one in all but name
 ENOUGH = 1e-4  # least part of the predicted decrease that a damped step must bring
+LOST = 0.5  # relative residual of an iterative solve that says nothing of the minimum (G singular, targets contradict)
 
 
 class StepControl:
@@ -41,6 +42,7 @@ class StepControl:
         self.damping = 0.0 if isinstance(damping, str) else float(damping)
         self.watchdog, self.growth, self.failures = watchdog, 2.0, 0
         self.predicted = math.inf  # relative decrease that the last full step promised
+        self.finished = False  # whether no further step shall be taken
         self.best: State
         self.source: State
         self.best_step = 0
@@ -59,7 +61,8 @@ class StepControl:
         old = self.source.objective
         promised = old - attempt.fit - trial.penalty
         if not attempt.damping:
-            self.predicted = promised / old if old else 0.0
+            lost = attempt.solution.iterations > 1 and attempt.solution.residual > LOST
+            self.predicted = promised / old if old and not lost else math.inf
         if self.always:
             self.source = trial
             return True

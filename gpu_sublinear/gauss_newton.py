@@ -68,7 +68,8 @@ class GaussNewton:
         Full steps in a row that may fail to beat the best objective before they are taken back (``"auto"``): at large
         shifts a first full step overshoots and the next ones recover.
     alpha : float
-        Ridge penalty ``alpha tr(G_0)/n / 2 ||W - W_0||^2``; W_0 are the weights at the start of this fit.
+        Ridge penalty ``alpha tr(G_0)/n / 2 ||W - W_0||^2``; W_0 are the weights at the start of this fit.  Above 0
+        the watchdog is 1, so the objective never rises.
     time_budget : float or None
         Seconds, first scan included, after which no further step begins.
     validation_fraction : float
@@ -218,16 +219,17 @@ class GaussNewton:
             History, and why training stopped.
         """
         watch = watch or Validation(run.network)
-        control = StepControl(self.damping, self.watchdog)
+        control = StepControl(self.damping, 1 if self.alpha else self.watchdog)
         stops = Stops(self, float(run.network.device.xp.linalg.norm(run.y)), build_seconds, control)
         history: list[StepRecord] = []
         verdict = (False, "")
         for record in self._steps(run, control, watch):
             history.append(record)
             stopped = any([callback(record, run.network) for callback in callbacks])
-            verdict = stops(history, stopped, watch)
-            if verdict[1]:
+            verdict = verdict if verdict[1] else stops(history, stopped, watch)
+            if verdict[1] and (stopped or not record.moved_neurons):
                 break
+            control.finished = bool(verdict[1])  # one more record, of the state that the last step led to
         best = watch.restore_best() if watch.active else control.restore_best(run, history)
         if best is not None:
             verdict = verdict[0], f"{verdict[1]}; the weights before step {best}, the best, were restored"
@@ -243,7 +245,7 @@ class GaussNewton:
         for step in range(self.max_steps + 1):
             error, attempt, trial, rejected = watch.error(step), None, None, 0
             if step < self.max_steps and goal < state.norm < np.inf:
-                while trial is None and not control.stuck:
+                while trial is None and not (control.stuck or control.finished):
                     source = control.source
                     attempt = run.move(source, control.damping, step)
                     trial = run.look()
