@@ -97,7 +97,7 @@ def operations(n: int, d: int, m: int, b: float, device: Device) -> dict[str, Op
     problem = make(f"sphere:n={n * 5 // 4},d={d}", m, b, device=device.name)
     network = problem.network()
     X, y = device.asarray(problem.X, "float32"), device.asarray(problem.y)
-    run = Run.prepare(GaussNewton(), network, X, y)
+    run = Run.prepare(GaussNewton(mask="lists"), network, X, y)
     active = run.index.query(b)
     factored, explicit = run.jacobian(active), SparseJacobian.build(device, active, X, network.signs, network.width)
     tree = ThresholdTree.build(device, X, network.W)
@@ -111,7 +111,9 @@ def operations(n: int, d: int, m: int, b: float, device: Device) -> dict[str, Op
         "G v, factored": Operation(lambda: factored.gram(vector), 4 * nnz + 4 * n * d, 4 * nnz * d),
         "J^T g, CSR (SpMV)": Operation(lambda: explicit.rmatvec(vector), 8 * nnz * d, 2 * nnz * d),
         "sketch of neurons": Operation(lambda: device.sketch_neurons(*sketch), 4 * nnz + 8 * n * buckets, nnz),
-        "scan of all rows": Operation(lambda: run.prepare(GaussNewton(), network, X, y), 4 * m * d, 2.0 * n * m * d),
+        "scan of all rows": Operation(
+            lambda: run.prepare(GaussNewton(mask="lists"), network, X, y), 4 * m * d, 2.0 * n * m * d
+        ),
         "dense forward GEMM": Operation(lambda: device.matmul(X, network.W.T), 4 * m * (d + n), 2.0 * n * m * d),
     }
 
