@@ -210,7 +210,12 @@ def test_the_table_of_ratios_is_that_of_the_readme():
         rows = [line.strip("| ").split("|") for line in path.read_text(encoding="utf-8").splitlines()]
         return [[cell.strip() for cell in row][columns] for row in rows if re.match(r"(sphere|digits)", row[0].strip())]
 
-    readme = [[*row[:4], row[6].split()[0], row[9].split()[0]] for row in cells(ROOT / "README.md", slice(None))]
+    def opponents(rows: list[list[str]]) -> list[list[str]]:
+        return [row for row in rows if row[1].startswith("2^")]  # the table of nominal widths counts in tens
+
+    readme = [
+        [*row[:4], row[6].split()[0], row[9].split()[0]] for row in opponents(cells(ROOT / "README.md", slice(None)))
+    ]
     ours = cells(ROOT / "docs" / "comparison.md", slice(None))
     assert sorted(ours) == sorted(readme)
 
