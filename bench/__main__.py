@@ -2,7 +2,7 @@
 
 examples:
   python -m bench --suite quick                   all questions at small sizes (under 10 minutes on 2 cores)
-  python -m bench --suite full --resume           the committed report; goes on where it was stopped
+  python -m bench --suite full --resume           the committed report (under an hour); goes on where it was stopped
   python -m bench --suite gpu --device cuda --limit 560    the GPU suite in one 10-minute call
   python -m bench --suite quick --only race       one experiment
   python -m bench --report --suite full           the report again, from the results alone
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: bench/results")
     found.add_argument("--report", action="store_true", help="only write the report of --suite from its results")
     found.add_argument(
-        "--output", type=Path, metavar="FILE", help="of the report; default: bench/REPORT.md (gpu: REPORT-gpu.md)"
+        "--output", type=Path, metavar="FILE", help="of the report; default: bench/REPORT.md (full), REPORT-SUITE.md"
     )
     found.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="compare two result files")
     found.add_argument("--readme", action="store_true", help="fill the marked tables of README.md")
@@ -83,7 +83,7 @@ def _suite(options: argparse.Namespace) -> int:
         device = options.device if options.suite == "gpu" or options.device != "auto" else "cpu"
         results = run_suite(chosen, options.suite, device, options.results, options.resume, limit=options.limit)
         failed = sum(result["error"] is not None for result in results)
-    default = Path(__file__).parent / ("REPORT-gpu.md" if options.suite == "gpu" else "REPORT.md")
+    default = Path(__file__).parent / ("REPORT.md" if options.suite == "full" else f"REPORT-{options.suite}.md")
     path = options.output or default
     report.write(of_suite(options.suite), load_results(options.results, options.suite), options.suite, path)
     print(f"report: {path.name}; {failed} failed")

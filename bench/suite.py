@@ -23,7 +23,7 @@ from gpu_sublinear.environment import environment
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED_BY = ("gpu_sublinear/**/*.py", "kernels/*.cu*", "bench/baselines/*.py", "bench/experiments/*.py")
 OPTIONAL = ("torch", "jax", "optimistix", "lineax")
-LIMITS = {"tiny": 60.0, "quick": 200.0, "full": 3600.0, "gpu": 240.0}  # seconds of one experiment
+LIMITS = {"tiny": 60.0, "quick": 200.0, "full": 900.0, "gpu": 240.0}  # seconds of one experiment
 TAIL = 2000  # characters kept of what a dead process said
 Say = Callable[[str], None]
 

@@ -187,7 +187,7 @@ MICRO = Experiment(
     {
         "tiny": {"sizes": [(32, 8, 512, 0.5)], "repeats": 1},
         "quick": {"sizes": [(256, 16, 2**16, 2.0)], "repeats": 5},
-        "full": {"sizes": [(256, 16, 2**16, 2.0), (512, 16, 2**20, 3.0), (1024, 64, 2**18, 2.5)], "repeats": 15},
+        "full": {"sizes": [(256, 16, 2**16, 2.0), (512, 16, 2**20, 3.0), (1024, 64, 2**18, 2.5)], "repeats": 9},
         "gpu": {"sizes": [(512, 16, 2**20, 3.0), (1024, 64, 2**20, 2.58)], "repeats": 15},
     },
     micro.measure, micro_answer, micro_tables, micro_panels,

@@ -136,8 +136,8 @@ EXPERIMENT = Experiment(
     {
         "tiny": {"data": SMALL, "cases": [(256, 0.5), (512, 0.5)], "repeats": 1, "budget": 1.0},
         "quick": {"data": SPHERE, "cases": grid(range(12, 17, 2), (0.0, 1.0, 2.0)), "repeats": 2, "budget": 4.0},
-        "full": {"data": SPHERE, "cases": grid(range(12, 21, 2), (0.0, 1.0, 2.0, 2.5, 3.0)), "repeats": 5,
-        "budget": 120.0},
+        "full": {"data": SPHERE, "cases": grid(range(12, 21, 2), (0.0, 1.0, 2.0, 3.0)), "repeats": 3,
+        "budget": 30.0},
     },
     measure, answer, tables, panels,
 )  # fmt: skip
@@ -146,7 +146,7 @@ UNSHIFTED = Experiment(
     {
         "tiny": {"data": SMALL, "cases": grid(range(8, 10), (0.0,)), "repeats": 1, "budget": 1.0, "watch": True},
         "quick": {"data": SPHERE, "cases": grid(range(12, 16), (0.0,)), "repeats": 2, "budget": 4.0, "watch": True},
-        "full": {"data": SPHERE, "cases": grid(range(12, 20), (0.0,)), "repeats": 5, "budget": 120.0, "watch": True},
+        "full": {"data": SPHERE, "cases": grid(range(12, 21), (0.0,)), "repeats": 3, "budget": 30.0, "watch": True},
     },
     measure, unshifted_answer, tables, unshifted_panels,
 )  # fmt: skip

@@ -195,8 +195,8 @@ EXPERIMENT = Experiment(
         "quick": {"data": NAMES[:2], "widths": [2**k for k in range(10, 17, 2)], "shifts": [0.0, 1.0, 2.0],
         "seeds": 2, "limit": 200},
         "full": {
-            "data": [*NAMES, "sphere:n=1280,d=16", "diabetes"], "widths": [2**k for k in range(10, 21, 2)],
-            "shifts": [0.0, 1.0, 2.0, 3.0], "seeds": 5, "limit": None,
+            "data": [*NAMES, "diabetes"], "widths": [2**k for k in range(10, 19, 2)],
+            "shifts": [0.0, 1.0, 2.0, 3.0], "seeds": 3, "limit": 512,
         },
     },
     measure, answer, tables, panels,
@@ -206,8 +206,8 @@ BIAS = Experiment(
     {
         "tiny": {"data": [TINY], "m": 256, "shifts": [0.5], "goal": 1e-3, "budget": 0.3, "limit": None},
         "quick": {"data": NAMES[:2], "m": 2**12, "shifts": [0.0, 1.5], "goal": 1e-4, "budget": 4.0, "limit": 200},
-        "full": {"data": NAMES, "m": 2**16, "shifts": [0.0, 1.0, 2.0, 3.0], "goal": 1e-6, "budget": 120.0,
-        "limit": None},
+        "full": {"data": NAMES, "m": 2**14, "shifts": [0.0, 1.0, 2.0], "goal": 1e-6, "budget": 12.0,
+        "limit": 512},
     },
     measure_bias, bias_answer, bias_tables, bias_panels,
 )  # fmt: skip

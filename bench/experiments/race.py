@@ -115,10 +115,10 @@ SIZES = {
     },
     "full": {
         "cases": [
-            *((SPHERE, 2**18, b) for b in (0.0, 2.0, 3.0)), (LARGE, 2**18, 2.5), ("digits", 2**16, 1.0),
-            ("digits", 2**16, 2.3), ("breast_cancer", 2**16, 1.0), ("diabetes", 2**16, 0.0),
+            (SPHERE, 2**18, 0.0), (SPHERE, 2**18, 2.0), (SPHERE, 2**20, 3.0), ("digits", 2**16, 2.3),
+            ("diabetes", 2**16, 0.0),
         ],
-        "opponents": None, "budget": 60.0, "repeats": 5, "limit": None,
+        "opponents": None, "budget": 12.0, "repeats": 3, "limit": None,
     },
 }  # fmt: skip
 EXPERIMENT = Experiment(

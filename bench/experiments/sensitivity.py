@@ -172,7 +172,7 @@ EXPERIMENT = Experiment(
     {
         "tiny": {"data": "sphere:n=40,d=8", "m": 512, "b": 0.5, "repeats": 1, "seeds": 2},
         "quick": {"data": "sphere:n=320,d=16", "m": 2**15, "b": 2.0, "repeats": 2, "seeds": 10},
-        "full": {"data": "sphere:n=640,d=16", "m": 2**18, "b": 2.5, "repeats": 5, "seeds": 100},
+        "full": {"data": "sphere:n=640,d=16", "m": 2**17, "b": 2.5, "repeats": 3, "seeds": 50},
     },
     measure, answer, tables, panels,
 )  # fmt: skip
@@ -181,7 +181,7 @@ SOLVER = Experiment(
     {
         "tiny": {"points": [32, 48, 64], "d": 8, "m": 512, "b": 0.5, "repeats": 1},
         "quick": {"points": [128, 256, 512, 1024], "d": 16, "m": 2**14, "b": 2.0, "repeats": 2},
-        "full": {"points": [256, 512, 1024, 2048, 4096, 8192], "d": 16, "m": 2**17, "b": 2.5, "repeats": 5},
+        "full": {"points": [256, 512, 1024, 2048, 4096], "d": 16, "m": 2**16, "b": 2.5, "repeats": 3},
     },
     measure_solvers, solver_answer, solver_tables, solver_panels,
 )  # fmt: skip

@@ -257,8 +257,8 @@ EXPERIMENT = Experiment(
     {
         "tiny": {"data": [TINY], "m": 512, "shifts": [0.0, 1.0], "repeats": 1, "limit": None},
         "quick": {"data": NAMES[:2], "m": 2**14, "shifts": [0.0, 1.0, 1.5, 2.0, 2.5], "repeats": 1, "limit": 200},
-        "full": {"data": NAMES, "m": 2**18, "shifts": [0, 0.5, 1, 1.5, 2, 2.3, 2.6, 3, 3.5], "repeats": 3,
-        "limit": None},
+        "full": {"data": NAMES, "m": 2**17, "shifts": [0, 0.5, 1, 1.5, 2, 2.3, 2.6, 3, 3.5], "repeats": 2,
+        "limit": 512},
     },
     measure, answer, tables, panels,
 )  # fmt: skip
@@ -268,9 +268,9 @@ SPECTRUM = Experiment(
         "tiny": {"data": [TINY, "clustered:n=40,d=8"], "widths": [512, 1024], "shifts": [0.0, 1.0], "limit": None},
         "quick": {"data": [*NAMES, CLUSTERED], "widths": [2**12, 2**15], "shifts": [0.0, 1.0, 2.0], "limit": 200},
         "full": {
-            "data": [*NAMES, CLUSTERED], "widths": [2**k for k in range(12, 21, 2)], "shifts": [0.0, 1.0, 2.0, 3.0,
+            "data": [*NAMES, CLUSTERED], "widths": [2**k for k in range(12, 19, 2)], "shifts": [0.0, 1.0, 2.0, 3.0,
             4.0],
-            "limit": 1024,
+            "limit": 512,
         },
     },
     measure_spectrum, spectrum_answer, spectrum_tables, spectrum_panels,
@@ -281,8 +281,8 @@ WIDTH = Experiment(
         "tiny": {"data": [TINY], "widths": [64, 512], "shifts": [0.5], "seeds": 1, "limit": None},
         "quick": {"data": NAMES, "widths": [2**8, 2**10, 2**12, 2**14], "shifts": [0.0, 1.0], "seeds": 2, "limit": 200},
         "full": {
-            "data": [*NAMES, CLUSTERED], "widths": [2**k for k in range(8, 19, 2)], "shifts": [0.0, 1.0, 2.0, 3.0],
-            "seeds": 5, "limit": None,
+            "data": [*NAMES, CLUSTERED], "widths": [2**k for k in range(8, 17, 2)], "shifts": [0.0, 1.0, 2.0, 3.0],
+            "seeds": 3, "limit": 512,
         },
     },
     measure_widths, width_answer, width_tables, width_panels,

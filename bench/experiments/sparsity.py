@@ -154,7 +154,7 @@ CLUSTERED = "clustered:n=320,d=16"
 SIZES = {
     "tiny": {"data": ["sphere:n=40,d=8"], "shifts": [0.0, 1.0], "m": 512, "limit": None},
     "quick": {"data": NAMES, "shifts": [0.0, 1.0, 2.0], "m": 2**14, "limit": 200},
-    "full": {"data": [*NAMES, CLUSTERED], "shifts": [0.0, 1.0, 2.0, 2.5, 3.0], "m": 2**18, "limit": None},
+    "full": {"data": [*NAMES, CLUSTERED], "shifts": [0.0, 1.0, 2.0, 2.5, 3.0], "m": 2**17, "limit": 512},
 }
 EXPERIMENT = Experiment(
     "sparsity", 3, "How sparse is the Jacobian really, at the start and during training?", SIZES, measure, answer,
@@ -165,7 +165,7 @@ IMPLICIT = Experiment(
     {
         "tiny": {"data": ["sphere:n=40,d=8"], "shifts": [1.0], "m": 512, "limit": None},
         "quick": {"data": ["sphere:n=320,d=16", "digits"], "shifts": [0.0, 2.0, 2.5], "m": 2**15, "limit": 200},
-        "full": {"data": NAMES, "shifts": [0.0, 1.0, 2.0, 3.0, 3.5], "m": 2**20, "limit": 512},
+        "full": {"data": NAMES, "shifts": [0.0, 1.0, 2.0, 3.0, 3.5], "m": 2**18, "limit": 512},
     },
     measure, implicit_answer, implicit_tables, implicit_panels,
 )  # fmt: skip

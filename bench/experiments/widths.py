@@ -128,8 +128,8 @@ SIZES = {
         "repeats": 3,
     },
     "full": {
-        "n": 256, "d": 16, "widths": widths_of(range(12, 23), range(12, 19)), "rules": ["paper", "256 fired", 1.0],
-        "repeats": 7,
+        "n": 256, "d": 16, "widths": widths_of(range(12, 22), range(12, 18)), "rules": ["paper", "256 fired", 1.0],
+        "repeats": 5,
     },
 }  # fmt: skip
 EXPERIMENT = Experiment(
