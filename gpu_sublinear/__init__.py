@@ -13,6 +13,7 @@ from .history import StepRecord, TrainingResult
 from .jacobian import SparseJacobian
 from .network import ShiftedReluNetwork
 from .path import SharedScan, ridge_path
+from .session import Session
 from .sketch import SketchOptions
 from .solvers import CGOptions
 from .tree import ThresholdTree, TreeOptions
@@ -25,6 +26,7 @@ __all__ = [
     "Device",
     "GaussNewton",
     "GpuSublinearError",
+    "Session",
     "SharedScan",
     "ShiftedReluNetwork",
     "SketchOptions",

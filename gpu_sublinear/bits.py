@@ -29,6 +29,7 @@ from functools import cached_property
 import numpy as np
 
 from .devices import Array, Device
+from .extension import Newcomers
 from .network import ShiftedReluNetwork, firing_probability
 from .survey import survey
 
@@ -132,6 +133,12 @@ class BitIndex:
             network.sampling = "explicit"
             network.hold_all()
         return cls(device, X, network)
+
+    def extend(self, network: ShiftedReluNetwork, X: Array, newcomers: Newcomers | None = None) -> BitIndex:
+        """Return the index over the points of this one followed by X (k, d): nothing is kept of any pair."""
+        if newcomers is None and len(network.rows) < network.width:
+            Newcomers.welcome(network, X)
+        return BitIndex(self.device, self.device.xp.concatenate([self.X, X]), network)
 
     def query(self, shift: float) -> BitMask:
         """Return who fires now, ``P_ir > shift``."""

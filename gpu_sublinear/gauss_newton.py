@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from .solvers import CGOptions
 from .stops import Stops, check_robust
 from .tree import TreeOptions
 from .validation import Validation
+
+if TYPE_CHECKING:
+    from .session import Session
 
 SOLVERS = ("auto", "gram", "sketch-cg", "cg")
 MASKS = ("auto", "lists", "bits")
@@ -197,6 +200,25 @@ class GaussNewton:
         device.synchronize()
         return self.train(run, callbacks, watch, time.perf_counter() - begin)
 
+    def begin(self, network: ShiftedReluNetwork, X: Any, y: Any) -> Session:
+        """Look at all neurons once and return a session, to which points can be added later.
+
+        Parameters
+        ----------
+        network : ShiftedReluNetwork
+            What the session trains, in place.
+        X, y : array
+            As for :meth:`fit`.
+
+        Returns
+        -------
+        Session
+            Ready to train.
+        """
+        from .session import Session
+
+        return Session.begin(self, network, X, y)
+
     def train(
         self, run: Run, callbacks: Iterable[Callback] = (), watch: Validation | None = None, build_seconds: float = 0.0
     ) -> TrainingResult:
@@ -240,7 +262,8 @@ class GaussNewton:
         """Yield one record per step: query, forward, Jacobian, sketch, solve, update; rejected ones try again."""
         goal = self.tolerance * float(run.network.device.xp.linalg.norm(run.y))
         state = run.look()
-        check_every_point_fires(state.active, run.X, run.network)
+        if not run.warm:
+            check_every_point_fires(state.active, run.X, run.network)
         control.start(state)
         for step in range(self.max_steps + 1):
             error, attempt, trial, rejected = watch.error(step), None, None, 0

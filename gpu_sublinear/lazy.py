@@ -29,12 +29,24 @@ The first half stays true: without data gradient and at its initial value, a row
 **Taking a step back.**  :meth:`LazyIndex.mark` keeps lists, drift and margins as they are after a query; they are
 replaced, not changed, by what follows.  Restoring them together with the same rows restores a state in which the
 certificate held, so nothing has to be proved or counted as drift.
+
+**Points that arrive later** (:meth:`LazyIndex.extend`).  The certificate speaks of one pair at a time, so the pairs of
+earlier points keep theirs.  A pair of a new point is looked at now, where its row has drifted ``D_r`` already.  Until
+the row is looked at afresh the sum of all its movement D' satisfies ``||x||_max (D' + 2 gamma w_max) <= margin_r``, and
+what it moves from now on is D' - D_r; so the number of the new pair can rise by at most
+
+    ||x||_max (D' - D_r + 2 gamma w_max) <= margin_r - ||x||_max D_r,
+
+and the pairs above ``b - (margin_r - ||x||_max D_r)`` are all that can fire before then: with them on its list the row
+is certified on all points by the margin and drift that it has.  A row whose reach passes its margin because the new
+points have a larger norm, or are computed with a larger w_max, is looked at afresh, on all points.  So is a row without
+a list that fires on a new point: drawn now, or forgotten before and not moved since.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +54,7 @@ import numpy as np
 from .active_set import ActiveSet
 from .devices import Array, Device, NeuronLists
 from .errors import DeviceMemoryError, OptionError
+from .extension import Newcomers, appended, united
 from .network import ShiftedReluNetwork
 from .survey import lower_limit, survey, without_empty
 
@@ -126,7 +139,7 @@ class LazyIndex:
         fixed = None if margin == "auto" else check_margin(margin)
         first = FIRST_MARGIN if fixed is None else fixed
         candidates = survey(network, X, first)
-        point_max = float(((X.astype(np.float64) ** 2).sum(axis=1) ** 0.5).max())
+        point_max = _largest_row(X)
         drift, margins = device.xp.zeros(len(candidates.neurons)), device.xp.full(len(candidates.neurons), first)
         row_max = _largest_row(network.rows)
         index = cls(device, X, network, fixed, candidates, drift, margins, point_max, row_max, memory_limit)
@@ -174,6 +187,65 @@ class LazyIndex:
     def restore(self, mark: tuple[Any, ...], W: Array, neurons: Array) -> None:
         """Come back to ``mark``; W holds the same rows again."""
         self.candidates, self.drift, self.margin, self.row_max, self._places, self._fired_pairs = mark
+
+    def extend(self, network: ShiftedReluNetwork, X: Array, newcomers: Newcomers | None = None) -> LazyIndex:
+        """Return the index over the points of this one followed by X; this one is of no use any more.
+
+        Parameters
+        ----------
+        network : ShiftedReluNetwork
+            The index's own; gets the rows that fire on the new points alone.
+        X : Array
+            (k, d) new points of the network's dtype.  They alone are scanned, O(k m d); rows that join, on all points.
+        newcomers : Newcomers, optional
+            What the look at the new points found, where another index has looked already.
+
+        Returns
+        -------
+        LazyIndex
+            Ready for queries, which find what those of a fresh index over all points would.
+        """
+        came = newcomers or Newcomers.welcome(network, X)
+        neurons = came.places[self.candidates.neurons]
+        index = replace(
+            self,
+            X=self.device.xp.concatenate([self.X, X]),
+            candidates=NeuronLists(neurons, self.candidates.indptr, self.candidates.points),
+            drift=self.drift.copy(),
+            margin=self.margin.copy(),
+            point_max=max(self.point_max, _largest_row(X)),
+            row_max=max(self.row_max, _largest_row(network.rows)),
+            _places=None,
+        )
+        if len(X):
+            index._see(X)
+        index._admit(came.without(self.device, neurons))
+        index._check_memory()
+        return index
+
+    def _see(self, X: Array) -> None:
+        """Append the new points X, the last of ``self.X``, to the lists where their pairs may fire."""
+        xp, lists = self.device.xp, self.candidates
+        late = self._reach(self.drift) > self.margin
+        limits = lower_limit(self.network, self.margin - self.point_max * self.drift)
+        limits[late] = np.inf  # looked at below
+        indptr, points = self.device.scan(X, self.network.rows, lists.neurons, limits)
+        first = np.int32(len(self.X) - len(X))
+        self.candidates = appended(self.device, lists, indptr, points + first)
+        places = xp.flatnonzero(late)
+        if len(places):
+            self._refresh(places, self.drift[places])
+
+    def _admit(self, rows: Array) -> None:
+        """Give these rows (j,), which have none, lists of their own."""
+        if not len(rows):
+            return
+        xp = self.device.xp
+        margin = xp.full(len(rows), FIRST_MARGIN if self.fixed_margin is None else self.fixed_margin)
+        found = NeuronLists(rows, *self._look(rows, margin))
+        self.candidates, order = united(self.device, self.candidates, found)
+        self.drift = xp.concatenate([self.drift, xp.zeros(len(rows))])[order]
+        self.margin = xp.concatenate([self.margin, margin])[order]
 
     def _update(self, places: Array, moved: Array) -> None:
         self.refreshed = 0

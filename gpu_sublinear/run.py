@@ -132,6 +132,8 @@ class Run:
         (u, d) W_0, where there is a ridge penalty.
     ridge : float
         lambda, in absolute units; 0 without a penalty.
+    warm : bool
+        Whether it was trained before, so that a point may have fallen silent.
     """
 
     trainer: GaussNewton
@@ -143,6 +145,7 @@ class Run:
     gram: GramMatrix
     initial: Array = None
     ridge: float = 0.0
+    warm: bool = False
 
     @classmethod
     def prepare(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array) -> Run:
@@ -183,6 +186,23 @@ class Run:
             self.index.keep_empty = True
         counts = self.index.query(self.network.shift).counts
         self.ridge = alpha * self._mean_diagonal(counts)
+
+    def extend(self, X: Array, y: Array) -> None:
+        """Add points (k, d) that arrive now, with their targets; weights stay, and W_0 stays for the rows held."""
+        network, device = self.network, self.network.device
+        left = plan_memory(
+            self.trainer, device, len(self.X) + len(X), X.shape[1], network.width, network.shift, network.dtype
+        )
+        held = network.neurons
+        self.index = self.index.extend(network, X)
+        if isinstance(self.index, LazyIndex):
+            self.index.memory_limit = left
+        self.X, self.y = device.xp.concatenate([self.X, X]), device.xp.concatenate([self.y, y])
+        self.signs, self.gram = network.signs, GramMatrix(device, self.X, network.width)
+        if self.initial is not None:
+            initial = network.rows.copy()
+            initial[device.xp.searchsorted(network.neurons, held)] = self.initial
+            self.initial = initial
 
     def _mean_diagonal(self, counts: Array) -> float:
         """Return ``tr(G) / n = (1/n) sum_i ||x_i||^2 k_i / m``."""

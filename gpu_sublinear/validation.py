@@ -36,6 +36,7 @@ class Validation:
         self.y: Array = self.device.asarray(y, np.float64) if self.active else None
         self.kept: Array = None  # numbers of the points left to training
         self.rest: Array = 0.0
+        self.returned: tuple[Array, Array] | None = None  # rows that went back to the best weights, and how far
         self.best, self.best_step, self.best_rows, self.waited, self.last = np.inf, 0, None, 0, 0
 
     @classmethod
@@ -74,6 +75,9 @@ class Validation:
         """Put the best weights back; return their step, None where they are the last."""
         if self.best_rows is None or not (self.network.rows != self.best_rows).any():
             return None
+        moved = ((self.network.rows.astype(np.float64) - self.best_rows) ** 2).sum(axis=1) ** 0.5  # (u,)
+        neurons = self.device.xp.flatnonzero(moved).astype(np.int32)
+        self.returned = neurons, moved[neurons]
         self.network.rows[...] = self.best_rows
         return self.best_step
 

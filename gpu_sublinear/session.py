@@ -1,0 +1,181 @@
+"""Training on data that arrive in pieces: one network, one index, points added to both.
+
+A session owns the points seen so far, the index over them and the network.  :meth:`Session.extend` looks at the new
+points alone, against all neurons that exist; nothing is found again about the earlier points, except for the rows that
+join.  Training starts from the present weights and goes on all points seen.
+
+What an extended session finds and does from then on is, byte for byte, what a new session over all points would that
+begins at the same weights (without a ridge penalty, whose W_0 stays where this session began, and without batches,
+whose blocks depend on the order of arrival).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .checks import check_every_point_fires, check_training_data
+from .devices import Array
+from .errors import OptionError
+from .history import TrainingResult
+from .lazy import LazyIndex
+from .network import ShiftedReluNetwork
+from .run import Run
+from .validation import Validation
+
+if TYPE_CHECKING:
+    from .gauss_newton import Callback, GaussNewton
+
+
+@dataclass
+class Session:
+    """A training that can be given more points; made by :meth:`GaussNewton.begin`.
+
+    Attributes
+    ----------
+    trainer : GaussNewton
+        The options; may be replaced between trainings by one with other stopping rules.
+    run : Run
+        Network, points and index.
+    scan_seconds : float
+        What the looks at new points took that no training has reported yet.
+    """
+
+    trainer: GaussNewton
+    run: Run
+    scan_seconds: float = 0.0
+
+    @classmethod
+    def begin(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Any, y: Any) -> Session:
+        """Look at all neurons once.
+
+        Parameters
+        ----------
+        trainer : GaussNewton
+            The options.
+        network : ShiftedReluNetwork
+            What is trained, in place.
+        X, y : array
+            As for :meth:`GaussNewton.fit`.
+
+        Returns
+        -------
+        Session
+            Ready to train.
+
+        Raises
+        ------
+        OptionError
+            If the trainer wants to hold points out.
+        """
+        if trainer.validation_fraction:
+            raise OptionError(
+                "validation_fraction cannot hold points out of a session, whose points arrive in pieces; give "
+                "validation=(X, y) to its trainings"
+            )
+        start = time.perf_counter()
+        run = Run.prepare(trainer, network, *_checked(trainer, network, X, y))
+        network.device.synchronize()
+        return cls(trainer, run, time.perf_counter() - start)
+
+    @property
+    def network(self) -> ShiftedReluNetwork:
+        """The network."""
+        return self.run.network
+
+    @property
+    def X(self) -> Array:
+        """(n, d) all points seen, in the order of arrival."""
+        return self.run.X
+
+    @property
+    def y(self) -> Array:
+        """(n,) their targets."""
+        return self.run.y
+
+    def extend(self, X: Any, y: Any) -> None:
+        """Add points without training; a failure leaves the session as it was.
+
+        Parameters
+        ----------
+        X, y : array
+            (k, d) unit rows and (k,) targets.
+
+        Raises
+        ------
+        SilentPointsError
+            If no neuron fires on some new point.
+        """
+        network = self.network
+        X, y = _checked(self.trainer, network, X, y)
+        start, n = time.perf_counter(), len(self.X)
+        before, rows = replace(self.run), (network.rows, network.neurons, network.seen)
+        try:
+            self.run.extend(X, y)
+            new: Any = SimpleNamespace(counts=self.run.index.query(network.shift).counts[n:])
+            check_every_point_fires(new, X, network)
+        except Exception:
+            self.run = before
+            network.rows, network.neurons, network.seen = rows
+            raise
+        network.device.synchronize()
+        self.scan_seconds += time.perf_counter() - start
+
+    def train(self, callbacks: Iterable[Callback] = (), validation: tuple[Any, Any] | None = None) -> TrainingResult:
+        """Train from the present weights on all points seen.
+
+        Parameters
+        ----------
+        callbacks : iterable of callable
+            As for :meth:`GaussNewton.fit`.
+        validation : tuple of arrays, optional
+            X (k, d) and y (k,) for early stopping.
+
+        Returns
+        -------
+        TrainingResult
+            History of this training; ``build_seconds`` are those of the scans since the last one.
+        """
+        watch, run = Validation(self.network, *(validation or ())), self.run
+        watch.prepare()
+        if watch.active and isinstance(run.index, LazyIndex):
+            run.index.keep_empty = True  # going back to the best weights moves rows that fire no more
+        seconds, self.scan_seconds = self.scan_seconds, 0.0
+        run.trainer = self.trainer
+        result = self.trainer.train(run, callbacks, watch, seconds)
+        if watch.returned is not None:
+            run.index.update_any(self.network.rows, *watch.returned)
+        run.warm = True
+        return result
+
+    def partial_fit(
+        self, X: Any, y: Any, callbacks: Iterable[Callback] = (), validation: tuple[Any, Any] | None = None
+    ) -> TrainingResult:
+        """Add points and train on all points seen: :meth:`extend`, then :meth:`train`.
+
+        Parameters
+        ----------
+        X, y : array
+            (k, d) unit rows and (k,) targets.
+        callbacks, validation : optional
+            As for :meth:`train`.
+
+        Returns
+        -------
+        TrainingResult
+            As of :meth:`train`.
+        """
+        self.extend(X, y)
+        return self.train(callbacks, validation)
+
+
+def _checked(trainer: GaussNewton, network: ShiftedReluNetwork, X: Any, y: Any) -> tuple[Array, Array]:
+    """Return points (k, d) and targets (k,) on the network's device."""
+    robust = trainer.damping != "none" or trainer.alpha > 0
+    check_training_data(network.device, X, y, network.features, contradictions=robust)
+    return network.device.asarray(X, network.dtype), network.device.asarray(y, np.float64)
