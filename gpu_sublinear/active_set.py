@@ -62,8 +62,12 @@ class ActiveSet:
         return self.fired.neurons
 
     def forward(self, device: Device, signs: Array, shift: float) -> Array:
-        """Return ``sum_{r in S_i} a_r (P_ir - b)``, (n,) float64; signs (u,) of all rows held."""
-        return device.forward(self.indptr, self.compact, self.values, signs[self.fired.neurons], shift)
+        """Return ``sum_{r in S_i} a_r (P_ir - b)``, (n,) or (n, c) float64; signs (u,) or (u, c) of all rows held."""
+        arrays, neurons = (self.indptr, self.compact, self.values), self.fired.neurons
+        if signs.ndim == 1:
+            return device.forward(*arrays, signs[neurons], shift)
+        columns = [device.forward(*arrays, signs[:, k][neurons], shift) for k in range(signs.shape[1])]
+        return device.xp.stack(columns, axis=1)
 
     @cached_property
     def pairs(self) -> float:

@@ -17,7 +17,9 @@ NEURONS = 4096  # neurons multiplied at a time in the search for a shift that wo
 WELL_FIRED = 32  # neurons per point below which a random Gram matrix of a few hundred points is often singular
 
 
-def check_training_data(device: Device, X: Any, y: Any, features: int, contradictions: bool = False) -> None:
+def check_training_data(
+    device: Device, X: Any, y: Any, features: int, contradictions: bool = False, outputs: int = 1
+) -> Any:
     """Refuse data on which the method is not defined.
 
     Parameters
@@ -27,11 +29,18 @@ def check_training_data(device: Device, X: Any, y: Any, features: int, contradic
     X : array
         (n, ``features``) rows of unit norm.
     y : array
-        (n,) targets.
+        (n,) targets; (n, ``outputs``) where that is above 1.  A single column is taken as (n,).
     features : int
         d of the network.
     contradictions : bool
         Whether equal rows may have different targets.
+    outputs : int
+        c of the network.
+
+    Returns
+    -------
+    array
+        y, without the second dimension if there is one output.
 
     Raises
     ------
@@ -41,8 +50,12 @@ def check_training_data(device: Device, X: Any, y: Any, features: int, contradic
     if getattr(X, "ndim", 0) == 2 and not len(X):
         raise DataError("X has no rows; give at least one point")
     checked_points(X, features)
-    if getattr(y, "ndim", 0) != 1 or len(y) != len(X):
-        raise DataError(f"y must have shape ({len(X)},) like X; got {getattr(y, 'shape', type(y).__name__)}")
+    if outputs == 1 and getattr(y, "ndim", 0) == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    wanted = (len(X),) if outputs == 1 else (len(X), outputs)
+    if getattr(y, "shape", None) != wanted:
+        found, why = getattr(y, "shape", type(y).__name__), "like X" if outputs == 1 else f"for {outputs} outputs"
+        raise DataError(f"y must have shape ({', '.join(map(str, wanted))}{',' * (outputs == 1)}) {why}; got {found}")
     if not all_finite(y):
         raise DataError("y holds NaN or infinite values; remove these rows first")
     norms = (X * X).sum(axis=1) ** 0.5
@@ -53,20 +66,25 @@ def check_training_data(device: Device, X: Any, y: Any, features: int, contradic
             "(gpu_sublinear.data.Preprocessing does this)"
         )
     if not contradictions:
-        _check_contradictions(device.to_host(X), device.to_host(y))
+        _check_contradictions(device.to_host(X), device.to_host(y).reshape(len(X), -1))
+    return y
 
 
 def _check_contradictions(X: np.ndarray, y: np.ndarray) -> None:
     """Raise DataError if two equal rows have different targets: full steps towards both would never end."""
-    order = np.lexsort((y, *X.T))
-    same = (X[order[1:]] == X[order[:-1]]).all(axis=1) & (y[order[1:]] != y[order[:-1]])
+    order = np.lexsort((*y.T, *X.T))
+    same = (X[order[1:]] == X[order[:-1]]).all(axis=1) & (y[order[1:]] != y[order[:-1]]).any(axis=1)
     if same.any():
         k = int(np.argmax(same))
         first, second = sorted((int(order[k]), int(order[k + 1])))
         raise DataError(
             f"{int(same.sum())} duplicated rows have different targets, the first being rows {first} and {second} "
-            f"(targets {y[first]:.6g} and {y[second]:.6g}); no network fits both: average or drop them"
+            f"(targets {_words(y[first])} and {_words(y[second])}); no network fits both: average or drop them"
         )
+
+
+def _words(target: np.ndarray) -> str:
+    return ", ".join(f"{value:.6g}" for value in target)
 
 
 def check_every_point_fires(active: ActiveSet | BitMask, X: Array, network: ShiftedReluNetwork) -> None:

@@ -90,12 +90,14 @@ class DenseGaussNewton:
         DataError
             If X or y is not usable.
         OptionError
-            If blocks or bits are asked for on a GPU.
+            If blocks or bits are asked for on a GPU, or the network has several outputs.
         """
         device = network.device
+        if network.outputs > 1:
+            raise OptionError(f"dense steps train one output, and the network has {network.outputs}; use GaussNewton")
         if device.xp is not np and (self.block or self.bits):
             raise OptionError("blocks and bits are for the host; on a GPU use DenseGaussNewton() as it is")
-        check_training_data(device, X, y, network.features)
+        y = check_training_data(device, X, y, network.features)
         X, y = device.asarray(X, network.dtype), device.asarray(y, np.float64)
         K = X.astype(np.float64) @ X.astype(np.float64).T  # (n, n)
         goal = self.tolerance * float(device.xp.linalg.norm(y))

@@ -36,7 +36,7 @@ class Parts:
     W : numpy.ndarray
         (u, d) first-layer weights of the neurons that exist.
     signs : numpy.ndarray
-        (u,) second layer, of the type of W.
+        (u,) or (u, c) second layer, of the type of W.
     shift : float
         b.
     scale : float
@@ -58,6 +58,11 @@ class Parts:
     def features(self) -> int:
         """Number of columns of the input."""
         return self.preprocessing.features if self.preprocessing else self.W.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs, c."""
+        return 1 if self.signs.ndim == 1 else self.signs.shape[1]
 
     @property
     def standard(self) -> bool:
@@ -106,7 +111,7 @@ def parts(model: FittedModel | ShiftedReluNetwork, dtype: str | None = None) -> 
 
 
 def _parts(network: ShiftedReluNetwork) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Return W (u, d), signs (u,), shift and scale of a network: the one place that looks inside it."""
+    """Return W (u, d), signs (u,) or (u, c), shift and scale of a network: the one place that looks inside it."""
     to_host = network.device.to_host
     blocks = [(network.rows[:0], network.signs[:0]), *network.parts()]
     W, signs = (np.concatenate([to_host(part) for part in parts]) for parts in zip(*blocks, strict=True))
@@ -129,8 +134,8 @@ def to_torch(model: FittedModel | ShiftedReluNetwork, *, dtype: str | None = Non
     Returns
     -------
     torch.nn.Module
-        From (n, features) of any real type to (n,) float64.  Where ``predict`` refuses its input, the module gives
-        NaN.  The weights are a parameter ``W``; all else are buffers.
+        From (n, features) of any real type to (n,) or (n, c) float64.  Where ``predict`` refuses its input, the
+        module gives NaN.  The weights are a parameter ``W``; all else are buffers.
 
     Raises
     ------
@@ -148,7 +153,7 @@ def to_torch(model: FittedModel | ShiftedReluNetwork, *, dtype: str | None = Non
 
 
 def to_onnx(model: FittedModel | ShiftedReluNetwork, path: str | Path, *, dtype: str | None = None) -> None:
-    """Write an ONNX file with the same outputs: input ``X`` (n, features) float64, output ``y`` (n,) float64.
+    """Write an ONNX file with the same outputs: input ``X`` (n, features), output ``y`` (n,) or (n, c), float64.
 
     Memory: about three copies of the weights while writing.  A runtime that frees intermediate results holds one
     block of n x 16384 numbers beside the weights.

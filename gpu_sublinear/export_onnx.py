@@ -63,11 +63,14 @@ def serialised(parts: Parts) -> bytes:
         )
     graph = Graph()
     rows = graph.node("Cast", _unit_rows(graph, parts), to=TYPES[parts.W.dtype.name])  # (n, d)
-    total = graph.node("Mul", _output(graph, parts, rows), graph.constant("scale", np.float64(parts.scale)))  # (n, 1)
-    total = graph.node("Mul", total, graph.constant("target_std", np.float64(parts.targets.std)))
-    total = graph.node("Add", total, graph.constant("target_mean", np.float64(parts.targets.mean)))
-    graph.nodes.append(helper.make_node("Squeeze", [total, graph.constant("last", np.array([1]))], ["y"]))
-    return bytes(_model(graph, parts.features).SerializeToString())
+    total = graph.node("Mul", _output(graph, parts, rows), graph.constant("scale", np.float64(parts.scale)))  # (n, c)
+    total = graph.node("Mul", total, graph.constant("target_std", np.asarray(parts.targets.std, np.float64)))
+    total = graph.node("Add", total, graph.constant("target_mean", np.asarray(parts.targets.mean, np.float64)))
+    if parts.outputs == 1:
+        graph.nodes.append(helper.make_node("Squeeze", [total, graph.constant("last", np.array([1]))], ["y"]))
+    else:
+        graph.nodes.append(helper.make_node("Identity", [total], ["y"]))
+    return bytes(_model(graph, parts).SerializeToString())
 
 
 def _unit_rows(graph: Graph, parts: Parts) -> str:
@@ -85,21 +88,24 @@ def _unit_rows(graph: Graph, parts: Parts) -> str:
 
 
 def _output(graph: Graph, parts: Parts, rows: str) -> str:
-    """Add the sum over all neurons in blocks; return the name of the (n, 1) float64 sum."""
+    """Add the sum over all neurons in blocks; return the name of the (n, c) float64 sum."""
     minus_shift = graph.constant("minus_shift", np.array([-parts.shift], parts.W.dtype))
-    total = graph.constant("zero", np.zeros((1, 1)))
+    total = graph.constant("zero", np.zeros((1, parts.outputs)))
     for first in range(0, len(parts.W), BLOCK):
         W = graph.constant(f"W_{first}", parts.W[first : first + BLOCK])  # (block, d)
-        signs = graph.constant(f"signs_{first}", parts.signs[first : first + BLOCK, None])  # (block, 1)
+        signs = graph.constant(
+            f"signs_{first}", parts.signs.reshape(len(parts.W), -1)[first : first + BLOCK]
+        )  # (block, c)
         above = graph.node("Relu", graph.node("Gemm", rows, W, minus_shift, transB=1))  # (n, block)
-        part = graph.node("Cast", graph.node("MatMul", above, signs), to=TensorProto.DOUBLE)  # (n, 1)
+        part = graph.node("Cast", graph.node("MatMul", above, signs), to=TensorProto.DOUBLE)  # (n, c)
         total = graph.node("Add", total, part)
     return total
 
 
-def _model(graph: Graph, features: int) -> Any:
-    X = helper.make_tensor_value_info("X", TensorProto.DOUBLE, ["n", features])
-    y = helper.make_tensor_value_info("y", TensorProto.DOUBLE, ["n"])
+def _model(graph: Graph, parts: Parts) -> Any:
+    X = helper.make_tensor_value_info("X", TensorProto.DOUBLE, ["n", parts.features])
+    shape: list[Any] = ["n"] if parts.outputs == 1 else ["n", parts.outputs]
+    y = helper.make_tensor_value_info("y", TensorProto.DOUBLE, shape)
     content = helper.make_graph(graph.nodes, "gpu_sublinear", [X], [y], graph.constants)
     opsets = [helper.make_opsetid("", OPSET)]
     return helper.make_model(content, opset_imports=opsets, ir_version=IR_VERSION, producer_name="gpu_sublinear")

@@ -16,7 +16,7 @@ BLOCK = 4096  # neurons at a time, as in ShiftedReluNetwork.predict
 
 
 class ExportedNetwork(torch.nn.Module):
-    """A trained network: (n, features) numbers in, (n,) float64 predictions out.
+    """A trained network: (n, features) numbers in, (n,) or (n, c) float64 predictions out.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class ExportedNetwork(torch.nn.Module):
         prepared = parts.preprocessing is not None
         mean = parts.preprocessing.mean if parts.preprocessing is not None else np.zeros(0)
         self.W = torch.nn.Parameter(torch.tensor(parts.W))  # (u, d)
-        self.register_buffer("signs", torch.tensor(parts.signs))  # (u,)
+        self.register_buffer("signs", torch.tensor(parts.signs.reshape(len(parts.W), -1)))  # (u, c)
         self.register_buffer("mean", torch.tensor(mean))  # (features,)
         self.register_buffer("divisors", torch.tensor(parts.divisors if prepared else mean))  # (features,)
         self.features: int = parts.features
@@ -37,8 +37,10 @@ class ExportedNetwork(torch.nn.Module):
         self.prepared: bool = prepared
         self.shift: float = parts.shift
         self.scale: float = parts.scale
-        self.target_mean: float = parts.targets.mean
-        self.target_std: float = parts.targets.std
+        means, stds = np.atleast_1d(parts.targets.mean), np.atleast_1d(parts.targets.std)
+        self.register_buffer("target_mean", torch.tensor(means, dtype=torch.float64))  # (c,) or (1,)
+        self.register_buffer("target_std", torch.tensor(stds, dtype=torch.float64))
+        self.outputs: int = parts.outputs
         self.block: int = BLOCK
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
@@ -52,7 +54,7 @@ class ExportedNetwork(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            (n,) float64.
+            (n,) float64; (n, c) for c > 1 outputs.
 
         Raises
         ------
@@ -62,12 +64,13 @@ class ExportedNetwork(torch.nn.Module):
         if X.dim() != 2 or X.size(1) != self.features:
             raise ValueError(f"X must have shape (n, {self.features})")
         rows = self.unit_rows(X.to(torch.float64)).to(self.W.dtype)  # (n, d)
-        total = torch.zeros(X.size(0), dtype=torch.float64, device=X.device)  # (n,)
+        total = torch.zeros(X.size(0), self.outputs, dtype=torch.float64, device=X.device)  # (n, c)
         for first in range(0, self.W.size(0), self.block):
             last = min(first + self.block, self.W.size(0))
             above = torch.relu(rows @ self.W[first:last].t() - self.shift)  # (n, block)
             total = total + (above @ self.signs[first:last]).to(torch.float64)
-        return total * self.scale * self.target_std + self.target_mean
+        total = total * self.scale * self.target_std + self.target_mean
+        return total.squeeze(1) if self.outputs == 1 else total
 
     def unit_rows(self, X: torch.Tensor) -> torch.Tensor:
         """Return what the network sees, (n, d) float64: as ``Preprocessing.transform``, in the same order."""

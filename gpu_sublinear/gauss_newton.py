@@ -26,6 +26,7 @@ from .run import Attempt, Run, State
 from .sketch import SketchOptions
 from .solvers import CGOptions
 from .stops import Stops, check_robust
+from .sums import norm
 from .tree import TreeOptions
 from .validation import Validation
 
@@ -130,8 +131,10 @@ class GaussNewton:
         factored = self.jacobian == "factored" and self.margin == "auto"
         return factored and self.solver in ("auto", "gram") and self.alpha == 0
 
-    def packs(self, share: float) -> bool:
-        """Tell whether masks are packed when this share of the pairs fires."""
+    def packs(self, share: float, outputs: int = 1) -> bool:
+        """Tell whether masks are packed when this share of the pairs fires; lists are kept for several outputs."""
+        if outputs > 1:
+            return False
         return self.mask == "bits" or (self.mask == "auto" and self._can_pack and share >= DENSE)
 
     @classmethod
@@ -168,12 +171,12 @@ class GaussNewton:
         X : array
             (n, d) rows of unit Euclidean norm.
         y : array
-            (n,) targets of order 1.
+            (n,) targets of order 1; (n, c) for a network with c > 1 outputs.
         callbacks : iterable of callable
             Called as ``callback(record, network)`` after every step; a true return value stops the run.  Their
             time is not counted.
         validation : tuple of arrays, optional
-            X (k, d) and y (k,): training stops when their error no longer falls for ``patience`` steps.
+            X (k, d) and y like the targets: training stops when their error no longer falls for ``patience`` steps.
 
         Returns
         -------
@@ -190,7 +193,7 @@ class GaussNewton:
         """
         device = network.device
         robust = self.damping != "none" or self.alpha > 0
-        check_training_data(device, X, y, network.features, contradictions=robust)
+        y = check_training_data(device, X, y, network.features, robust, network.outputs)
         X, y = device.asarray(X, network.dtype), device.asarray(y, np.float64)
         begin = time.perf_counter()
         watch = Validation.split(self, network, X, y) if validation is None else Validation(network, *validation)
@@ -242,7 +245,7 @@ class GaussNewton:
         """
         watch = watch or Validation(run.network)
         control = StepControl(self.damping, 1 if self.alpha else self.watchdog)
-        stops = Stops(self, float(run.network.device.xp.linalg.norm(run.y)), build_seconds, control)
+        stops = Stops(self, norm(run.y), build_seconds, control)
         history: list[StepRecord] = []
         verdict = (False, "")
         for record in self._steps(run, control, watch):
@@ -260,7 +263,7 @@ class GaussNewton:
 
     def _steps(self, run: Run, control: StepControl, watch: Validation) -> Iterator[StepRecord]:
         """Yield one record per step: query, forward, Jacobian, sketch, solve, update; rejected ones try again."""
-        goal = self.tolerance * float(run.network.device.xp.linalg.norm(run.y))
+        goal = self.tolerance * norm(run.y)
         state = run.look()
         if not run.warm:
             check_every_point_fires(state.active, run.X, run.network)
@@ -286,7 +289,7 @@ class GaussNewton:
 def _record(
     step: int, state: State, attempt: Attempt | None, rejected: int, validation_mse: float | None, run: Run
 ) -> StepRecord:
-    norm, active, seconds = state.norm, state.active, state.clock.seconds
+    active, seconds = state.active, state.clock.seconds
     solution = attempt.solution if attempt else None
     n = len(active.counts)
     silent = int((active.counts == 0).sum())
@@ -294,9 +297,9 @@ def _record(
         _log.warning("step %d: %d of %d points fire no neuron; their error cannot shrink", step, silent, n)
     return StepRecord(
         step=step,
-        loss=0.5 * norm**2,
-        mse=norm**2 / n,
-        residual_norm=norm,
+        loss=0.5 * state.norm**2,
+        mse=state.norm**2 / state.residual.size,
+        residual_norm=state.norm,
         fired=active.nnz / n,
         union=active.union,
         solver_iterations=solution.iterations if solution else 0,

@@ -25,7 +25,7 @@ class StepRecord:
     loss : float
         ``1/2 ||f - y||^2`` before the step.
     mse : float
-        ``||f - y||^2 / n``.
+        ``||f - y||^2 / n``; over n c numbers for c outputs.
     residual_norm : float
         ``||f - y||``.
     fired : float

@@ -22,8 +22,9 @@ from .files import write_atomically
 from .network import SAMPLINGS, ShiftedReluNetwork
 from .preprocessing import Kind, Preprocessing, TargetScaling
 
-FORMAT_VERSION = 2
-NETWORK_SETTINGS = ("width", "shift", "seed", "paired", "sampling")
+FORMAT_VERSION = 3
+READABLE = (2, 3)  # 2 has no settings with defaults
+NETWORK_SETTINGS = ("width", "shift", "seed", "paired", "sampling", "outputs")
 AGAIN = "save the model again or take a copy of the file"
 HEADER = "gpu_sublinear"  # our key among the metadata of a safetensors file
 DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64"}
@@ -72,7 +73,7 @@ class FittedModel:
         Returns
         -------
         numpy.ndarray
-            (n,) float64.
+            (n,) float64; (n, c) for several targets, and for classes of which there are more than two.
         """
         return self.targets.inverse(self.network.predict(self.preprocessing.transform(X)))
 
@@ -101,7 +102,7 @@ class FittedModel:
             "format_version": FORMAT_VERSION,
             "network": {name: getattr(network, name) for name in NETWORK_SETTINGS},
             "preprocessing": self.preprocessing.kind,
-            "target": {"mean": self.targets.mean, "std": self.targets.std},
+            "target": {"mean": np.asarray(self.targets.mean).tolist(), "std": np.asarray(self.targets.std).tolist()},
             "metadata": self.metadata,
         }
 
@@ -168,10 +169,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         version = header["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"the header of '{path}' is damaged ({_first_line(error)}); {AGAIN}") from error
-    if version != FORMAT_VERSION:
+    if version not in READABLE:
         raise ModelFileError(
-            f"'{path}' has format version {shown(str(version))}, and this program reads {FORMAT_VERSION}; "
-            "update gpu-sublinear"
+            f"'{path}' has format version {shown(str(version))}, and this program reads {READABLE[0]} to "
+            f"{READABLE[-1]}; update gpu-sublinear"
         )
     return header, tensors
 
@@ -185,9 +186,9 @@ def _assemble(header: dict[str, Any], tensors: dict[str, np.ndarray], device: De
     preprocessing = Preprocessing(kind, mean, scale)
     if mean.shape != scale.shape or not all(np.isfinite(array).all() for array in (mean, scale)):
         raise ValueError("the arrays are not finite or do not fit together")
-    _check_numbers(header["network"], header["target"], scale)
+    _check_numbers(header["network"], scale)
     network = _network(header["network"], tensors, preprocessing.inputs, device)
-    targets = TargetScaling(float(header["target"]["mean"]), float(header["target"]["std"]))
+    targets = _targets(header["target"], network.outputs)
     model = FittedModel(network, preprocessing, targets, dict(header["metadata"]))
     if len(model.feature_names) != preprocessing.features or not all(isinstance(k, str) for k in model.feature_names):
         raise ValueError(f"it has not one name for each of its {preprocessing.features} features")
@@ -215,6 +216,7 @@ def _network(settings: dict[str, Any], tensors: dict[str, np.ndarray], d: int, d
         dtype=str(rows.dtype),
         paired=bool(settings["paired"]),
         sampling=sampling,
+        outputs=settings.get("outputs", 1),
         device=device,
     )
     network.hold(device.asarray(neurons, np.int64), device.asarray(rows, network.dtype))
@@ -222,14 +224,23 @@ def _network(settings: dict[str, Any], tensors: dict[str, np.ndarray], d: int, d
     return network
 
 
-def _check_numbers(settings: dict[str, Any], target: dict[str, Any], scale: np.ndarray) -> None:
+def _targets(settings: dict[str, Any], outputs: int) -> TargetScaling:
+    """Build the scaling; raise ValueError unless it has one pair of numbers for each output."""
+    mean, std = np.asarray(settings["mean"], np.float64), np.asarray(settings["std"], np.float64)
+    wanted = () if outputs == 1 else (outputs,)
+    if mean.shape != wanted or std.shape != wanted or not (np.isfinite(mean).all() and np.isfinite(std).all()):
+        raise ValueError(f"the target has mean {shown(str(mean))} and standard deviation {shown(str(std))}")
+    if not (std > 0).all():
+        raise ValueError(f"the target has the standard deviation {shown(str(std))}")
+    return TargetScaling(float(mean), float(std)) if outputs == 1 else TargetScaling(mean, std)
+
+
+def _check_numbers(settings: dict[str, Any], scale: np.ndarray) -> None:
     """Raise ValueError unless every number of the header is one that :meth:`FittedModel.save` could have written."""
     if not (math.isfinite(settings["shift"]) and settings["shift"] >= 0):
         raise ValueError(f"the shift is {settings['shift']}")
     if not (isinstance(settings["seed"], int) and 0 <= settings["seed"] < 2**64):
         raise ValueError(f"the seed is {settings['seed']}")
-    if not (math.isfinite(target["mean"]) and math.isfinite(target["std"]) and target["std"] > 0):
-        raise ValueError(f"the target has mean {target['mean']} and standard deviation {target['std']}")
     if scale.dtype != np.float64 or (scale < 0).any():
         raise ValueError("the standard deviations of the features are not float64 numbers from 0 on")
 

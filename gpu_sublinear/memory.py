@@ -19,7 +19,9 @@ PROGRAM = "program"
 LISTS = "candidate pairs and their products"
 
 
-def plan(trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: float, dtype: str) -> dict[str, int]:
+def plan(
+    trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: float, dtype: str, outputs: int = 1
+) -> dict[str, int]:
     """Return the expected bytes of everything large, by name.
 
     Parameters
@@ -34,6 +36,8 @@ def plan(trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: fl
         b.
     dtype : {"float32", "float64"}
         Type of weights and products.
+    outputs : int
+        c.
 
     Returns
     -------
@@ -49,18 +53,23 @@ def plan(trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: fl
     if trainer.margin == 0:
         parts["threshold trees"] = n * TreeLayout(max(1, held), trainer.tree.arity).total * size
         parts["fired pairs"] = candidate_bytes(device, fired, held, dtype)
-    elif trainer.packs(firing_probability(shift)):
+    elif trainer.packs(firing_probability(shift), outputs):
         parts["packed masks of two steps"] = held * n // 4
     else:
         margin = FIRST_MARGIN if trainer.margin == "auto" else float(trainer.margin)
         pairs = int(m * n * firing_probability(shift - margin))
         parts[LISTS] = candidate_bytes(device, pairs, held, dtype)
+    if outputs > 1:
+        parts["signs and lists of several outputs"] = held * (outputs * size + 6 * 8) + 3 * fired * 8
+        parts["vectors of n x outputs"] = 16 * n * outputs * 8
     if trainer.jacobian == "csr":
         parts["Jacobian and its transpose"] = 2 * fired * d * (size + 4)
     return parts
 
 
-def plan_memory(trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: float, dtype: str) -> int | None:
+def plan_memory(
+    trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: float, dtype: str, outputs: int = 1
+) -> int | None:
     """Check the plan against the limit and return what it leaves to the candidate lists.
 
     Parameters
@@ -75,6 +84,8 @@ def plan_memory(trainer: GaussNewton, device: Device, n: int, d: int, m: int, sh
         b.
     dtype : {"float32", "float64"}
         Type of weights and products.
+    outputs : int
+        c.
 
     Returns
     -------
@@ -88,7 +99,7 @@ def plan_memory(trainer: GaussNewton, device: Device, n: int, d: int, m: int, sh
     """
     if trainer.memory_limit is None:
         return None
-    parts = plan(trainer, device, n, d, m, shift, dtype)
+    parts = plan(trainer, device, n, d, m, shift, dtype, outputs)
     total = sum(parts.values())
     if total > trainer.memory_limit:
         name = max((part for part in parts if part != PROGRAM), key=parts.__getitem__)

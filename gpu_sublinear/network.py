@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from scipy.special import ndtr, ndtri
 
 from .devices import Array, Device, get_device
 from .errors import DataError, OptionError
+from .outputs import check_outputs, sign_matrix
 
 PREDICT_POINTS, PREDICT_NEURONS = (
     2048,
@@ -66,6 +67,8 @@ class ShiftedReluNetwork:
         Owner of the arrays.
     seen : Array
         (n, d) points whose neurons exist (virtual sampling only).
+    outputs : int
+        c, the number of outputs; they share the first layer, see :mod:`gpu_sublinear.outputs`.
     """
 
     rows: Array
@@ -77,6 +80,8 @@ class ShiftedReluNetwork:
     sampling: str
     device: Device
     seen: Array
+    outputs: int = 1
+    _signs: tuple[Array, Array] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def initialize(
@@ -89,6 +94,7 @@ class ShiftedReluNetwork:
         dtype: str = "float32",
         paired: bool = False,
         sampling: str = "auto",
+        outputs: int = 1,
         device: Device | None = None,
     ) -> ShiftedReluNetwork:
         """Make a random network: ``W_rj ~ N(0, 1)`` independent, keyed by (seed, r, j), drawn when looked at.
@@ -110,6 +116,8 @@ class ShiftedReluNetwork:
         sampling : {"auto", "explicit", "virtual"}
             Look at all m neurons, or draw only those that fire on some training point (paired networks only; the
             width is then Poisson-distributed around m).  "auto" does the latter where few of them fire.
+        outputs : int
+            c; above 1 targets and predictions have c columns, and the width must be at least about 4 c.
         device : Device, optional
             Default: ``get_device("auto")``.
 
@@ -124,6 +132,7 @@ class ShiftedReluNetwork:
             If an argument is outside the range above.
         """
         _check_shape(width, features)
+        outputs = check_outputs(outputs, width)
         if dtype not in ("float32", "float64"):
             raise OptionError(f"dtype must be 'float32' or 'float64'; got {dtype!r}")
         if not 0 <= seed < 2**64:
@@ -135,10 +144,13 @@ class ShiftedReluNetwork:
         device = device or get_device()
         rows, neurons = device.asarray(np.zeros((0, features)), dtype), device.xp.zeros(0, np.int64)
         b = resolve_shift(shift, width)
-        return cls(rows, neurons, int(width), b, seed, paired, sampling if paired else "explicit", device, rows)
+        sampling = sampling if paired else "explicit"
+        return cls(rows, neurons, int(width), b, seed, paired, sampling, device, rows, outputs)
 
     @classmethod
-    def from_weights(cls, W: Any, *, shift: float, seed: int = 0, device: Device | None = None) -> ShiftedReluNetwork:
+    def from_weights(
+        cls, W: Any, *, shift: float, seed: int = 0, outputs: int = 1, device: Device | None = None
+    ) -> ShiftedReluNetwork:
         """Make a network of given first-layer weights, all of them held.
 
         Parameters
@@ -149,6 +161,8 @@ class ShiftedReluNetwork:
             b >= 0.
         seed : int
             For the sketches.
+        outputs : int
+            c.
         device : Device, optional
             Default: ``get_device("auto")``.
 
@@ -160,8 +174,9 @@ class ShiftedReluNetwork:
         _check_shape(*W.shape)
         device = device or get_device()
         rows = device.asarray(W, str(W.dtype))
-        neurons = device.xp.arange(len(rows), dtype=np.int64)
-        return cls(rows, neurons, len(rows), resolve_shift(shift, len(rows)), seed, False, "explicit", device, rows[:0])
+        neurons, b = device.xp.arange(len(rows), dtype=np.int64), resolve_shift(shift, len(rows))
+        outputs = check_outputs(outputs, len(rows))
+        return cls(rows, neurons, len(rows), b, seed, False, "explicit", device, rows[:0], outputs)
 
     @property
     def features(self) -> int:
@@ -180,8 +195,15 @@ class ShiftedReluNetwork:
 
     @property
     def signs(self) -> Array:
-        """(u,) second layer of the neurons held: +1 for even numbers, -1 for odd ones, so that all m sum to zero."""
-        return (1 - 2 * (self.neurons % 2)).astype(self.dtype)
+        """(u,) second layer of the neurons held: +1 for even numbers, -1 for odd ones, so that all m sum to zero.
+
+        (u, c) for c > 1 outputs: :func:`gpu_sublinear.outputs.sign_matrix`.
+        """
+        if self.outputs == 1:
+            return (1 - 2 * (self.neurons % 2)).astype(self.dtype)
+        if self._signs is None or self._signs[0] is not self.neurons:
+            self._signs = self.neurons, sign_matrix(self, self.neurons)
+        return self._signs[1]
 
     @property
     def W(self) -> Array:
@@ -248,7 +270,7 @@ class ShiftedReluNetwork:
         Returns
         -------
         ndarray
-            (n,) float64 on the host.
+            (n,) float64 on the host; (n, c) for c > 1 outputs.
 
         Raises
         ------
@@ -256,7 +278,7 @@ class ShiftedReluNetwork:
             If X is not a finite (n, d) array.
         """
         X = self.device.asarray(checked_points(X, self.features), self.dtype)
-        total = self.device.xp.zeros(len(X))  # (n,) float64
+        total = self.device.xp.zeros((len(X), *self.signs.shape[1:]))  # (n,) or (n, c) float64
         for W, signs in self.parts():
             for first in range(0, len(X), PREDICT_POINTS):
                 points = slice(first, first + PREDICT_POINTS)
@@ -265,14 +287,20 @@ class ShiftedReluNetwork:
         return self.device.to_host(total * self.scale)
 
     def parts(self) -> Iterator[tuple[Array, Array]]:
-        """Yield weights (k, d) and signs (k,) of all neurons whose outputs do not cancel, in blocks."""
+        """Yield weights (k, d) and signs (k,) or (k, c) of all neurons whose outputs do not cancel, in blocks."""
         if self.paired:
             source: Iterable[tuple[Array, Array]] = ((self.rows, self.signs),)
         else:
-            source = ((W, balanced_signs(len(W), self.dtype, self.device)) for _, W in self.blocks())
+            source = ((W, self._signs_from(first, len(W))) for first, W in self.blocks())
         for W, signs in source:
             for first in range(0, len(W), PREDICT_NEURONS):
                 yield W[first : first + PREDICT_NEURONS], signs[first : first + PREDICT_NEURONS]
+
+    def _signs_from(self, first: int, count: int) -> Array:
+        """Return the second layer of neurons ``first`` .. ``first + count`` of an explicit network."""
+        if self.outputs == 1:
+            return balanced_signs(count, self.dtype, self.device)
+        return sign_matrix(self, self.device.xp.arange(first, first + count, dtype=np.int64))
 
 
 def balanced_signs(width: int, dtype: str, device: Device) -> Array:

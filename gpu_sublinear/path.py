@@ -64,7 +64,8 @@ class SharedScan:
         SharedScan
             From which trainings begin.
         """
-        check_training_data(network.device, X, np.zeros(len(X)), network.features)
+        y = np.zeros((len(X), network.outputs))
+        check_training_data(network.device, X, y, network.features, outputs=network.outputs)
         X = network.device.asarray(X, network.dtype)
         start = Run.prepare(replace(trainer, alpha=0.0, mask="lists"), network, X, network.device.xp.zeros(len(X)))
         assert not isinstance(start.index, BitIndex)
@@ -76,7 +77,7 @@ class SharedScan:
         Parameters
         ----------
         y : array
-            (n,) targets, or those of the ``points``.
+            (n,) or (n, c) targets, or those of the ``points``.
         points : array of int, optional
             Numbers of the points to train on, ascending; all by default.
         alpha : float, optional
@@ -91,7 +92,8 @@ class SharedScan:
         trainer = self.trainer if alpha is None else replace(self.trainer, alpha=alpha)
         network = replace(self.network, rows=self.network.rows.copy())
         X = self.X if points is None else self.X[device.asarray(np.asarray(points), np.int64)]
-        check_training_data(device, X, y, network.features, trainer.damping != "none" or trainer.alpha > 0)
+        robust = trainer.damping != "none" or trainer.alpha > 0
+        y = check_training_data(device, X, y, network.features, robust, network.outputs)
         index: LazyIndex | ThresholdTree
         if isinstance(self.index, ThresholdTree):
             index = ThresholdTree.build(device, X, network.rows, trainer.tree)
@@ -108,7 +110,7 @@ class SharedScan:
         Parameters
         ----------
         y : array
-            (n,) targets, or those of the ``points``.
+            (n,) or (n, c) targets, or those of the ``points``.
         points : array of int, optional
             A fold: the points to train on, ascending.
 

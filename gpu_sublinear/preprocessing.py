@@ -53,22 +53,24 @@ def as_points(X: object, name: str = "X") -> np.ndarray:
     return points
 
 
-def as_targets(y: object, points: int | None = None, name: str = "y") -> np.ndarray:
-    """Return ``y`` as a finite (n,) float64 array.
+def as_targets(y: object, points: int | None = None, name: str = "y", several: bool = False) -> np.ndarray:
+    """Return ``y`` as a finite (n,) float64 array, or (n, c) where several targets are allowed.
 
     Parameters
     ----------
     y : array_like
-        (n,) or (n, 1) real numbers.
+        (n,) or (n, 1) real numbers; with ``several`` also (n, c).
     points : int, optional
         The number n that it must have.
     name : str
         What the messages call it.
+    several : bool
+        Whether there may be more than one target for each point.
 
     Returns
     -------
     numpy.ndarray
-        (n,) float64.
+        (n,) or (n, c) float64; a single column becomes (n,).
 
     Raises
     ------
@@ -78,14 +80,16 @@ def as_targets(y: object, points: int | None = None, name: str = "y") -> np.ndar
     targets = _as_float64(y, name)
     if targets.ndim == 2 and targets.shape[1] == 1:
         targets = targets[:, 0]
-    if targets.ndim != 1:
+    if targets.ndim != 1 and not (several and targets.ndim == 2 and targets.shape[1]):
         raise DataError(f"{name} must be one number per point, but its shape is {targets.shape}; give one column")
     if points is not None and len(targets) != points:
         raise DataError(f"{name} has {len(targets)} values for {points} points; give one value per point")
-    bad = np.flatnonzero(~np.isfinite(targets))
+    finite = np.isfinite(targets)
+    bad = np.flatnonzero(~finite.reshape(len(targets), targets[:1].size or 1).all(axis=1))
     if len(bad):
+        first = targets[bad[0]][~finite[bad[0]]].ravel()[0]
         raise DataError(
-            f"{name} holds {targets[bad[0]]} at row {bad[0]} (counted from 0; {len(bad)} such values in "
+            f"{name} holds {first} at row {bad[0]} (counted from 0; {len(bad)} such values in "
             "all); remove these points or fill in their targets"
         )
     return np.ascontiguousarray(targets)
@@ -237,14 +241,14 @@ class TargetScaling:
 
     Attributes
     ----------
-    mean : float
-        Mean of the training targets.
-    std : float
-        Standard deviation of the training targets, positive.
+    mean : float or numpy.ndarray
+        Mean of the training targets; (c,) for several targets.
+    std : float or numpy.ndarray
+        Standard deviation of the training targets, positive; (c,) for several targets.
     """
 
-    mean: float
-    std: float
+    mean: float | np.ndarray
+    std: float | np.ndarray
 
     @classmethod
     def fit(cls, y: object) -> TargetScaling:
@@ -253,7 +257,7 @@ class TargetScaling:
         Parameters
         ----------
         y : array_like
-            (n,) targets, n >= 2, not all equal.
+            (n,) or (n, c) targets, n >= 2, no column with all equal.
 
         Returns
         -------
@@ -265,21 +269,23 @@ class TargetScaling:
         DataError
             If there are fewer than two targets or all are equal.
         """
-        y = as_targets(y)
+        y = as_targets(y, several=True)
         if len(y) < 2:
             raise DataError(f"training needs at least 2 points, but there is {len(y)}; give more data")
-        mean, std = _mean_and_deviation(y[:, None])
-        if std[0] == 0:
+        mean, std = _mean_and_deviation(y.reshape(len(y), -1))
+        if not std.all():
+            k = int(np.argmin(std))
+            which = "the target is" if y.ndim == 1 else f"target {k} (counted from 0) is"
             raise DataError(
-                f"the target is constant: all {len(y)} training values are {y[0]:g}, so there is nothing to "
-                "learn; choose another target column"
+                f"{which} constant: all {len(y)} training values are {y.reshape(len(y), -1)[0, k]:g}, so there is "
+                "nothing to learn; choose another target column"
             )
-        return cls(float(mean[0]), float(std[0]))
+        return cls(float(mean[0]), float(std[0])) if y.ndim == 1 else cls(mean, std)
 
     def transform(self, y: object) -> np.ndarray:
-        """Return ``(y - mean) / std``, (n,) float64."""
-        return (as_targets(y) - self.mean) / self.std
+        """Return ``(y - mean) / std``, (n,) or (n, c) float64."""
+        return (as_targets(y, several=np.ndim(self.mean) > 0) - self.mean) / self.std
 
     def inverse(self, y: np.ndarray) -> np.ndarray:
-        """Return ``y std + mean``, (n,) float64: targets in their own units."""
+        """Return ``y std + mean``, (n,) or (n, c) float64: targets in their own units."""
         return y * self.std + self.mean

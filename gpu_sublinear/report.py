@@ -27,9 +27,9 @@ class Fit:
     points : int
         Number of points.
     mse : float
-        Mean squared error divided by the variance of the training targets.
+        Mean squared error divided by the variance of the training targets; the mean over several targets.
     r2 : float or None
-        Coefficient of determination on this set; None where its targets are all equal.
+        Coefficient of determination on this set, the mean over several targets; None where one is constant.
     """
 
     points: int
@@ -37,11 +37,11 @@ class Fit:
     r2: float | None
 
     @classmethod
-    def of(cls, predicted: np.ndarray, actual: np.ndarray, variance: float) -> Fit:
-        """Compare predictions (n,) with targets (n,), n >= 1, in any unit; ``variance`` of training targets."""
-        error = float(np.mean((predicted - actual) ** 2))
-        own = float(np.var(actual))
-        return cls(len(actual), error / variance, 1 - error / own if own > 0 else None)
+    def of(cls, predicted: np.ndarray, actual: np.ndarray, variance: float | np.ndarray) -> Fit:
+        """Compare predictions with targets, (n,) or (n, c), in any unit; ``variance`` of training targets, by column."""
+        error, own = np.mean((predicted - actual) ** 2, axis=0), np.var(actual, axis=0)  # () or (c,)
+        r2 = float(np.mean(1 - error / np.where(own > 0, own, 1))) if np.all(own > 0) else None
+        return cls(len(actual), float(np.mean(error / variance)), r2)
 
 
 def step_line(record: StepRecord, width: int) -> str:

@@ -33,15 +33,17 @@ from .jacobian import FactoredJacobian, SparseJacobian
 from .lazy import LazyIndex
 from .memory import plan_memory
 from .network import ShiftedReluNetwork, firing_probability
+from .outputs import OutputsJacobian, check_supported, solve_outputs
 from .sketch import Preconditioner, preconditioner_of_neurons, preconditioner_of_rows
 from .solvers import Solution, conjugate_gradient, gram_cholesky, sketched_cg
+from .sums import norm, rows_of
 from .survey import survey
 from .tree import ThresholdTree
 
 if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
 
-Jacobian = FactoredJacobian | SparseJacobian | BitJacobian
+Jacobian = FactoredJacobian | SparseJacobian | BitJacobian | OutputsJacobian
 Index = ThresholdTree | LazyIndex | BitIndex
 
 _log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ class State:
     active : ActiveSet or BitMask
         The fired pairs.
     residual : Array
-        (n,) float64, f - y.
+        (n,) or (n, c) float64, f - y.
     norm : float
         ``||f - y||``.
     penalty : float
@@ -121,9 +123,9 @@ class Run:
     network : ShiftedReluNetwork
         What is trained.
     X, y : Array
-        (n, d) and (n,) float64 on the device.
+        (n, d), and (n,) or (n, c) float64 on the device.
     signs : Array
-        (u,) second layer of the rows that the network holds.
+        (u,) or (u, c) second layer of the rows that the network holds.
     index : ThresholdTree, LazyIndex or BitIndex
         Finds the fired pairs.
     gram : GramMatrix
@@ -151,13 +153,14 @@ class Run:
     def prepare(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array) -> Run:
         """Plan the memory and look at all neurons once."""
         device = network.device
-        size = (*X.shape, network.width, network.shift, network.dtype)  # n, d, m, b, type
+        check_supported(trainer, network)
+        size = (*X.shape, network.width, network.shift, network.dtype, network.outputs)  # n, d, m, b, type, c
         left = plan_memory(trainer, device, *size)
         index: Index
         if trainer.margin == 0:
             survey(network, X, 0)
             index = ThresholdTree.build(device, X, network.rows, trainer.tree)
-        elif trainer.packs(firing_probability(network.shift)):
+        elif trainer.packs(firing_probability(network.shift), network.outputs):
             index = BitIndex.build(device, X, network)
         else:
             index = LazyIndex.build(device, X, network, trainer.margin, left)
@@ -219,16 +222,16 @@ class Run:
             active = self.index.query(network.shift)
         with clock("forward"):
             residual = forward(network, active) - self.y  # (n,)
-            norm = float(device.xp.linalg.norm(residual))
+            size = norm(residual)
             penalty = 0.5 * self.ridge * float((self._movement() ** 2).sum()) if self.ridge else 0.0
-            state = State(active, residual, norm, penalty, clock)
+            state = State(active, residual, size, penalty, clock)
             if self.trainer.damping != "none" or self.ridge:
                 state.rows, state.index, state.mark = network.rows.copy(), self.index, self.index.mark()
         return state
 
     def move(self, state: State, damping: float, step: int) -> Attempt:
         """Take the step of the module docstring from ``state``, where the network stands."""
-        device, clock = self.network.device, state.clock
+        clock = state.clock
         mu = damping * self._mean_diagonal(state.active.counts) if damping else 0.0
         kappa = self.ridge + mu
         theta = self.ridge / kappa if kappa else 0.0
@@ -243,8 +246,8 @@ class Run:
         solution = self.solve(state.active, state.jacobian, rhs, step, clock, kappa, state)
         with clock("update"):
             moved = self._apply(state, solution, theta)
-        seen = rhs * (state.active.counts > 0)
-        error = solution.residual * float(device.xp.linalg.norm(seen))
+        seen = rhs * rows_of(state.active.counts > 0, rhs)
+        error = solution.residual * norm(seen)
         unseen = float(((rhs - seen) ** 2).sum())
         fit = 0.5 * (kappa**2 * float((solution.value**2).sum()) + error**2 + unseen)
         return Attempt(solution, damping, fit, moved)
@@ -273,6 +276,7 @@ class Run:
         if (
             isinstance(self.index, LazyIndex)
             and trainer.mask == "auto"
+            and network.outputs == 1
             and trainer.packs(sampled_share(network, self.X))
         ):
             _log.info("masks are packed from now on: too many pairs fire for lists")
@@ -299,6 +303,8 @@ class Run:
         """Return the Jacobian of the step in the form that the trainer asks for."""
         if isinstance(active, BitMask):
             return BitJacobian.build(active, self.X, self.signs, self.network.width)
+        if self.network.outputs > 1:
+            return OutputsJacobian.build(self.network, active, self.X)
         kind = FactoredJacobian if self.trainer.jacobian == "factored" else SparseJacobian
         return kind.build(self.network.device, active, self.X, self.signs, self.network.width)
 
@@ -318,10 +324,10 @@ class Run:
         ----------
         active : ActiveSet or BitMask
             The fired pairs.
-        jacobian : FactoredJacobian, SparseJacobian or BitJacobian
+        jacobian : FactoredJacobian, SparseJacobian, BitJacobian or OutputsJacobian
             J.
         residual : Array
-            (n,) float64, f - y.
+            (n,) or (n, c) float64, f - y.
         step : int
             Number of the step, for the draw of the sketch.
         clock : PhaseClock
@@ -337,8 +343,11 @@ class Run:
             g, with g_i = 0 at points on which no neuron fires.
         """
         device, trainer = self.network.device, self.trainer
-        residual = residual * (active.counts > 0)  # a silent point's row of G is zero: least norm is 0
-        if isinstance(active, BitMask) or isinstance(jacobian, BitJacobian) or self._solver(active) == "gram":
+        residual = residual * rows_of(active.counts > 0, residual)  # a silent point's row of G is zero: least norm is 0
+        if isinstance(jacobian, OutputsJacobian):
+            assert isinstance(active, ActiveSet)
+            return solve_outputs(self, active, jacobian, residual, step, clock, kappa, state)
+        if isinstance(active, BitMask) or isinstance(jacobian, BitJacobian) or self.solver(active) == "gram":
             with clock("jacobian"):
                 G = self.gram(active) if state is None or state.G is None else state.G
             if state is not None:
@@ -346,28 +355,33 @@ class Run:
             with clock("solve"):
                 return gram_cholesky(device, shifted(G, kappa), residual)
         product = with_damping(jacobian.gram, kappa)
-        if self._solver(active) == "cg":
+        if self.solver(active) == "cg":
             with clock("solve"):
                 return conjugate_gradient(device, product, residual, trainer.cg)
         with clock("sketch"):
-            precondition = self._precondition(active, jacobian, step, kappa)
+            precondition = self.precondition(active, jacobian, step, kappa)
         with clock("solve"):
             return sketched_cg(device, product, residual, trainer.cg, precondition)
 
-    def _solver(self, active: ActiveSet) -> str:
+    def solver(self, active: ActiveSet) -> str:
+        """Return the name of the solver of a step."""
         trainer = self.trainer
-        return trainer.solver if trainer.solver != "auto" else cheapest_solver(active, self.X, trainer.sketch)
+        if trainer.solver != "auto":
+            return trainer.solver
+        return cheapest_solver(active, self.X, trainer.sketch, self.network.outputs)
 
-    def _precondition(self, active: ActiveSet, jacobian: Jacobian, step: int, kappa: float) -> Preconditioner | None:
+    def precondition(self, active: ActiveSet, jacobian: Jacobian, step: int, kappa: float) -> Preconditioner | None:
+        """Return the sketched preconditioner of a step; of the shared block for several outputs."""
         network, options = self.network, self.trainer.sketch
         if options.kind == "rows" and isinstance(jacobian, SparseJacobian):
             return preconditioner_of_rows(network.device, jacobian, options, network.seed, step, kappa)
-        arguments = (network.device, active, self.signs, network.width, self.gram.K, options, network.seed, step, kappa)
+        signs = self.signs if network.outputs == 1 else self.signs[:, 0].copy()
+        arguments = (network.device, active, signs, network.width, self.gram.K, options, network.seed, step, kappa)
         return preconditioner_of_neurons(*arguments)
 
 
 def forward(network: ShiftedReluNetwork, active: ActiveSet | BitMask) -> Array:
-    """Return the outputs on the training points from the active set alone, (n,) float64."""
+    """Return the outputs on the training points from the active set alone, (n,) or (n, c) float64."""
     return active.forward(network.device, network.signs, network.shift) * network.scale
 
 

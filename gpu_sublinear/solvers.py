@@ -13,6 +13,7 @@ import numpy as np
 
 from .devices import Array, Device
 from .errors import OptionError
+from .sums import dot, norm
 
 Operator = Callable[[Array], Array]
 
@@ -96,7 +97,7 @@ def conjugate_gradient(
         Value, iterations, true residual and reason.
     """
     precondition = precondition or (lambda v: v)
-    size = float(device.xp.linalg.norm(rhs))
+    size = norm(rhs)
     zero = device.xp.zeros_like(rhs)
     if size == 0.0:
         return Solution(zero, 0, 0.0, "the right-hand side is zero")
@@ -123,10 +124,10 @@ def _run(device, gram, rhs, size, options, precondition, start, used_before):
     residual = rhs - gram(value) if value.any() else rhs.copy()
     z = precondition(residual)
     direction = z.copy()
-    energy = residual @ z
+    energy = dot(residual, z)
     for iteration in range(1, options.max_iterations - used_before + 1):
         product = gram(direction)
-        curvature = direction @ product
+        curvature = dot(direction, product)
         usable = (curvature > 0) & xp.isfinite(curvature)  # zero once the residual is, or in the null space of G
         step = xp.where(usable, energy / xp.where(usable, curvature, 1.0), 0.0)
         value += step * direction
@@ -134,10 +135,10 @@ def _run(device, gram, rhs, size, options, precondition, start, used_before):
         if iteration % device.check_every == 0:
             if not bool(usable):
                 return value, iteration, True
-            if float(xp.linalg.norm(residual)) <= options.tolerance * size:
+            if norm(residual) <= options.tolerance * size:
                 return value, iteration, False
         z = precondition(residual)
-        energy, previous = residual @ z, energy
+        energy, previous = dot(residual, z), energy
         direction = z + (energy / xp.where(previous == 0, 1.0, previous)) * direction
     return value, options.max_iterations - used_before, False
 

@@ -26,7 +26,7 @@ class Validation:
     network : ShiftedReluNetwork
         What is trained.
     X, y : array, optional
-        (k, d) and (k,) validation points.
+        (k, d) and (k,) or (k, c) validation points.
     """
 
     def __init__(self, network: ShiftedReluNetwork, X: Any = None, y: Any = None):
@@ -82,9 +82,9 @@ class Validation:
         return self.best_step
 
     def _held(self) -> Array:
-        """Return the output of the rows held, (k,) float64."""
-        network, total = self.network, self.device.xp.zeros(len(self.X))
-        signs = network.signs
+        """Return the output of the rows held, (k,) or (k, c) float64."""
+        network, signs = self.network, self.network.signs
+        total = self.device.xp.zeros((len(self.X), *signs.shape[1:]))
         for first in range(0, len(network.rows), BLOCK):
             W = network.rows[first : first + BLOCK]
             above = self.device.matmul(self.X, W.T) - W.dtype.type(network.shift)  # (k, block)

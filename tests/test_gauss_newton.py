@@ -191,7 +191,7 @@ def test_silent_points_are_named_with_a_shift_that_works(device):
         (np.ones((3, 7)), np.ones(3), r"X must have shape \(n, 8\); got \(3, 7\)"),
         (np.ones(8), np.ones(8), r"X must have shape \(n, 8\); got \(8,\)"),
         (np.ones((3, 8)), np.ones(3), "rows of X must have unit Euclidean norm; row 0 has 2.82843"),
-        (sphere(6, 8)[0], np.ones((6, 1)), r"y must have shape \(6,\) like X; got \(6, 1\)"),
+        (sphere(6, 8)[0], np.ones((6, 2)), r"y must have shape \(6,\) like X; got \(6, 2\)"),
         (sphere(6, 8)[0], np.ones(5), r"y must have shape \(6,\)"),
         (sphere(6, 8)[0] * np.nan, np.ones(6), "X holds NaN or infinite values"),
         (sphere(6, 8)[0], np.array([1, 2, np.inf, 4, 5, 6]), "y holds NaN or infinite values"),

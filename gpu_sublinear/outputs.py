@@ -1,0 +1,342 @@
+r"""Several outputs: the signs of the second layer, J for all outputs at once, and the solve of the (n c, n c) system.
+
+**Signs.**  Output l of a network with c outputs is ``f_l(x) = m^{-1/2} sum_r a_rl relu(<w_r, x> - b)`` with Walsh signs
+
+    a_rl = (-1)^popcount(r & (2 l + 1)),      l = 0, ..., c - 1.
+
+Bit 0 is in every mask, so neurons 2k and 2k + 1 have opposite signs in all outputs: a paired network begins at zero,
+and pairs that were never drawn cancel (virtual width).  Column 0 is +1, -1, +1, ... of a network with one output.
+Columns are balanced, and orthogonal over every 2 C neurons in a row, C = 2^ceil(log2 c); the width must be at least
+2 C.  The sign vector of pair k is ``+-s_p`` with ``p = k mod C`` its *pattern* and ``s_pl = (-1)^popcount(p & l)``.
+
+In a virtual network neurons are numbered as they are drawn, cap by cap, so a pattern taken from the number would be
+balanced within every cap, which it is not in a network that was drawn at full width.  There the pattern of pair k is a
+keyed random number, uniform on 0 .. C - 1 and independent of the weights.  This is exact: let the number of pairs *of
+every pattern* be Poisson with mean ``m / (2 C)``; then the caps hold independent Poisson processes of pairs whose
+patterns are independent and uniform (marking theorem; Kingman, *Poisson Processes*, section 5.2).
+
+Only C sign vectors occur, so a network with c outputs is, after an orthogonal change of targets (n, c) -> (n, C), C
+networks of one output and width m / C.  Hence the width that c outputs need grows with c: a point should fire some
+tens of neurons *of every pattern*.
+
+**Jacobian.**  Row (i, l), block r of J is ``m^{-1/2} a_rl M_ri x_i^T``.  Neurons of one pattern have one sign vector:
+
+    J^T g:  row r is  +-m^{-1/2} sum_i M_ri (s_p . g_i) x_i,      G g = sum_p (G_p H_p) s_p^T,   H_p = g s_p,
+
+g (n, c), ``G_p = (X X^T) o (M_p^T M_p) / m`` from the neurons of pattern p alone.  So the operations of one output
+serve all: C calls on disjoint parts of the lists of fired pairs, each with its own vector ``H_p`` (n,).  A product
+with G costs ``nnz d + n c C`` operations, where c separate outputs would cost ``c nnz d``.
+
+**Solve.**  ``G = sum_p G_p (x) s_p s_p^T`` has diagonal blocks ``G_0 = (X X^T) o (M^T M) / m``, the same for all
+outputs; off-diagonal blocks are sums with signs, noise of relative order ``(c / k)^{1/2}`` for k neurons fired on a
+point.  So conjugate gradients preconditioned with ``G_0 (x) I``, one n x n factor, converge in a few steps.  ``gram``
+takes the exact G_0, ``sketch-cg`` the sketch of it, ``cg`` none; all stop at the tolerance of
+:class:`gpu_sublinear.solvers.CGOptions`, because no solver is direct here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .active_set import ActiveSet
+from .devices import Array, Device, NeuronLists, philox
+from .errors import OptionError
+from .sketch import factor
+from .solvers import Solution, conjugate_gradient, sketched_cg
+
+if TYPE_CHECKING:
+    from .gauss_newton import GaussNewton
+    from .history import PhaseClock
+    from .network import ShiftedReluNetwork
+    from .run import Run, State
+
+
+# ---- signs ----------------------------------------------------------------------------------------------
+
+
+def pattern_count(outputs: int) -> int:
+    """Return C, the number of different sign vectors up to the sign: the power of two from c on."""
+    return 1 << (outputs - 1).bit_length()
+
+
+def pattern_signs(outputs: int) -> np.ndarray:
+    """Return ``s_pl = (-1)^popcount(p & l)``, (C, c) float64."""
+    common = np.arange(pattern_count(outputs))[:, None] & np.arange(outputs)  # (C, c)
+    odd = np.zeros_like(common)
+    while common.any():
+        odd ^= common & 1
+        common >>= 1
+    return 1.0 - 2.0 * odd
+
+
+def check_outputs(outputs: int, width: int) -> int:
+    """Return the number of outputs.
+
+    Parameters
+    ----------
+    outputs : int
+        c.
+    width : int
+        m.
+
+    Returns
+    -------
+    int
+        c.
+
+    Raises
+    ------
+    OptionError
+        If it is below 1, or the width has not two neurons for every sign vector.
+    """
+    if not (isinstance(outputs, int | np.integer) and outputs >= 1):
+        raise OptionError(f"outputs must be a whole number from 1 on; got {outputs!r}")
+    least = 2 * pattern_count(outputs)
+    if outputs > 1 and width < least:
+        raise OptionError(f"{outputs} outputs need a width of at least {least}; got {width}")
+    return int(outputs)
+
+
+def patterns_of(network: ShiftedReluNetwork, neurons: Array) -> Array:
+    """Return the pattern of the pair of each neuron (u,), (u,) int64 from 0 to C - 1."""
+    pairs, count = neurons // 2, pattern_count(network.outputs)
+    if network.sampling != "virtual":
+        return pairs % count
+    known, places = np.unique(network.device.to_host(pairs), return_inverse=True)
+    words = philox.philox4x32((known, known >> 32, 0, philox.SIGNS), network.seed)[0]  # of each pair once
+    return network.device.asarray((words % np.uint64(count)).astype(np.int64)[places])
+
+
+def sign_matrix(network: ShiftedReluNetwork, neurons: Array) -> Array:
+    """Return the second layer of these neurons (u,), (u, c) of the network's type, columns contiguous."""
+    vectors = network.device.asarray(pattern_signs(network.outputs).T, network.dtype)  # (c, C)
+    parity = (1 - 2 * (neurons % 2)).astype(network.dtype)  # (u,)
+    return (vectors[:, patterns_of(network, neurons)] * parity).T
+
+
+def check_supported(trainer: GaussNewton, network: ShiftedReluNetwork) -> None:
+    """Refuse options that work for one output only.
+
+    Parameters
+    ----------
+    trainer : GaussNewton
+        The options.
+    network : ShiftedReluNetwork
+        How many outputs.
+
+    Raises
+    ------
+    OptionError
+        Naming the option.
+    """
+    several = f"a network with {network.outputs} outputs"
+    if network.outputs == 1:
+        return
+    if trainer.jacobian != "factored":
+        raise OptionError(f"jacobian='{trainer.jacobian}' has one output, not {several}; use jacobian='factored'")
+    if trainer.mask not in ("auto", "lists"):
+        raise OptionError(f"mask='{trainer.mask}' has one output, not {several}; use mask='auto' or 'lists'")
+
+
+# ---- Jacobian -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Group:
+    """The fired neurons of one pattern.
+
+    Attributes
+    ----------
+    pattern : int
+        p.
+    fired : NeuronLists
+        Their lists.
+    weights : Array
+        (k,) float64, ``+-m^{-1/2}``: second layer in units of s_p.
+    places : Array
+        (k,) int64: positions among all fired neurons.
+    """
+
+    pattern: int
+    fired: NeuronLists
+    weights: Array
+    places: Array
+
+
+@dataclass(frozen=True)
+class OutputsJacobian:
+    """J of several outputs, factored: see the module docstring.
+
+    Attributes
+    ----------
+    device : Device
+        Owner of the arrays.
+    X : Array
+        (n, d) points.
+    groups : list of Group
+        Fired neurons by pattern, those that occur.
+    vectors : Array
+        (C, c) float64, the sign vectors s_p.
+    width : int
+        m, nominal.
+    """
+
+    device: Device
+    X: Array
+    groups: list[Group]
+    vectors: Array
+    width: int
+
+    @classmethod
+    def build(cls, network: ShiftedReluNetwork, active: ActiveSet, X: Array) -> OutputsJacobian:
+        """Sort the lists of fired pairs by pattern: one pass over them."""
+        device, xp, fired = network.device, network.device.xp, active.fired
+        numbers = network.neurons[fired.neurons]  # (u,) int64: `fired` has places among the rows held
+        patterns = patterns_of(network, numbers)
+        order = xp.argsort(patterns, kind="stable")  # (u,)
+        lists = reordered(device, fired, order)
+        weights = (1 - 2 * (numbers[order] % 2)).astype(np.float64) * network.width**-0.5
+        count = pattern_count(network.outputs)
+        edges = device.to_host(xp.searchsorted(patterns[order], xp.arange(count + 1, dtype=np.int64)))
+        groups = []
+        for p in range(count):
+            first, last = int(edges[p]), int(edges[p + 1])
+            if last > first:
+                part = slice_of(lists, first, last)
+                groups.append(Group(p, part, weights[first:last], order[first:last]))
+        return cls(device, X, groups, device.asarray(pattern_signs(network.outputs)), network.width)
+
+    @property
+    def points(self) -> int:
+        """Number of points, n."""
+        return int(self.X.shape[0])
+
+    def matvec(self, v: Array) -> Array:
+        """Return ``J v``, (n, c) float64, for v (u d,)."""
+        V = v.reshape(-1, self.X.shape[1])
+        return self._spread(lambda k: self.device.factored_product(self.X, k.fired, k.weights, V[k.places]))
+
+    def rmatvec(self, g: Array) -> Array:
+        """Return ``J^T g``, (u d,) float64, for g (n, c)."""
+        H, d = self._gathered(g), self.X.shape[1]
+        out = self.device.xp.empty((sum(len(k.places) for k in self.groups), d))  # (u, d)
+        for k in self.groups:
+            out[k.places] = self.device.factored_transposed(self.X, k.fired, k.weights, H[k.pattern])
+        return out.ravel()
+
+    def gram(self, g: Array) -> Array:
+        """Return ``G g = J (J^T g)``, (n, c), in one pass over the lists."""
+        H = self._gathered(g)
+        return self._spread(lambda k: self.device.factored_gram(self.X, k.fired, H[k.pattern])) / self.width
+
+    def step(self, W: Array, g: Array) -> Array:
+        """Apply ``W <- W - J^T g`` in place; return how far each fired row moved, (u,) float64."""
+        H = self._gathered(g)
+        moved = self.device.xp.empty(sum(len(k.places) for k in self.groups))
+        for k in self.groups:
+            moved[k.places] = self.device.move_rows(W, self.X, k.fired, k.weights, H[k.pattern])
+        return moved
+
+    def _gathered(self, g: Array) -> Array:
+        """Return ``H_p = g s_p`` as rows, (C, n)."""
+        return self.device.matmul(self.vectors, self.device.asarray(g.T))
+
+    def _spread(self, product: Callable[[Group], Array]) -> Array:
+        """Return the sum over patterns of a product (n,) times s_p, (n, c)."""
+        products = self.device.xp.zeros((self.points, len(self.vectors)))  # (n, C)
+        for k in self.groups:
+            products[:, k.pattern] = product(k)
+        return self.device.matmul(products, self.vectors)
+
+
+def reordered(device: Device, lists: NeuronLists, order: Array) -> NeuronLists:
+    """Return lists, none of them empty, in another order: ``lists.neurons[order]``."""
+    xp = device.xp
+    starts, lengths = lists.indptr[:-1][order], (lists.indptr[1:] - lists.indptr[:-1])[order]
+    indptr = xp.zeros(len(order) + 1, np.int64)
+    xp.cumsum(lengths, out=indptr[1:])
+    jumps = xp.ones(lists.nnz, np.int64)  # from one source entry to the next
+    if len(order):
+        jumps[indptr[:-1]] = starts
+        jumps[indptr[1:-1]] -= (starts + lengths)[:-1] - 1
+    return NeuronLists(lists.neurons[order], indptr, lists.points[xp.cumsum(jumps)])
+
+
+def slice_of(lists: NeuronLists, first: int, last: int) -> NeuronLists:
+    """Return lists ``first`` .. ``last``; views where they can be."""
+    low, high = int(lists.indptr[first]), int(lists.indptr[last])
+    return NeuronLists(lists.neurons[first:last], lists.indptr[first : last + 1] - low, lists.points[low:high])
+
+
+# ---- solve ----------------------------------------------------------------------------------------------
+
+
+def solve_outputs(
+    run: Run,
+    active: ActiveSet,
+    jacobian: OutputsJacobian,
+    residual: Array,
+    step: int,
+    clock: PhaseClock,
+    kappa: float,
+    state: State | None,
+) -> Solution:
+    """Solve ``(G + kappa I) g = residual`` for g (n, c) by conjugate gradients on the lists of fired pairs.
+
+    Parameters
+    ----------
+    run : Run
+        Trainer, network, points.
+    active : ActiveSet
+        The fired pairs.
+    jacobian : OutputsJacobian
+        J.
+    residual : Array
+        (n, c) float64, zero at points on which no neuron fires.
+    step : int
+        Number of the step, for the draw of the sketch.
+    clock : PhaseClock
+        Gets the seconds of the phases.
+    kappa : float
+        Damping and ridge, in absolute units.
+    state : State, optional
+        Keeps the exact block for the case that the step is rejected.
+
+    Returns
+    -------
+    Solution
+        g (n, c), with its true residual over all entries.
+    """
+    device, options, shape, solver = run.network.device, run.trainer.cg, residual.shape, run.solver(active)
+
+    def product(v: Array) -> Array:
+        return jacobian.gram(v.reshape(shape)).ravel() + kappa * v
+
+    if solver == "cg":
+        with clock("solve"):
+            found = conjugate_gradient(device, product, residual.ravel(), options)
+        return replace(found, value=found.value.reshape(shape))
+    if solver == "gram":
+        with clock("jacobian"):
+            block = run.gram(active) if state is None or state.G is None else state.G
+        if state is not None:
+            state.G = block
+        with clock("sketch"):
+            block = block.copy()  # (n, n)
+            block.ravel()[:: len(block) + 1] += kappa
+            factored = factor(device, block)
+    else:
+        with clock("sketch"):
+            factored = run.precondition(active, jacobian, step, kappa)
+
+    def precondition(v: Array) -> Array:
+        assert factored is not None
+        return device.xp.ascontiguousarray(factored(v.reshape(shape))).ravel()
+
+    with clock("solve"):
+        found = sketched_cg(device, product, residual.ravel(), options, precondition if factored else None)
+    return replace(found, value=found.value.reshape(shape))

@@ -1,0 +1,24 @@
+"""Inner products and norms whose bytes do not depend on the number of threads."""
+
+from __future__ import annotations
+
+from .devices import Array
+
+SERIAL = 8192  # numbers: BLAS shares out an inner product only beyond 10^4
+
+
+def dot(a: Array, b: Array) -> Array:
+    """Return ``<a, b>`` of two arrays of one shape, a scalar on the device."""
+    if a.size <= SERIAL:
+        return a.ravel() @ b.ravel()
+    return (a * b).sum()
+
+
+def norm(a: Array) -> float:
+    """Return the Euclidean norm of all entries; waits for the device."""
+    return float(dot(a, a)) ** 0.5
+
+
+def rows_of(mask: Array, values: Array) -> Array:
+    """Return mask (n,) in a shape that multiplies ``values`` (n,) or (n, c) row by row."""
+    return mask if values.ndim == 1 else mask[:, None]
