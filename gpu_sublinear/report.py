@@ -29,7 +29,7 @@ class Fit:
     mse : float
         Mean squared error divided by the variance of the training targets; the mean over several targets.
     r2 : float or None
-        Coefficient of determination on this set, the mean over several targets; None where one is constant.
+        Coefficient of determination on this set, the mean over several targets; None where a target is constant
     """
 
     points: int
@@ -38,7 +38,7 @@ class Fit:
 
     @classmethod
     def of(cls, predicted: np.ndarray, actual: np.ndarray, variance: float | np.ndarray) -> Fit:
-        """Compare predictions with targets, (n,) or (n, c), in any unit; ``variance`` of training targets, by column."""
+        """Compare predictions with targets, (n,) or (n, c), in any unit; ``variance`` of each training target."""
         error, own = np.mean((predicted - actual) ** 2, axis=0), np.var(actual, axis=0)  # () or (c,)
         r2 = float(np.mean(1 - error / np.where(own > 0, own, 1))) if np.all(own > 0) else None
         return cls(len(actual), float(np.mean(error / variance)), r2)

@@ -193,9 +193,8 @@ class Run:
     def extend(self, X: Array, y: Array) -> None:
         """Add points (k, d) that arrive now, with their targets; weights stay, and W_0 stays for the rows held."""
         network, device = self.network, self.network.device
-        left = plan_memory(
-            self.trainer, device, len(self.X) + len(X), X.shape[1], network.width, network.shift, network.dtype
-        )
+        size = (len(self.X) + len(X), X.shape[1], network.width, network.shift, network.dtype, network.outputs)
+        left = plan_memory(self.trainer, device, *size)
         held = network.neurons
         self.index = self.index.extend(network, X)
         if isinstance(self.index, LazyIndex):

@@ -175,7 +175,7 @@ class Session:
 
 
 def _checked(trainer: GaussNewton, network: ShiftedReluNetwork, X: Any, y: Any) -> tuple[Array, Array]:
-    """Return points (k, d) and targets (k,) on the network's device."""
+    """Return points (k, d) and targets (k,) or (k, c) on the network's device."""
     robust = trainer.damping != "none" or trainer.alpha > 0
-    check_training_data(network.device, X, y, network.features, contradictions=robust)
+    y = check_training_data(network.device, X, y, network.features, robust, network.outputs)
     return network.device.asarray(X, network.dtype), network.device.asarray(y, np.float64)

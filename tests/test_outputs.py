@@ -261,6 +261,20 @@ def test_paths_and_folds_share_one_scan():
     assert whole.network.predict(X).shape == (24, 3)
 
 
+@pytest.mark.parametrize("sampling", ["explicit", "virtual"])
+def test_points_that_arrive_later_train_like_all_at_once(sampling):
+    X, Y = columns(24)
+    predicted = []
+    for pieces in ((slice(0, 24),), (slice(0, 16), slice(16, 24))):
+        network = network_for(make_device("cpu"), m=512, shift=1.0, paired=True, sampling=sampling)
+        session = GaussNewton(max_steps=2).begin(network, X[pieces[0]], Y[pieces[0]])
+        for piece in pieces[1:]:
+            session.extend(X[piece], Y[piece])
+        session.train()
+        predicted.append(network.predict(X))
+    assert np.array_equal(*predicted)
+
+
 def test_a_silent_point_keeps_a_finite_least_norm_step():
     X, Y = columns(24)
     W = np.random.default_rng(0).standard_normal((512, 4))
