@@ -111,6 +111,11 @@ def damping(text: str) -> float | str:
     return text if text in ("auto", "none") else number(0, math.inf, open_low=True)(text)
 
 
+def penalty(text: str) -> float | str:
+    """Read a ridge penalty: ``auto`` or a number from 0 on."""
+    return text if text == "auto" else number(0, math.inf)(text)
+
+
 def size(text: str) -> int:
     """Read a number of bytes: ``8GiB``, ``500MB`` or ``1e9``.
 
@@ -199,7 +204,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     method.add_argument("--arity", type=at_least(2), default=8, metavar="K", help="children per node of the threshold tree (default: 8)")  # fmt: skip  # noqa: E501
     robust = train.add_argument_group("robust steps and stops")
     robust.add_argument("--damping", type=damping, default="auto", metavar="MU", help="Levenberg-Marquardt, in units of tr(G)/n: auto (none until full steps fail), none, or a number (default: auto)")  # fmt: skip  # noqa: E501
-    robust.add_argument("--alpha", type=number(0, math.inf), default=0.0, metavar="A", help="ridge penalty towards the initial weights, in units of tr(G)/n (default: 0)")  # fmt: skip  # noqa: E501
+    robust.add_argument("--alpha", type=penalty, default=0.0, metavar="A", help="ridge penalty towards the initial weights, in units of tr(G)/n; auto: by leave-one-out of the linearised network (default: 0)")  # fmt: skip  # noqa: E501
     robust.add_argument("--time-budget", type=number(0, math.inf, open_low=True), metavar="S", help="seconds of training after which no step begins (default: no limit)")  # fmt: skip  # noqa: E501
     robust.add_argument("--validation-fraction", type=number(0, 1), default=0.0, metavar="F", help="share of the training points kept for early stopping (default: 0)")  # fmt: skip  # noqa: E501
     robust.add_argument("--patience", type=at_least(1), default=3, metavar="K", help="steps without a better validation error before training stops (default: 3)")  # fmt: skip  # noqa: E501

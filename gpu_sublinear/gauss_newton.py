@@ -26,9 +26,9 @@ from .run import Attempt, Run, State
 from .sketch import SketchOptions
 from .solvers import CGOptions
 from .stops import Stops, check_robust
-from .sums import norm
 from .tree import TreeOptions
 from .validation import Validation
+from .weights import SampleWeights
 
 if TYPE_CHECKING:
     from .session import Session
@@ -71,9 +71,10 @@ class GaussNewton:
     watchdog : int
         Full steps in a row that may fail to beat the best objective before they are taken back (``"auto"``): at large
         shifts a first full step overshoots and the next ones recover.
-    alpha : float
+    alpha : float or "auto"
         Ridge penalty ``alpha tr(G_0)/n / 2 ||W - W_0||^2``; W_0 are the weights at the start of this fit.  Above 0
-        the watchdog is 1, so the objective never rises.
+        the watchdog is 1, so the objective never rises.  "auto" chooses it by leave-one-out cross-validation of the
+        linearised network (:mod:`gpu_sublinear.penalty`).
     time_budget : float or None
         Seconds, first scan included, after which no further step begins.
     validation_fraction : float
@@ -97,7 +98,7 @@ class GaussNewton:
     memory_limit: int | None = None
     damping: float | str = "auto"
     watchdog: int = 3
-    alpha: float = 0.0
+    alpha: float | str = 0.0
     time_budget: float | None = None
     validation_fraction: float = 0.0
     patience: int = 3
@@ -161,6 +162,7 @@ class GaussNewton:
         y: Any,
         callbacks: Iterable[Callback] = (),
         validation: tuple[Any, Any] | None = None,
+        sample_weight: Any = None,
     ) -> TrainingResult:
         """Train ``network`` in place.
 
@@ -177,6 +179,9 @@ class GaussNewton:
             time is not counted.
         validation : tuple of arrays, optional
             X (k, d) and y like the targets: training stops when their error no longer falls for ``patience`` steps.
+        sample_weight : array, optional
+            (n,) w_i >= 0: the loss is ``1/2 sum_i w_i (f_i - y_i)^2``.  A point of weight 0 is left out, and whole
+            numbers count points as often; mean errors of the history are over ``sum_i w_i``.
 
         Returns
         -------
@@ -192,16 +197,18 @@ class GaussNewton:
             If some point fires no neuron at the start.
         """
         device = network.device
-        robust = self.damping != "none" or self.alpha > 0
+        robust = self.damping != "none" or self.alpha != 0
         y = check_training_data(device, X, y, network.features, robust, network.outputs)
         X, y = device.asarray(X, network.dtype), device.asarray(y, np.float64)
         begin = time.perf_counter()
+        weights = SampleWeights.of(device, sample_weight, len(X))
+        X, y, weights = weights.without_zeros(X, y)
         watch = Validation.split(self, network, X, y) if validation is None else Validation(network, *validation)
         X, y = watch.remaining(X, y)
-        run = Run.prepare(self, network, X, y)
+        run = Run.prepare(self, network, X, y, weights.part(watch.kept))
         watch.prepare()
         device.synchronize()
-        return self.train(run, callbacks, watch, time.perf_counter() - begin)
+        return run.trainer.train(run, callbacks, watch, time.perf_counter() - begin)
 
     def begin(self, network: ShiftedReluNetwork, X: Any, y: Any) -> Session:
         """Look at all neurons once and return a session, to which points can be added later.
@@ -245,7 +252,7 @@ class GaussNewton:
         """
         watch = watch or Validation(run.network)
         control = StepControl(self.damping, 1 if self.alpha else self.watchdog)
-        stops = Stops(self, norm(run.y), build_seconds, control)
+        stops = Stops(self, run.size, build_seconds, control)
         history: list[StepRecord] = []
         verdict = (False, "")
         for record in self._steps(run, control, watch):
@@ -259,11 +266,12 @@ class GaussNewton:
         if best is not None:
             verdict = verdict[0], f"{verdict[1]}; the weights before step {best}, the best, were restored"
         seconds = build_seconds + sum(record.seconds for record in history)
-        return TrainingResult(run.network, history, *verdict, seconds, build_seconds, best)
+        alpha = float(self.alpha)  # a number since the run was prepared
+        return TrainingResult(run.network, history, *verdict, seconds, build_seconds, best, alpha)
 
     def _steps(self, run: Run, control: StepControl, watch: Validation) -> Iterator[StepRecord]:
         """Yield one record per step: query, forward, Jacobian, sketch, solve, update; rejected ones try again."""
-        goal = self.tolerance * norm(run.y)
+        goal = self.tolerance * run.size
         state = run.look()
         if not run.warm:
             check_every_point_fires(state.active, run.X, run.network)
@@ -291,14 +299,14 @@ def _record(
 ) -> StepRecord:
     active, seconds = state.active, state.clock.seconds
     solution = attempt.solution if attempt else None
-    n = len(active.counts)
+    n = len(active.counts)  # points; the mean error is over the sum of their weights
     silent = int((active.counts == 0).sum())
     if silent:
         _log.warning("step %d: %d of %d points fire no neuron; their error cannot shrink", step, silent, n)
     return StepRecord(
         step=step,
         loss=0.5 * state.norm**2,
-        mse=state.norm**2 / state.residual.size,
+        mse=state.norm**2 / (run.weights.total(n) * (state.residual.size / n)),
         residual_norm=state.norm,
         fired=active.nnz / n,
         union=active.union,

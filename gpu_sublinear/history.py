@@ -110,6 +110,8 @@ class TrainingResult:
         Time to build the trees (the preprocessing that is linear in the width).
     best_step : int or None
         The step whose weights were restored in the end, None where the last ones were kept.
+    alpha : float
+        Ridge penalty in units of tr(G_0)/n, as given or chosen.
     """
 
     network: ShiftedReluNetwork
@@ -119,6 +121,7 @@ class TrainingResult:
     seconds: float
     build_seconds: float
     best_step: int | None = None
+    alpha: float = 0.0
 
 
 @dataclass

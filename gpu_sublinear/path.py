@@ -92,7 +92,7 @@ class SharedScan:
         trainer = self.trainer if alpha is None else replace(self.trainer, alpha=alpha)
         network = replace(self.network, rows=self.network.rows.copy())
         X = self.X if points is None else self.X[device.asarray(np.asarray(points), np.int64)]
-        robust = trainer.damping != "none" or trainer.alpha > 0
+        robust = trainer.damping != "none" or trainer.alpha != 0
         y = check_training_data(device, X, y, network.features, robust, network.outputs)
         index: LazyIndex | ThresholdTree
         if isinstance(self.index, ThresholdTree):

@@ -12,13 +12,17 @@ whose minimiser is, with ``kappa = lambda + mu`` and ``theta = lambda / kappa`` 
 ``mu = 0`` is the exact step of ridge regression on the linearised network, ``W <- W_0 - J^T g``: the weights stay
 implicit.  ``lambda = mu = 0`` is the full Gauss-Newton step.  Both are given in units of ``tr(G) / n``: mu of the
 present G, lambda of the first one, so that the objective does not change in a run.
+
+Sample weights w_i replace ``||r||^2`` by ``sum_i w_i r_i^2``: with ``S = diag(sqrt(w))`` the same formulas hold for
+``S r`` and ``S J``.  Row i, block r of J is ``m^{-1/2} a_r M_ri x_i^T``, so ``S J`` is J with the points
+``sqrt(w_i) x_i``; who fires is still decided by the unit rows.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,11 +38,13 @@ from .lazy import LazyIndex
 from .memory import plan_memory
 from .network import ShiftedReluNetwork, firing_probability
 from .outputs import OutputsJacobian, check_supported, solve_outputs
+from .penalty import choose_alpha
 from .sketch import Preconditioner, preconditioner_of_neurons, preconditioner_of_rows
 from .solvers import Solution, conjugate_gradient, gram_cholesky, sketched_cg
 from .sums import norm, rows_of
 from .survey import survey
 from .tree import ThresholdTree
+from .weights import SampleWeights
 
 if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
@@ -58,9 +64,9 @@ class State:
     active : ActiveSet or BitMask
         The fired pairs.
     residual : Array
-        (n,) or (n, c) float64, f - y.
+        (n,) or (n, c) float64, f - y, times sqrt(w).
     norm : float
-        ``||f - y||``.
+        ``||f - y||``, weighted.
     penalty : float
         ``lambda/2 ||W - W_0||^2``.
     clock : PhaseClock
@@ -136,6 +142,8 @@ class Run:
         lambda, in absolute units; 0 without a penalty.
     warm : bool
         Whether it was trained before, so that a point may have fallen silent.
+    weights : SampleWeights
+        Of the points.
     """
 
     trainer: GaussNewton
@@ -148,9 +156,17 @@ class Run:
     initial: Array = None
     ridge: float = 0.0
     warm: bool = False
+    weights: SampleWeights = field(default_factory=SampleWeights)
 
     @classmethod
-    def prepare(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array) -> Run:
+    def prepare(
+        cls,
+        trainer: GaussNewton,
+        network: ShiftedReluNetwork,
+        X: Array,
+        y: Array,
+        weights: SampleWeights | None = None,
+    ) -> Run:
         """Plan the memory and look at all neurons once."""
         device = network.device
         check_supported(trainer, network)
@@ -164,7 +180,7 @@ class Run:
             index = BitIndex.build(device, X, network)
         else:
             index = LazyIndex.build(device, X, network, trainer.margin, left)
-        return cls.begin(trainer, network, X, y, index)
+        return cls.begin(trainer, network, X, y, index, weights)
 
     @classmethod
     def begin(
@@ -174,13 +190,23 @@ class Run:
         X: Array,
         y: Array,
         index: Index,
+        weights: SampleWeights | None = None,
     ) -> Run:
         """Start from an index that exists; W_0 is what the network holds now."""
-        gram = GramMatrix(network.device, X, network.width)
-        run = cls(trainer, network, X, y, network.signs, index, gram)
-        if trainer.alpha > 0:
-            run.penalise(trainer.alpha, network.rows.copy())
+        weights = weights or SampleWeights()
+        gram = GramMatrix(network.device, weights.scaled(X), network.width)
+        run = cls(trainer, network, X, y, network.signs, index, gram, weights=weights)
+        if trainer.alpha == "auto":
+            run.trainer = trainer = replace(trainer, alpha=choose_alpha(run))
+        alpha = float(trainer.alpha)
+        if alpha > 0:
+            run.penalise(alpha, network.rows.copy())
         return run
+
+    @property
+    def size(self) -> float:
+        """``||y||``, weighted: what the residual is compared with."""
+        return norm(self.weights.scaled(self.y))
 
     def penalise(self, alpha: float, initial: Array) -> None:
         """Set the penalty to ``alpha tr(G) / n`` of the network as it is now, towards ``initial`` (u, d)."""
@@ -207,9 +233,9 @@ class Run:
             self.initial = initial
 
     def _mean_diagonal(self, counts: Array) -> float:
-        """Return ``tr(G) / n = (1/n) sum_i ||x_i||^2 k_i / m``."""
-        squares = (self.X.astype(np.float64) ** 2).sum(axis=1)  # (n,)
-        return float((squares * counts).mean()) / self.network.width
+        """Return ``tr(G) / n = (1/n) sum_i ||x_i||^2 k_i / m``, weighted."""
+        squares = (self.gram.X.astype(np.float64) ** 2).sum(axis=1)  # (n,)
+        return float((squares * counts).sum()) / self.weights.total(len(counts)) / self.network.width
 
     # ---- the three moves --------------------------------------------------------------------------------
 
@@ -220,7 +246,7 @@ class Run:
         with clock("query"):
             active = self.index.query(network.shift)
         with clock("forward"):
-            residual = forward(network, active) - self.y  # (n,)
+            residual = self.weights.scaled(forward(network, active) - self.y)  # (n,) or (n, c)
             size = norm(residual)
             penalty = 0.5 * self.ridge * float((self._movement() ** 2).sum()) if self.ridge else 0.0
             state = State(active, residual, size, penalty, clock)
@@ -301,11 +327,11 @@ class Run:
     def jacobian(self, active: ActiveSet | BitMask) -> Jacobian:
         """Return the Jacobian of the step in the form that the trainer asks for."""
         if isinstance(active, BitMask):
-            return BitJacobian.build(active, self.X, self.signs, self.network.width)
+            return BitJacobian.build(active, self.gram.X, self.signs, self.network.width)
         if self.network.outputs > 1:
-            return OutputsJacobian.build(self.network, active, self.X)
+            return OutputsJacobian.build(self.network, active, self.gram.X)
         kind = FactoredJacobian if self.trainer.jacobian == "factored" else SparseJacobian
-        return kind.build(self.network.device, active, self.X, self.signs, self.network.width)
+        return kind.build(self.network.device, active, self.gram.X, self.signs, self.network.width)
 
     def solve(
         self,

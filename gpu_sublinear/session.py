@@ -146,8 +146,9 @@ class Session:
         if watch.active and isinstance(run.index, LazyIndex):
             run.index.keep_empty = True  # going back to the best weights moves rows that fire no more
         seconds, self.scan_seconds = self.scan_seconds, 0.0
-        run.trainer = self.trainer
-        result = self.trainer.train(run, callbacks, watch, seconds)
+        chosen = self.trainer.alpha if self.trainer.alpha != "auto" else run.trainer.alpha  # at the first scan
+        run.trainer = replace(self.trainer, alpha=chosen)
+        result = run.trainer.train(run, callbacks, watch, seconds)
         if watch.returned is not None:
             run.index.update_any(self.network.rows, *watch.returned)
         run.warm = True
@@ -176,6 +177,6 @@ class Session:
 
 def _checked(trainer: GaussNewton, network: ShiftedReluNetwork, X: Any, y: Any) -> tuple[Array, Array]:
     """Return points (k, d) and targets (k,) or (k, c) on the network's device."""
-    robust = trainer.damping != "none" or trainer.alpha > 0
+    robust = trainer.damping != "none" or trainer.alpha != 0
     y = check_training_data(network.device, X, y, network.features, robust, network.outputs)
     return network.device.asarray(X, network.dtype), network.device.asarray(y, np.float64)

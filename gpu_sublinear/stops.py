@@ -110,8 +110,9 @@ def check_robust(trainer: GaussNewton) -> None:
         raise OptionError(f"damping must be 'auto', 'none' or a positive number; got {damping!r}")
     if not isinstance(damping, str) and not 0 < damping < math.inf:
         raise OptionError(f"damping must be 'auto', 'none' or a positive number; got {damping}")
-    if not 0 <= trainer.alpha < math.inf:
-        raise OptionError(f"alpha must be a finite number >= 0; got {trainer.alpha}")
+    alpha = trainer.alpha
+    if alpha != "auto" and (isinstance(alpha, str) or not 0 <= alpha < math.inf):
+        raise OptionError(f"alpha must be a finite number >= 0 or 'auto'; got {alpha!r}")
     if trainer.watchdog < 1:
         raise OptionError(f"watchdog must be at least 1; got {trainer.watchdog}")
     if trainer.time_budget is not None and not trainer.time_budget > 0:

@@ -72,6 +72,12 @@ def program(*arguments: str) -> subprocess.Popen[str]:
 # ---- train ----------------------------------------------------------------------------------------------
 
 
+def test_alpha_auto_trains_with_the_penalty_that_was_chosen(here, capsys):
+    assert main([*SPHERE, "--alpha", "auto", "--history", "h.json"]) == 0
+    steps = json.loads(Path("h.json").read_text())["steps"]
+    assert steps[1]["penalty"] > 0
+
+
 def test_train_prints_steps_and_table_and_writes_all_files(here, capsys):
     files = ["--out", "m.safetensors", "--history", "h.json", "--figure", "f.png"]
     assert main([*SPHERE, *files]) == 0
