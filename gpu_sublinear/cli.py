@@ -199,6 +199,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     method.add_argument("--memory-limit", type=size, metavar="BYTES", help="what the run may hold: 8GiB, 500MB (default: no limit)")  # fmt: skip  # noqa: E501
     method.add_argument("--tolerance", type=number(0, 1), default=1e-4, metavar="T", help="stop at ||f - y|| <= T ||y|| (default: 1e-4)")  # fmt: skip  # noqa: E501
     method.add_argument("--max-steps", type=at_least(0), default=20, metavar="N", help="most steps (default: 20)")
+    method.add_argument("--batch-size", type=at_least(1), metavar="B", help="most points in a step; a step of the history is then an epoch (default: all points)")  # fmt: skip  # noqa: E501
     method.add_argument("--solver-tolerance", type=number(0, 1, open_low=True), default=1e-2, metavar="T", help="relative residual of each solve (default: 1e-2)")  # fmt: skip  # noqa: E501
     method.add_argument("--sketch-rows", type=number(1, math.inf), metavar="C", help="rows of the sketch per point (default: 2 for neurons, 8 for rows)")  # fmt: skip  # noqa: E501
     method.add_argument("--arity", type=at_least(2), default=8, metavar="K", help="children per node of the threshold tree (default: 8)")  # fmt: skip  # noqa: E501

@@ -64,6 +64,7 @@ MODEL_SETTINGS = (  # the options that the weights depend on: these travel in th
     "time_budget",
     "validation_fraction",
     "patience",
+    "batch_size",
 )
 
 
@@ -194,6 +195,7 @@ def _trainer(options: Namespace) -> GaussNewton:
         time_budget=options.time_budget,
         validation_fraction=options.validation_fraction,
         patience=options.patience,
+        batch_size=options.batch_size,
         tree=TreeOptions(arity=options.arity),
         sketch=SketchOptions(options.sketch or ("rows" if faithful else "neurons"), options.sketch_rows),
         cg=CGOptions(tolerance=options.solver_tolerance),

@@ -25,7 +25,7 @@ from .network import ShiftedReluNetwork
 from .run import Attempt, Run, State
 from .sketch import SketchOptions
 from .solvers import CGOptions
-from .stops import Stops, check_robust
+from .stops import Stops, check_batches, check_robust
 from .tree import TreeOptions
 from .validation import Validation
 from .weights import SampleWeights
@@ -81,6 +81,9 @@ class GaussNewton:
         Share of the points held out for early stopping.
     patience : int
         Steps without a better validation error before training stops.
+    batch_size : int or None
+        Most points in a step; None is all of them.  With batches a step of ``max_steps``, of the history and of all
+        stopping rules is an epoch, one visit to each batch (:mod:`gpu_sublinear.batches`); matrices are B x B.
     tree : TreeOptions
         Threshold tree (margin 0).
     sketch : SketchOptions
@@ -102,6 +105,7 @@ class GaussNewton:
     time_budget: float | None = None
     validation_fraction: float = 0.0
     patience: int = 3
+    batch_size: int | None = None
     tree: TreeOptions = field(default_factory=TreeOptions)
     sketch: SketchOptions = field(default_factory=SketchOptions)
     cg: CGOptions = field(default_factory=CGOptions)
@@ -122,6 +126,7 @@ class GaussNewton:
             raise OptionError(
                 "mask='bits' needs solver 'auto' or 'gram', margin 'auto', jacobian 'factored' and alpha 0"
             )
+        check_batches(self)
         if not 0 <= self.tolerance < 1:
             raise OptionError(f"tolerance must be from 0 to below 1; got {self.tolerance}")
         if self.max_steps < 0:
@@ -251,7 +256,7 @@ class GaussNewton:
             History, and why training stopped.
         """
         watch = watch or Validation(run.network)
-        control = StepControl(self.damping, 1 if self.alpha else self.watchdog)
+        control = run.control()
         stops = Stops(self, run.size, build_seconds, control)
         history: list[StepRecord] = []
         verdict = (False, "")

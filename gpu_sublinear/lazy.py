@@ -223,6 +223,15 @@ class LazyIndex:
         index._check_memory()
         return index
 
+    def over(self, X: Array) -> LazyIndex:
+        """Return an index over other points X (k, d) with lists for the same rows."""
+        xp, rows = self.device.xp, self.candidates.neurons
+        margin = xp.full(len(rows), FIRST_MARGIN if self.fixed_margin is None else self.fixed_margin)
+        index = replace(self, X=X, drift=xp.zeros(len(rows)), margin=margin, _places=None)
+        index.point_max, index.row_max = _largest_row(X), _largest_row(self.network.rows)
+        index.candidates = NeuronLists(rows, *index._look(rows, margin))
+        return index
+
     def _see(self, X: Array) -> None:
         """Append the new points X, the last of ``self.X``, to the lists where their pairs may fire."""
         xp, lists = self.device.xp, self.candidates

@@ -49,7 +49,10 @@ def plan(
     held = min(m, fired)
     parts = {"weights of the neurons that take part": 2 * held * (d * size + 8), PROGRAM: FIXED}  # joined from blocks
     if trainer.solver != "cg":
-        parts["matrices of n x n"] = 6 * n * n * 8
+        side = min(n, trainer.batch_size or n)
+        parts["matrices of n x n" if side == n else "matrices of a batch"] = 6 * side * side * 8
+    if trainer.batch_size and trainer.batch_size < n:
+        parts["what blocks of points keep of rows"] = -(-n // trainer.batch_size) * held * 40
     if trainer.margin == 0:
         parts["threshold trees"] = n * TreeLayout(max(1, held), trainer.tree.arity).total * size
         parts["fired pairs"] = candidate_bytes(device, fired, held, dtype)

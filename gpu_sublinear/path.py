@@ -63,7 +63,14 @@ class SharedScan:
         -------
         SharedScan
             From which trainings begin.
+
+        Raises
+        ------
+        OptionError
+            If the trainer works on batches.
         """
+        if trainer.batch_size:
+            raise OptionError("a shared scan and batch_size exclude each other; train each target or fold by itself")
         y = np.zeros((len(X), network.outputs))
         check_training_data(network.device, X, y, network.features, outputs=network.outputs)
         X = network.device.asarray(X, network.dtype)

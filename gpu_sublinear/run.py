@@ -23,13 +23,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from .active_set import ActiveSet
 from .bits import BitIndex, BitJacobian, BitMask, sampled_share
+from .blocks import Blocks
 from .costs import cheapest_solver
+from .damping import StepControl
 from .devices import Array
 from .gram import GramMatrix
 from .history import PhaseClock
@@ -173,6 +175,11 @@ class Run:
         size = (*X.shape, network.width, network.shift, network.dtype, network.outputs)  # n, d, m, b, type, c
         left = plan_memory(trainer, device, *size)
         index: Index
+        if trainer.batch_size:
+            from .batches import BatchRun
+
+            blocks = cast(Index, Blocks.build(trainer, network, X, left))
+            return BatchRun.begin(trainer, network, X, y, blocks, weights)
         if trainer.margin == 0:
             survey(network, X, 0)
             index = ThresholdTree.build(device, X, network.rows, trainer.tree)
@@ -236,6 +243,10 @@ class Run:
         """Return ``tr(G) / n = (1/n) sum_i ||x_i||^2 k_i / m``, weighted."""
         squares = (self.gram.X.astype(np.float64) ** 2).sum(axis=1)  # (n,)
         return float((squares * counts).sum()) / self.weights.total(len(counts)) / self.network.width
+
+    def control(self) -> StepControl:
+        """Return what judges the steps of one training."""
+        return StepControl(self.trainer.damping, 1 if self.trainer.alpha else self.trainer.watchdog)
 
     # ---- the three moves --------------------------------------------------------------------------------
 

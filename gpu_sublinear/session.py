@@ -117,7 +117,7 @@ class Session:
         before, rows = replace(self.run), (network.rows, network.neurons, network.seen)
         try:
             self.run.extend(X, y)
-            new: Any = SimpleNamespace(counts=self.run.index.query(network.shift).counts[n:])
+            new: Any = SimpleNamespace(counts=self.run.look().active.counts[n:])
             check_every_point_fires(new, X, network)
         except Exception:
             self.run = before

@@ -121,3 +121,28 @@ def check_robust(trainer: GaussNewton) -> None:
         raise OptionError(f"validation_fraction must be from 0 to below 1; got {trainer.validation_fraction}")
     if trainer.patience < 1:
         raise OptionError(f"patience must be at least 1; got {trainer.patience}")
+
+
+def check_batches(trainer: GaussNewton) -> None:
+    """Refuse a batch size that does not exist, and what batches cannot do.
+
+    Parameters
+    ----------
+    trainer : GaussNewton
+        The options.
+
+    Raises
+    ------
+    OptionError
+        Naming the option and what it may be.
+    """
+    size = trainer.batch_size
+    if size is None:
+        return
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise OptionError(f"batch_size must be None or a whole number of at least 1; got {size!r}")
+    if trainer.alpha:
+        raise OptionError(
+            "batch_size and alpha exclude each other: the ridge step moves every row in every step, and its minimum is "
+            "not a fixed point of steps on batches; use all points (batch_size None), or alpha 0"
+        )

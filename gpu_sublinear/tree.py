@@ -125,6 +125,8 @@ class ThresholdTree:
         """
         came, device, n = newcomers or Newcomers.welcome(network, X), self.device, len(self.X)
         layout = TreeLayout(came.rows, self.options.arity)
+        if not len(X) and layout == self.layout:
+            return self
         nodes = _nodes(device, n + len(X), layout, self.nodes.dtype)
         tree = replace(self, nodes=nodes, X=device.xp.concatenate([self.X, X]), layout=layout)
         new = replace(tree, nodes=nodes[n:], X=X)
