@@ -5,6 +5,7 @@
 >>> result = GaussNewton(tolerance=1e-4).fit(network, X, y)      # X: unit rows (n, 16); y: (n,)  # doctest: +SKIP
 """
 
+from .activation import Activation, Hinge
 from .dense import DenseGaussNewton
 from .devices import Device, get_device
 from .errors import GpuSublinearError
@@ -21,11 +22,13 @@ from .tree import ThresholdTree, TreeOptions
 __version__ = "0.1.0"
 
 __all__ = [
+    "Activation",
     "CGOptions",
     "DenseGaussNewton",
     "Device",
     "GaussNewton",
     "GpuSublinearError",
+    "Hinge",
     "Session",
     "SharedScan",
     "ShiftedReluNetwork",

@@ -109,7 +109,9 @@ def check_every_point_fires(active: ActiveSet | BitMask, X: Array, network: Shif
         return
     works = shift_for_fired(network.width, WELL_FIRED)
     if network.sampling == "explicit":
-        works = min(works, float(largest_preactivations(X[silent], network).min()) * 0.99)
+        sides = network.activation.points(X[silent], network.device.xp)
+        best = largest_preactivations(sides, network).reshape(-1, len(silent)).max(axis=0)
+        works = min(works, float(best.min()) * 0.99)
     names = ", ".join(map(str, silent[:10])) + (", ..." if len(silent) > 10 else "")
     expected = network.width * firing_probability(network.shift)
     if works <= 0:

@@ -116,6 +116,33 @@ def penalty(text: str) -> float | str:
     return text if text == "auto" else number(0, math.inf)(text)
 
 
+def activation(text: str) -> str:
+    """Read the name of an activation.
+
+    Parameters
+    ----------
+    text : str
+        What the user typed.
+
+    Returns
+    -------
+    str
+        The name.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If there is no such activation.
+    """
+    from .activation import activation_of
+
+    try:
+        activation_of(text)
+    except GpuSublinearError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
 def size(text: str) -> int:
     """Read a number of bytes: ``8GiB``, ``500MB`` or ``1e9``.
 
@@ -187,6 +214,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     model.add_argument("--shift", type=shift, default="paper", metavar="B", help="b >= 0; 'paper' is sqrt(0.48 ln M), 'fired:K' lets about K neurons fire on each point (default: paper)")  # fmt: skip  # noqa: E501
     model.add_argument("--init", choices=("auto", "iid", "paired"), default="auto", help="paired: initial output exactly 0 (default: auto, iid for --engine faithful, else paired)")  # fmt: skip  # noqa: E501
     model.add_argument("--sampling", choices=("auto", "explicit", "virtual"), default="auto", help="look at all M neurons, or draw only those that fire on some training point (default: auto, virtual where these are few and --init is paired)")  # fmt: skip  # noqa: E501
+    model.add_argument("--activation", type=activation, default="relu", metavar="NAME", help="relu, max, leaky:SLOPE, abs, softshrink or hardshrink, each with its kinks at the shift; leaky and abs hold and move all M rows (default: relu)")  # fmt: skip  # noqa: E501
     model.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of weights, sketches and the split (default: 0)")  # fmt: skip  # noqa: E501
     model.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of weights and products (default: float32)")  # fmt: skip  # noqa: E501
     method = train.add_argument_group("method")

@@ -45,6 +45,7 @@ MODEL_SETTINGS = (  # the options that the weights depend on: these travel in th
     "shift",
     "init",
     "sampling",
+    "activation",
     "seed",
     "dtype",
     "solver",
@@ -139,10 +140,11 @@ def train(options: Namespace) -> int:
         paired=options.init == "paired",
         sampling=options.sampling,
         device=device,
+        activation=options.activation,
     )
-    settle_sampling(network, len(rows))
+    settle_sampling(network, len(rows) * len(network.activation.hinges))
     say(_opening(dataset, rows, held_out, network, device, trainer))
-    compiling = warm_up(device, trainer, options.dtype, network.sampling)
+    compiling = warm_up(device, trainer, options.dtype, network.sampling, network.activation)
     begin += compiling
     if compiling > NOTEWORTHY:
         say(f"compiled {compiling:.0f} s, kept for the next run; not counted below")
@@ -275,7 +277,7 @@ def _opening(
         f"data     {dataset.name}: {len(rows):,} points to train on, {len(held_out):,} held out, "
         f"{dataset.X.shape[1]} features, target '{dataset.target_name}'",
         f"network  m = {network.width:,} neurons, d = {network.features}, shift b = {network.shift:.4g}, "
-        f"{initial}, {network.dtype}, seed {network.seed}",
+        f"{initial}, {network.activation.name}, {network.dtype}, seed {network.seed}",
         f"device   {device.name} ({on})",
         f"method   {index}, {trainer.jacobian} Jacobian, solver {trainer.solver}",
     ))

@@ -90,9 +90,14 @@ class DenseGaussNewton:
         DataError
             If X or y is not usable.
         OptionError
-            If blocks or bits are asked for on a GPU, or the network has several outputs.
+            If blocks or bits are asked for on a GPU, or the network has several outputs or another activation.
         """
         device = network.device
+        if not network.activation.plain:
+            raise OptionError(
+                f"dense steps are for the activations relu and max; got activation={network.activation.name!r}; "
+                "use GaussNewton"
+            )
         if network.outputs > 1:
             raise OptionError(f"dense steps train one output, and the network has {network.outputs}; use GaussNewton")
         if device.xp is not np and (self.block or self.bits):

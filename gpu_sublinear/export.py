@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .activation import Activation
 from .errors import GpuSublinearError, OptionError
 from .files import write_atomically
 from .io import FittedModel
@@ -45,6 +46,8 @@ class Parts:
         From raw features to unit rows; None for a bare network.
     targets : TargetScaling
         From standard targets to their own units.
+    activation : Activation
+        Of the neurons.
     """
 
     W: np.ndarray
@@ -53,6 +56,7 @@ class Parts:
     scale: float
     preprocessing: Preprocessing | None
     targets: TargetScaling
+    activation: Activation
 
     @property
     def features(self) -> int:
@@ -107,7 +111,7 @@ def parts(model: FittedModel | ShiftedReluNetwork, dtype: str | None = None) -> 
         raise OptionError(f"model must be a FittedModel or a ShiftedReluNetwork; got {type(model).__name__}")
     W, signs, shift, scale = _parts(network)
     W = np.ascontiguousarray(W, dtype or W.dtype)  # (u, d)
-    return Parts(W, signs.astype(W.dtype), shift, scale, preprocessing, targets)
+    return Parts(W, signs.astype(W.dtype), shift, scale, preprocessing, targets, network.activation)
 
 
 def _parts(network: ShiftedReluNetwork) -> tuple[np.ndarray, np.ndarray, float, float]:

@@ -25,10 +25,18 @@ class Graph:
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self.names: set[str] = set()
 
     def constant(self, name: str, values: Any) -> str:
         """Add a constant and return its name."""
+        self.names.add(name)
         self.constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def number(self, name: str, value: Any) -> str:
+        """Add a constant unless it is there; return its name."""
+        if name not in self.names:
+            self.constant(name, value)
         return name
 
     def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
@@ -89,16 +97,39 @@ def _unit_rows(graph: Graph, parts: Parts) -> str:
 
 def _output(graph: Graph, parts: Parts, rows: str) -> str:
     """Add the sum over all neurons in blocks; return the name of the (n, c) float64 sum."""
-    minus_shift = graph.constant("minus_shift", np.array([-parts.shift], parts.W.dtype))
     total = graph.constant("zero", np.zeros((1, parts.outputs)))
     for first in range(0, len(parts.W), BLOCK):
         W = graph.constant(f"W_{first}", parts.W[first : first + BLOCK])  # (block, d)
         signs = graph.constant(
             f"signs_{first}", parts.signs.reshape(len(parts.W), -1)[first : first + BLOCK]
         )  # (block, c)
-        above = graph.node("Relu", graph.node("Gemm", rows, W, minus_shift, transB=1))  # (n, block)
-        part = graph.node("Cast", graph.node("MatMul", above, signs), to=TensorProto.DOUBLE)  # (n, c)
+        hidden = _hidden(graph, parts, rows, W)  # (n, block)
+        part = graph.node("Cast", graph.node("MatMul", hidden, signs), to=TensorProto.DOUBLE)  # (n, c)
         total = graph.node("Add", total, part)
+    return total
+
+
+def _hidden(graph: Graph, parts: Parts, rows: str, W: str) -> str:
+    """Add what the neurons make of their inner products, as ``Activation.varying``; return the name of (n, block)."""
+    real, activation = parts.W.dtype.type, parts.activation
+    terms = []
+    for k, hinge in enumerate(activation.hinges):
+        minus_shift = graph.number("minus_shift", np.array([-parts.shift], real))
+        above = graph.node("Gemm", rows, W, minus_shift, alpha=float(hinge.direction), transB=1)
+        term = graph.node("Relu", above)
+        if hinge.jump * parts.shift:
+            fires = graph.node(
+                "Cast", graph.node("Greater", above, graph.number("zero_of_type", real(0))), to=TYPES[real.__name__]
+            )
+            term = graph.node(
+                "Add", term, graph.node("Mul", fires, graph.number(f"jump_{k}", real(hinge.jump * parts.shift)))
+            )
+        terms.append(term if hinge.gain == 1 else graph.node("Mul", term, graph.number(f"gain_{k}", real(hinge.gain))))
+    if activation.slope:
+        terms.append(graph.node("Gemm", rows, W, alpha=activation.slope, transB=1))
+    total = terms[0]
+    for term in terms[1:]:
+        total = graph.node("Add", total, term)
     return total
 
 

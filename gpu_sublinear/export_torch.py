@@ -42,6 +42,10 @@ class ExportedNetwork(torch.nn.Module):
         self.register_buffer("target_std", torch.tensor(stds, dtype=torch.float64))
         self.outputs: int = parts.outputs
         self.block: int = BLOCK
+        self.slope: float = parts.activation.slope
+        self.directions = [float(hinge.direction) for hinge in parts.activation.hinges]
+        self.gains = [hinge.gain for hinge in parts.activation.hinges]
+        self.jumps = [hinge.jump * parts.shift for hinge in parts.activation.hinges]
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Return the predictions.
@@ -67,10 +71,23 @@ class ExportedNetwork(torch.nn.Module):
         total = torch.zeros(X.size(0), self.outputs, dtype=torch.float64, device=X.device)  # (n, c)
         for first in range(0, self.W.size(0), self.block):
             last = min(first + self.block, self.W.size(0))
-            above = torch.relu(rows @ self.W[first:last].t() - self.shift)  # (n, block)
-            total = total + (above @ self.signs[first:last]).to(torch.float64)
+            hidden = self.hidden(rows @ self.W[first:last].t())  # (n, block)
+            total = total + (hidden @ self.signs[first:last]).to(torch.float64)
         total = total * self.scale * self.target_std + self.target_mean
         return total.squeeze(1) if self.outputs == 1 else total
+
+    def hidden(self, z: torch.Tensor) -> torch.Tensor:
+        """Return what the neurons make of their inner products, as ``Activation.varying``."""
+        total = torch.zeros_like(z)
+        for direction, gain, jump in zip(self.directions, self.gains, self.jumps):  # noqa: B905  (TorchScript)
+            above = direction * z - self.shift
+            term = torch.relu(above)
+            if jump != 0.0:
+                term = term + jump * (above > 0).to(z.dtype)
+            total = total + gain * term
+        if self.slope != 0.0:
+            total = total + self.slope * z
+        return total
 
     def unit_rows(self, X: torch.Tensor) -> torch.Tensor:
         """Return what the network sees, (n, d) float64: as ``Preprocessing.transform``, in the same order."""

@@ -16,6 +16,7 @@ from typing import Any, get_args
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from .activation import SHIFTED_RELU, Activation
 from .devices import Device, get_device
 from .errors import ModelFileError, shown
 from .files import write_atomically
@@ -100,7 +101,8 @@ class FittedModel:
         network = self.network
         return {
             "format_version": FORMAT_VERSION,
-            "network": {name: getattr(network, name) for name in NETWORK_SETTINGS},
+            "network": {name: getattr(network, name) for name in NETWORK_SETTINGS}
+            | {"activation": network.activation.as_dict()},
             "preprocessing": self.preprocessing.kind,
             "target": {"mean": np.asarray(self.targets.mean).tolist(), "std": np.asarray(self.targets.std).tolist()},
             "metadata": self.metadata,
@@ -218,6 +220,7 @@ def _network(settings: dict[str, Any], tensors: dict[str, np.ndarray], d: int, d
         sampling=sampling,
         outputs=settings.get("outputs", 1),
         device=device,
+        activation=Activation.from_dict(settings["activation"]) if "activation" in settings else SHIFTED_RELU,
     )
     network.hold(device.asarray(neurons, np.int64), device.asarray(rows, network.dtype))
     network.seen = device.asarray(seen, network.dtype)

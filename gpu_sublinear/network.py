@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from .activation import SHIFTED_RELU, Activation, activation_of
 from .devices import Array, Device, get_device
 from .errors import DataError, OptionError
 from .outputs import check_outputs, sign_matrix
@@ -40,7 +41,7 @@ def shift_for_fired(width: int, fired: float) -> float:
 
 @dataclass
 class ShiftedReluNetwork:
-    """A two-layer network with fixed, balanced second layer and shifted ReLU.
+    """A two-layer network with balanced second layer and shifted ReLU, or another activation with kinks at the shift.
 
     A network is its seed and the rows that are held.  A row is held once training needs it; every other row is either
     as the seed says, and drawn again whenever it is looked at (``sampling="explicit"``), or was never drawn, because
@@ -69,6 +70,8 @@ class ShiftedReluNetwork:
         (n, d) points whose neurons exist (virtual sampling only).
     outputs : int
         c, the number of outputs; they share the first layer, see :mod:`gpu_sublinear.outputs`.
+    activation : Activation
+        What a neuron makes of ``<w_r, x>``.
     """
 
     rows: Array
@@ -81,6 +84,7 @@ class ShiftedReluNetwork:
     device: Device
     seen: Array
     outputs: int = 1
+    activation: Activation = SHIFTED_RELU
     _signs: tuple[Array, Array] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
@@ -96,6 +100,7 @@ class ShiftedReluNetwork:
         sampling: str = "auto",
         outputs: int = 1,
         device: Device | None = None,
+        activation: str | Activation = SHIFTED_RELU,
     ) -> ShiftedReluNetwork:
         """Make a random network: ``W_rj ~ N(0, 1)`` independent, keyed by (seed, r, j), drawn when looked at.
 
@@ -120,6 +125,8 @@ class ShiftedReluNetwork:
             c; above 1 targets and predictions have c columns, and the width must be at least about 4 c.
         device : Device, optional
             Default: ``get_device("auto")``.
+        activation : str or Activation
+            One of :mod:`gpu_sublinear.activation`, or its name.
 
         Returns
         -------
@@ -141,15 +148,27 @@ class ShiftedReluNetwork:
             raise OptionError(f"sampling must be one of {', '.join(SAMPLINGS)}; got {sampling!r}")
         if sampling == "virtual" and not paired:
             raise OptionError("virtual sampling needs paired initialisation, where neurons never drawn cancel")
+        activation = activation_of(activation)
+        if activation.slope:
+            check_sampling_with_slope(sampling, activation)
+            sampling = "explicit"
         device = device or get_device()
         rows, neurons = device.asarray(np.zeros((0, features)), dtype), device.xp.zeros(0, np.int64)
         b = resolve_shift(shift, width)
         sampling = sampling if paired else "explicit"
-        return cls(rows, neurons, int(width), b, seed, paired, sampling, device, rows, outputs)
+        check_combined(outputs, activation)
+        return cls(rows, neurons, int(width), b, seed, paired, sampling, device, rows, outputs, activation)
 
     @classmethod
     def from_weights(
-        cls, W: Any, *, shift: float, seed: int = 0, outputs: int = 1, device: Device | None = None
+        cls,
+        W: Any,
+        *,
+        shift: float,
+        seed: int = 0,
+        outputs: int = 1,
+        device: Device | None = None,
+        activation: str | Activation = SHIFTED_RELU,
     ) -> ShiftedReluNetwork:
         """Make a network of given first-layer weights, all of them held.
 
@@ -165,6 +184,8 @@ class ShiftedReluNetwork:
             c.
         device : Device, optional
             Default: ``get_device("auto")``.
+        activation : str or Activation
+            As for :meth:`initialize`.
 
         Returns
         -------
@@ -175,8 +196,9 @@ class ShiftedReluNetwork:
         device = device or get_device()
         rows = device.asarray(W, str(W.dtype))
         neurons, b = device.xp.arange(len(rows), dtype=np.int64), resolve_shift(shift, len(rows))
-        outputs = check_outputs(outputs, len(rows))
-        return cls(rows, neurons, len(rows), b, seed, False, "explicit", device, rows[:0], outputs)
+        outputs, activation = check_outputs(outputs, len(rows)), activation_of(activation)
+        check_combined(outputs, activation)
+        return cls(rows, neurons, len(rows), b, seed, False, "explicit", device, rows[:0], outputs, activation)
 
     @property
     def features(self) -> int:
@@ -282,9 +304,12 @@ class ShiftedReluNetwork:
         for W, signs in self.parts():
             for first in range(0, len(X), PREDICT_POINTS):
                 points = slice(first, first + PREDICT_POINTS)
-                above = self.device.matmul(X[points], W.T) - W.dtype.type(self.shift)  # (n, block)
-                total[points] += self.device.matmul(above.clip(0), signs)
+                total[points] += self.device.matmul(self.hidden(X[points], W), signs)
         return self.device.to_host(total * self.scale)
+
+    def hidden(self, X: Array, W: Array) -> Array:
+        """Return ``phi(<w_r, x_i>)`` (n, k) for weights W (k, d), without the constant that balanced signs cancel."""
+        return self.activation.varying(self.device.matmul(X, W.T), self.shift)
 
     def parts(self) -> Iterator[tuple[Array, Array]]:
         """Yield weights (k, d) and signs (k,) or (k, c) of all neurons whose outputs do not cancel, in blocks."""
@@ -301,6 +326,25 @@ class ShiftedReluNetwork:
         if self.outputs == 1:
             return balanced_signs(count, self.dtype, self.device)
         return sign_matrix(self, self.device.xp.arange(first, first + count, dtype=np.int64))
+
+
+def check_combined(outputs: int, activation: Activation) -> None:
+    """Refuse several outputs with an activation other than relu and max."""
+    if outputs > 1 and not activation.plain:
+        raise OptionError(
+            f"outputs={outputs} is for the activations relu and max; got activation={activation.name!r}: use one of "
+            "these, or a network for each output"
+        )
+
+
+def check_sampling_with_slope(sampling: str, activation: Activation) -> None:
+    """Refuse virtual sampling where neurons that fire nowhere move as well."""
+    if sampling == "virtual":
+        raise OptionError(
+            "virtual sampling needs neurons that stay where they are unless they fire; with the activation "
+            f"{activation.name}, whose slope is {activation.slope:g} everywhere, all of them move: use "
+            "sampling='explicit'"
+        )
 
 
 def balanced_signs(width: int, dtype: str, device: Device) -> Array:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from .bits import BitIndex
 from .checks import check_training_data
 from .devices import Array, NeuronLists
 from .errors import OptionError
@@ -67,15 +66,20 @@ class SharedScan:
         Raises
         ------
         OptionError
-            If the trainer works on batches.
+            If the trainer works on batches, or the network has an activation other than relu and max.
         """
         if trainer.batch_size:
             raise OptionError("a shared scan and batch_size exclude each other; train each target or fold by itself")
+        if not network.activation.plain:
+            raise OptionError(
+                f"shared scans and ridge paths are for the activations relu and max; got {network.activation.name}: "
+                "train the networks one by one"
+            )
         y = np.zeros((len(X), network.outputs))
         check_training_data(network.device, X, y, network.features, outputs=network.outputs)
         X = network.device.asarray(X, network.dtype)
         start = Run.prepare(replace(trainer, alpha=0.0, mask="lists"), network, X, network.device.xp.zeros(len(X)))
-        assert not isinstance(start.index, BitIndex)
+        assert isinstance(start.index, LazyIndex | ThresholdTree)
         return cls(trainer, network, X, start.index)
 
     def run(self, y: Any, points: Any = None, alpha: float | None = None) -> Run:

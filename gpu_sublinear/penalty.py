@@ -129,6 +129,11 @@ def _smaller(run: Run) -> Run:
     n = len(run.y)
     if n <= MOST_POINTS:
         return run
+    if not run.network.activation.plain:
+        raise OptionError(
+            f"alpha='auto' looks at {MOST_POINTS:,} of {n:,} points, for the activations relu and max only; got "
+            f"activation={run.network.activation.name!r}: give alpha a number, or fewer points"
+        )
     from .path import SharedScan  # above us in the order of modules; only large problems ask for it
 
     points = np.sort(np.random.default_rng(run.network.seed).permutation(n)[:MOST_POINTS])

@@ -34,6 +34,7 @@ from .costs import cheapest_solver
 from .damping import StepControl
 from .devices import Array
 from .gram import GramMatrix
+from .hinges import HingedGram, HingedIndex, HingedJacobian, HingedSet, check_activation, gram_of
 from .history import PhaseClock
 from .jacobian import FactoredJacobian, SparseJacobian
 from .lazy import LazyIndex
@@ -51,8 +52,8 @@ from .weights import SampleWeights
 if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
 
-Jacobian = FactoredJacobian | SparseJacobian | BitJacobian | OutputsJacobian
-Index = ThresholdTree | LazyIndex | BitIndex
+Jacobian = FactoredJacobian | SparseJacobian | BitJacobian | OutputsJacobian | HingedJacobian
+Index = ThresholdTree | LazyIndex | BitIndex | HingedIndex
 
 _log = logging.getLogger(__name__)
 
@@ -134,9 +135,9 @@ class Run:
         (n, d), and (n,) or (n, c) float64 on the device.
     signs : Array
         (u,) or (u, c) second layer of the rows that the network holds.
-    index : ThresholdTree, LazyIndex or BitIndex
+    index : ThresholdTree, LazyIndex, BitIndex or HingedIndex
         Finds the fired pairs.
-    gram : GramMatrix
+    gram : GramMatrix or HingedGram
         Exact Gram matrix, kept through flips.
     initial : Array or None
         (u, d) W_0, where there is a ridge penalty.
@@ -154,7 +155,7 @@ class Run:
     y: Array
     signs: Array
     index: Index
-    gram: GramMatrix
+    gram: GramMatrix | HingedGram
     initial: Array = None
     ridge: float = 0.0
     warm: bool = False
@@ -170,9 +171,11 @@ class Run:
         weights: SampleWeights | None = None,
     ) -> Run:
         """Plan the memory and look at all neurons once."""
+        check_activation(trainer, network)
         device = network.device
         check_supported(trainer, network)
-        size = (*X.shape, network.width, network.shift, network.dtype, network.outputs)  # n, d, m, b, type, c
+        points = network.activation.points(X, device.xp)  # those that the hinges look at: X itself for one hinge
+        size = (*points.shape, network.width, network.shift, network.dtype, network.outputs)  # n, d, m, b, type, c
         left = plan_memory(trainer, device, *size)
         index: Index
         if trainer.batch_size:
@@ -181,12 +184,15 @@ class Run:
             blocks = cast(Index, Blocks.build(trainer, network, X, left))
             return BatchRun.begin(trainer, network, X, y, blocks, weights)
         if trainer.margin == 0:
-            survey(network, X, 0)
-            index = ThresholdTree.build(device, X, network.rows, trainer.tree)
-        elif trainer.packs(firing_probability(network.shift), network.outputs):
+            survey(network, points, 0)
+            index = ThresholdTree.build(device, points, network.rows, trainer.tree)
+        elif network.activation.plain and trainer.packs(firing_probability(network.shift), network.outputs):
             index = BitIndex.build(device, X, network)
         else:
-            index = LazyIndex.build(device, X, network, trainer.margin, left)
+            index = LazyIndex.build(device, points, network, trainer.margin, left)
+        if not network.activation.plain:
+            assert not isinstance(index, BitIndex)
+            index = HingedIndex(index, network, X)
         return cls.begin(trainer, network, X, y, index, weights)
 
     @classmethod
@@ -201,7 +207,7 @@ class Run:
     ) -> Run:
         """Start from an index that exists; W_0 is what the network holds now."""
         weights = weights or SampleWeights()
-        gram = GramMatrix(network.device, weights.scaled(X), network.width)
+        gram = gram_of(network, weights.scaled(X))
         run = cls(trainer, network, X, y, network.signs, index, gram, weights=weights)
         if trainer.alpha == "auto":
             run.trainer = trainer = replace(trainer, alpha=choose_alpha(run))
@@ -218,10 +224,9 @@ class Run:
     def penalise(self, alpha: float, initial: Array) -> None:
         """Set the penalty to ``alpha tr(G) / n`` of the network as it is now, towards ``initial`` (u, d)."""
         self.initial = initial
-        if isinstance(self.index, LazyIndex):
+        if isinstance(self.index, LazyIndex | HingedIndex):
             self.index.keep_empty = True
-        counts = self.index.query(self.network.shift).counts
-        self.ridge = alpha * self._mean_diagonal(counts)
+        self.ridge = alpha * self._mean_diagonal(self.index.query(self.network.shift))
 
     def extend(self, X: Array, y: Array) -> None:
         """Add points (k, d) that arrive now, with their targets; weights stay, and W_0 stays for the rows held."""
@@ -229,6 +234,7 @@ class Run:
         size = (len(self.X) + len(X), X.shape[1], network.width, network.shift, network.dtype, network.outputs)
         left = plan_memory(self.trainer, device, *size)
         held = network.neurons
+        assert not isinstance(self.index, HingedIndex)  # sessions refuse other activations
         self.index = self.index.extend(network, X)
         if isinstance(self.index, LazyIndex):
             self.index.memory_limit = left
@@ -239,10 +245,14 @@ class Run:
             initial[device.xp.searchsorted(network.neurons, held)] = self.initial
             self.initial = initial
 
-    def _mean_diagonal(self, counts: Array) -> float:
+    def _mean_diagonal(self, active: ActiveSet | BitMask) -> float:
         """Return ``tr(G) / n = (1/n) sum_i ||x_i||^2 k_i / m``, weighted."""
-        squares = (self.gram.X.astype(np.float64) ** 2).sum(axis=1)  # (n,)
-        return float((squares * counts).sum()) / self.weights.total(len(counts)) / self.network.width
+        squares = (self.weights.scaled(self.X).astype(np.float64) ** 2).sum(axis=1)  # (n,)
+        total = self.weights.total(len(squares))
+        if isinstance(self.gram, HingedGram):
+            assert isinstance(active, HingedSet)
+            return float(self.gram.diagonal(active, squares).sum()) / total
+        return float((squares * active.counts).sum()) / total / self.network.width
 
     def control(self) -> StepControl:
         """Return what judges the steps of one training."""
@@ -268,7 +278,7 @@ class Run:
     def move(self, state: State, damping: float, step: int) -> Attempt:
         """Take the step of the module docstring from ``state``, where the network stands."""
         clock = state.clock
-        mu = damping * self._mean_diagonal(state.active.counts) if damping else 0.0
+        mu = damping * self._mean_diagonal(state.active) if damping else 0.0
         kappa = self.ridge + mu
         theta = self.ridge / kappa if kappa else 0.0
         with clock("jacobian"):
@@ -276,9 +286,7 @@ class Run:
         rhs = state.residual
         if theta:
             with clock("forward"):
-                assert not isinstance(state.jacobian, BitJacobian)  # a ridge penalty keeps lists
-                there = self._movement()[state.active.neurons]  # (u, d), rows of D that J sees
-                rhs = rhs - theta * state.jacobian.matvec(there.ravel())
+                rhs = rhs - theta * along(state.jacobian, self._movement(), state.active)
         solution = self.solve(state.active, state.jacobian, rhs, step, clock, kappa, state)
         with clock("update"):
             moved = self._apply(state, solution, theta)
@@ -295,7 +303,7 @@ class Run:
         if not theta:
             moved = state.jacobian.step(network.rows, solution.value)
             self._tell(state.active, moved)
-            return state.active.union
+            return len(moved) if network.activation.slope else state.active.union
         if theta == 1:
             network.rows[...] = self.initial  # exactly: W = W_0 - J^T g
         else:
@@ -342,7 +350,10 @@ class Run:
         if self.network.outputs > 1:
             return OutputsJacobian.build(self.network, active, self.gram.X)
         kind = FactoredJacobian if self.trainer.jacobian == "factored" else SparseJacobian
-        return kind.build(self.network.device, active, self.gram.X, self.signs, self.network.width)
+        found = kind.build(self.network.device, active, self.gram.X, self.signs, self.network.width)
+        if not isinstance(active, HingedSet):
+            return found
+        return HingedJacobian(found, active.fold, active, self.network, self.weights.scaled(self.X))
 
     def solve(
         self,
@@ -360,7 +371,7 @@ class Run:
         ----------
         active : ActiveSet or BitMask
             The fired pairs.
-        jacobian : FactoredJacobian, SparseJacobian, BitJacobian or OutputsJacobian
+        jacobian : FactoredJacobian, SparseJacobian, BitJacobian, OutputsJacobian or HingedJacobian
             J.
         residual : Array
             (n,) or (n, c) float64, f - y.
@@ -402,23 +413,30 @@ class Run:
     def solver(self, active: ActiveSet) -> str:
         """Return the name of the solver of a step."""
         trainer = self.trainer
-        if trainer.solver != "auto":
-            return trainer.solver
+        if trainer.solver != "auto" or self.network.activation.slope:
+            return "gram" if trainer.solver == "auto" else trainer.solver
         return cheapest_solver(active, self.X, trainer.sketch, self.network.outputs)
 
     def precondition(self, active: ActiveSet, jacobian: Jacobian, step: int, kappa: float) -> Preconditioner | None:
         """Return the sketched preconditioner of a step; of the shared block for several outputs."""
         network, options = self.network, self.trainer.sketch
-        if options.kind == "rows" and isinstance(jacobian, SparseJacobian):
-            return preconditioner_of_rows(network.device, jacobian, options, network.seed, step, kappa)
+        inner, fold = (jacobian.inner, jacobian.fold) if isinstance(jacobian, HingedJacobian) else (jacobian, None)
+        if options.kind == "rows" and isinstance(inner, SparseJacobian):
+            return preconditioner_of_rows(network.device, inner, options, network.seed, step, kappa, fold)
         signs = self.signs if network.outputs == 1 else self.signs[:, 0].copy()
         arguments = (network.device, active, signs, network.width, self.gram.K, options, network.seed, step, kappa)
-        return preconditioner_of_neurons(*arguments)
+        return preconditioner_of_neurons(*arguments, fold)
 
 
 def forward(network: ShiftedReluNetwork, active: ActiveSet | BitMask) -> Array:
     """Return the outputs on the training points from the active set alone, (n,) or (n, c) float64."""
     return active.forward(network.device, network.signs, network.shift) * network.scale
+
+
+def along(jacobian: Jacobian, D: Array, active: ActiveSet | BitMask) -> Array:
+    """Return ``J D``, (n,) or (n, c) float64, for a movement D (u, d) of all rows held."""
+    assert not isinstance(jacobian, BitJacobian)  # only a ridge penalty asks, and it keeps lists
+    return jacobian.along(D) if isinstance(jacobian, HingedJacobian) else jacobian.matvec(D[active.neurons].ravel())
 
 
 def shifted(G: Array, kappa: float) -> Array:

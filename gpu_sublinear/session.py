@@ -71,12 +71,17 @@ class Session:
         Raises
         ------
         OptionError
-            If the trainer wants to hold points out.
+            If the trainer wants to hold points out, or the network has an activation other than relu and max.
         """
         if trainer.validation_fraction:
             raise OptionError(
                 "validation_fraction cannot hold points out of a session, whose points arrive in pieces; give "
                 "validation=(X, y) to its trainings"
+            )
+        if not network.activation.plain:
+            raise OptionError(
+                f"sessions are for the activations relu and max; got activation={network.activation.name!r}: fit on "
+                "all points at once"
             )
         start = time.perf_counter()
         run = Run.prepare(trainer, network, *_checked(trainer, network, X, y))

@@ -23,11 +23,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .active_set import ActiveSet
 from .devices import Array, Device
 from .errors import OptionError
 from .jacobian import SparseJacobian
+
+if TYPE_CHECKING:
+    from .hinges import Fold
 
 JITTER = 1e-12  # of the mean diagonal: 1e4 times the rounding of a float64 Cholesky, harmless in a preconditioner
 
@@ -97,7 +101,13 @@ class Preconditioner:
 
 
 def preconditioner_of_rows(
-    device: Device, jacobian: SparseJacobian, options: SketchOptions, seed: int, step: int, kappa: float = 0.0
+    device: Device,
+    jacobian: SparseJacobian,
+    options: SketchOptions,
+    seed: int,
+    step: int,
+    kappa: float = 0.0,
+    fold: Fold | None = None,
 ) -> Preconditioner | None:
     """Return the R factor of S J^T from the entries of J.
 
@@ -113,6 +123,8 @@ def preconditioner_of_rows(
         Key and number of the draw.
     kappa : float
         Damping and ridge that are added to the diagonal.
+    fold : Fold, optional
+        From the points that an activation's hinges look at to those of the data.
 
     Returns
     -------
@@ -121,7 +133,7 @@ def preconditioner_of_rows(
     """
     rows = options.rows(jacobian.points)
     sketched = device.sketch_rows(jacobian.csr, rows, options.nonzeros, seed, step)  # (n, s) = Y^T
-    return factor(device, _damped(device.gram(sketched), kappa))
+    return factor(device, _damped(device.gram(sketched if fold is None else fold.gather(sketched)), kappa))
 
 
 def preconditioner_of_neurons(
@@ -134,6 +146,7 @@ def preconditioner_of_neurons(
     seed: int,
     step: int,
     kappa: float = 0.0,
+    fold: Fold | None = None,
 ) -> Preconditioner | None:
     """Return the R factor of ``(C^T C) o K`` from the fired pairs.
 
@@ -155,6 +168,8 @@ def preconditioner_of_neurons(
         Key and number of the draw.
     kappa : float
         Damping and ridge that are added to the diagonal.
+    fold : Fold, optional
+        From the points that an activation's hinges look at to those of the data.
 
     Returns
     -------
@@ -164,7 +179,8 @@ def preconditioner_of_neurons(
     buckets = options.rows(len(K))
     neurons = active.fired.neurons
     sketched = device.sketch_neurons(active.indptr, active.compact, neurons, signs, buckets, seed, step)  # (n, B)
-    return factor(device, _damped(device.gram(sketched) * K / width, kappa))
+    estimate = device.gram(sketched) * K / width
+    return factor(device, _damped(estimate if fold is None else fold.gram(estimate), kappa))
 
 
 def _damped(gram: Array, kappa: float) -> Array:

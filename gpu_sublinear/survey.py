@@ -34,6 +34,8 @@ def survey(network: ShiftedReluNetwork, X: Array, margin: float) -> NeuronLists:
     NeuronLists
         For each place among ``network.rows`` whose neuron fires somewhere: its points above ``b - margin``.
     """
+    if network.activation.slope:
+        return everyone(network, X, margin)
     settle_sampling(network, len(X))
     if network.sampling == "virtual":
         draw_caps(network, X)
@@ -48,6 +50,15 @@ def survey(network: ShiftedReluNetwork, X: Array, margin: float) -> NeuronLists:
             lists = picked(device, lists, device.evaluate(X, W, lists, network.shift)[1])
         parts.add(first, W, lists)
     return parts.join()
+
+
+def everyone(network: ShiftedReluNetwork, X: Array, margin: float) -> NeuronLists:
+    """Make the network hold all rows; list the points above ``b - margin`` of each, also where there are none."""
+    network.hold_all()
+    xp = network.device.xp
+    neurons = xp.arange(network.width, dtype=np.int32)
+    limits = lower_limit(network, xp.full(len(neurons), margin))
+    return NeuronLists(neurons, *network.device.scan(X, network.rows, neurons, limits))
 
 
 def lower_limit(network: ShiftedReluNetwork, margin: Array) -> Array:

@@ -87,6 +87,5 @@ class Validation:
         total = self.device.xp.zeros((len(self.X), *signs.shape[1:]))
         for first in range(0, len(network.rows), BLOCK):
             W = network.rows[first : first + BLOCK]
-            above = self.device.matmul(self.X, W.T) - W.dtype.type(network.shift)  # (k, block)
-            total += self.device.matmul(above.clip(0), signs[first : first + BLOCK])
+            total += self.device.matmul(network.hidden(self.X, W), signs[first : first + BLOCK])
         return total * network.scale

@@ -7,13 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 
+from .activation import SHIFTED_RELU, Activation
 from .devices import Device
 from .gauss_newton import GaussNewton
 from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
 
 
-def warm_up(device: Device, trainer: GaussNewton, dtype: str = "float32", sampling: str = "explicit") -> float:
+def warm_up(
+    device: Device,
+    trainer: GaussNewton,
+    dtype: str = "float32",
+    sampling: str = "explicit",
+    activation: Activation = SHIFTED_RELU,
+) -> float:
     """Run a tiny problem through everything that ``trainer`` will use; return the seconds it took.
 
     Compiled code is kept in a cache, so only the first run on a machine waits.
@@ -28,6 +35,8 @@ def warm_up(device: Device, trainer: GaussNewton, dtype: str = "float32", sampli
         Type that training will use.
     sampling : {"explicit", "virtual"}
         How neurons will come into being.
+    activation : Activation
+        Of the network.
 
     Returns
     -------
@@ -38,9 +47,16 @@ def warm_up(device: Device, trainer: GaussNewton, dtype: str = "float32", sampli
     angles = np.linspace(0, np.pi, 6)
     X, y = np.stack([np.cos(angles), np.sin(angles)], axis=1), np.cos(2 * angles)
     short = replace(trainer, tolerance=0.0, max_steps=3, memory_limit=None, time_budget=None, validation_fraction=0.0)
-    for mask in ("bits", "lists") if trainer.packs(1.0) else ("lists",):
+    for mask in ("bits", "lists") if activation.plain and trainer.packs(1.0) else ("lists",):
         network = ShiftedReluNetwork.initialize(
-            64, 2, shift=0.1, dtype=dtype, paired=sampling == "virtual", sampling=sampling, device=device
+            64,
+            2,
+            shift=0.1,
+            dtype=dtype,
+            paired=sampling == "virtual",
+            sampling=sampling,
+            device=device,
+            activation=activation,
         )
         replace(short, mask=mask).fit(network, X, y)
     network.predict(X)
