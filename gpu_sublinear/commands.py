@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .activation import activation_of
 from .data import Dataset, load, load_for_prediction, split
 from .devices import Device, get_device
 from .environment import environment, package_version
@@ -46,6 +47,7 @@ MODEL_SETTINGS = (  # the options that the weights depend on: these travel in th
     "init",
     "sampling",
     "activation",
+    "both_layers",
     "seed",
     "dtype",
     "solver",
@@ -130,7 +132,9 @@ def train(options: Namespace) -> int:
     targets = TargetScaling.fit(dataset.y[rows])
     device = get_device(options.device)
     b = resolve_shift(options.shift, options.width)
-    plan_memory(trainer, device, len(rows), preprocessing.inputs, options.width, b, options.dtype)
+    phi = activation_of(options.activation)
+    size = (len(rows) * len(phi.hinges), preprocessing.inputs, options.width, b, options.dtype)  # n, d, m, b, type
+    plan_memory(trainer, device, *size, everyone=bool(phi.slope))
     network = ShiftedReluNetwork.initialize(
         options.width,
         preprocessing.inputs,
@@ -140,11 +144,11 @@ def train(options: Namespace) -> int:
         paired=options.init == "paired",
         sampling=options.sampling,
         device=device,
-        activation=options.activation,
+        activation=phi,
     )
-    settle_sampling(network, len(rows) * len(network.activation.hinges))
+    settle_sampling(network, len(rows) * len(phi.hinges))
     say(_opening(dataset, rows, held_out, network, device, trainer))
-    compiling = warm_up(device, trainer, options.dtype, network.sampling, network.activation)
+    compiling = warm_up(device, trainer, options.dtype, network.sampling, phi)
     begin += compiling
     if compiling > NOTEWORTHY:
         say(f"compiled {compiling:.0f} s, kept for the next run; not counted below")
@@ -198,6 +202,7 @@ def _trainer(options: Namespace) -> GaussNewton:
         validation_fraction=options.validation_fraction,
         patience=options.patience,
         batch_size=options.batch_size,
+        both_layers=options.both_layers,
         tree=TreeOptions(arity=options.arity),
         sketch=SketchOptions(options.sketch or ("rows" if faithful else "neurons"), options.sketch_rows),
         cg=CGOptions(tolerance=options.solver_tolerance),
@@ -279,7 +284,8 @@ def _opening(
         f"network  m = {network.width:,} neurons, d = {network.features}, shift b = {network.shift:.4g}, "
         f"{initial}, {network.activation.name}, {network.dtype}, seed {network.seed}",
         f"device   {device.name} ({on})",
-        f"method   {index}, {trainer.jacobian} Jacobian, solver {trainer.solver}",
+        f"method   {index}, {trainer.jacobian} Jacobian, solver {trainer.solver}"
+        + ", both layers" * trainer.both_layers,
     ))
 
 

@@ -93,6 +93,8 @@ class DenseGaussNewton:
             If blocks or bits are asked for on a GPU, or the network has several outputs or another activation.
         """
         device = network.device
+        if network.second is not None:
+            raise OptionError("dense steps hold the second layer at +1 and -1, and both_layers=True trained this one")
         if not network.activation.plain:
             raise OptionError(
                 f"dense steps are for the activations relu and max; got activation={network.activation.name!r}; "

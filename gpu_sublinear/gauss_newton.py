@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .bits import DENSE
+from .both_layers import check_trainer
 from .checks import check_every_point_fires, check_training_data
 from .damping import StepControl
 from .errors import OptionError
@@ -84,6 +85,8 @@ class GaussNewton:
     batch_size : int or None
         Most points in a step; None is all of them.  With batches a step of ``max_steps``, of the history and of all
         stopping rules is an epoch, one visit to each batch (:mod:`gpu_sublinear.batches`); matrices are B x B.
+    both_layers : bool
+        Train the second layer as well (:mod:`gpu_sublinear.both_layers`).
     tree : TreeOptions
         Threshold tree (margin 0).
     sketch : SketchOptions
@@ -106,6 +109,7 @@ class GaussNewton:
     validation_fraction: float = 0.0
     patience: int = 3
     batch_size: int | None = None
+    both_layers: bool = False
     tree: TreeOptions = field(default_factory=TreeOptions)
     sketch: SketchOptions = field(default_factory=SketchOptions)
     cg: CGOptions = field(default_factory=CGOptions)
@@ -120,6 +124,7 @@ class GaussNewton:
         if self.margin not in ("auto", 0):
             check_margin(self.margin)
         check_robust(self)
+        check_trainer(self)
         if self.mask not in MASKS:
             raise OptionError(f"mask must be one of {', '.join(MASKS)}; got {self.mask!r}")
         if self.mask == "bits" and not self._can_pack:
@@ -135,7 +140,7 @@ class GaussNewton:
     @property
     def _can_pack(self) -> bool:
         factored = self.jacobian == "factored" and self.margin == "auto"
-        return factored and self.solver in ("auto", "gram") and self.alpha == 0
+        return factored and self.solver in ("auto", "gram") and self.alpha == 0 and not self.both_layers
 
     def packs(self, share: float, outputs: int = 1) -> bool:
         """Tell whether masks are packed when this share of the pairs fires; lists are kept for several outputs."""

@@ -94,6 +94,8 @@ class FittedModel:
             "feature_mean": self.preprocessing.mean,  # (features,)
             "feature_scale": self.preprocessing.scale,  # (features,)
         }
+        if network.second is not None:
+            tensors["second"] = network.device.to_host(network.second)  # (u,), only where it was trained
         metadata = {HEADER: json.dumps(self._header(), sort_keys=True)}
         write_atomically(path, lambda temporary: _write_tensors(tensors, metadata, temporary))
 
@@ -223,6 +225,13 @@ def _network(settings: dict[str, Any], tensors: dict[str, np.ndarray], d: int, d
         activation=Activation.from_dict(settings["activation"]) if "activation" in settings else SHIFTED_RELU,
     )
     network.hold(device.asarray(neurons, np.int64), device.asarray(rows, network.dtype))
+    if "second" in tensors:
+        second = tensors["second"]
+        if network.outputs > 1 or second.shape != neurons.shape or second.dtype != rows.dtype:
+            raise ValueError(f"the second layer has shape {second.shape} and type {second.dtype}")
+        if not np.isfinite(second).all():
+            raise ValueError("the second layer is not finite")
+        network.second = device.asarray(second, network.dtype)
     network.seen = device.asarray(seen, network.dtype)
     return network
 

@@ -20,7 +20,15 @@ LISTS = "candidate pairs and their products"
 
 
 def plan(
-    trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: float, dtype: str, outputs: int = 1
+    trainer: GaussNewton,
+    device: Device,
+    n: int,
+    d: int,
+    m: int,
+    shift: float,
+    dtype: str,
+    outputs: int = 1,
+    everyone: bool = False,
 ) -> dict[str, int]:
     """Return the expected bytes of everything large, by name.
 
@@ -38,6 +46,8 @@ def plan(
         Type of weights and products.
     outputs : int
         c.
+    everyone : bool
+        Whether all rows are held and move, as with an activation that has a slope.
 
     Returns
     -------
@@ -46,8 +56,14 @@ def plan(
     """
     size = np.dtype(dtype).itemsize
     fired = int(m * n * firing_probability(shift))
-    held = min(m, fired)
+    held = m if everyone else min(m, fired)
     parts = {"weights of the neurons that take part": 2 * held * (d * size + 8), PROGRAM: FIXED}  # joined from blocks
+    if everyone:
+        parts["rows before a step"] = held * d * size
+    if trainer.both_layers:
+        parts["rows and products of both layers"] = (
+            held * (4 * (d + 1) + 6) * 8 + 2 * fired * size + 2 * n * (d + 1) * size
+        )
     if trainer.solver != "cg":
         side = min(n, trainer.batch_size or n)
         parts["matrices of n x n" if side == n else "matrices of a batch"] = 6 * side * side * 8
@@ -71,7 +87,15 @@ def plan(
 
 
 def plan_memory(
-    trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: float, dtype: str, outputs: int = 1
+    trainer: GaussNewton,
+    device: Device,
+    n: int,
+    d: int,
+    m: int,
+    shift: float,
+    dtype: str,
+    outputs: int = 1,
+    everyone: bool = False,
 ) -> int | None:
     """Check the plan against the limit and return what it leaves to the candidate lists.
 
@@ -89,6 +113,8 @@ def plan_memory(
         Type of weights and products.
     outputs : int
         c.
+    everyone : bool
+        As for :func:`plan`.
 
     Returns
     -------
@@ -102,7 +128,7 @@ def plan_memory(
     """
     if trainer.memory_limit is None:
         return None
-    parts = plan(trainer, device, n, d, m, shift, dtype, outputs)
+    parts = plan(trainer, device, n, d, m, shift, dtype, outputs, everyone)
     total = sum(parts.values())
     if total > trainer.memory_limit:
         name = max((part for part in parts if part != PROGRAM), key=parts.__getitem__)

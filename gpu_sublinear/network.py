@@ -72,6 +72,8 @@ class ShiftedReluNetwork:
         c, the number of outputs; they share the first layer, see :mod:`gpu_sublinear.outputs`.
     activation : Activation
         What a neuron makes of ``<w_r, x>``.
+    second : Array or None
+        (u,) second layer of the neurons held, once it was trained (:mod:`gpu_sublinear.both_layers`).
     """
 
     rows: Array
@@ -85,6 +87,7 @@ class ShiftedReluNetwork:
     seen: Array
     outputs: int = 1
     activation: Activation = SHIFTED_RELU
+    second: Array = None
     _signs: tuple[Array, Array] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
@@ -217,7 +220,12 @@ class ShiftedReluNetwork:
 
     @property
     def signs(self) -> Array:
-        """(u,) second layer of the neurons held: +1 for even numbers, -1 for odd ones, so that all m sum to zero.
+        """(u,) second layer of the neurons held, (u, c) for c > 1 outputs: trained, or :attr:`initial_signs`."""
+        return self.initial_signs if self.second is None else self.second
+
+    @property
+    def initial_signs(self) -> Array:
+        """(u,) second layer at the start: +1 for even numbers, -1 for odd ones, so that all m sum to zero.
 
         (u, c) for c > 1 outputs: :func:`gpu_sublinear.outputs.sign_matrix`.
         """
@@ -271,8 +279,12 @@ class ShiftedReluNetwork:
         return max(2, BLOCK_BYTES // self.rows.itemsize // self.features // 2 * 2)
 
     def hold(self, neurons: Array, rows: Array) -> None:
-        """Hold exactly these neurons (u,) int64 ascending, with these weights (u, d)."""
+        """Hold exactly these neurons (u,) int64 ascending, with these weights (u, d); a trained second layer stays."""
+        before, second = self.neurons, self.second
         self.neurons, self.rows = neurons, rows
+        if second is not None:
+            self.second = self.initial_signs
+            self.second[self.device.xp.searchsorted(neurons, before)] = second
 
     def hold_all(self) -> None:
         """Hold every row, as dense methods need it: m d numbers."""
@@ -324,7 +336,12 @@ class ShiftedReluNetwork:
     def _signs_from(self, first: int, count: int) -> Array:
         """Return the second layer of neurons ``first`` .. ``first + count`` of an explicit network."""
         if self.outputs == 1:
-            return balanced_signs(count, self.dtype, self.device)
+            signs = balanced_signs(count, self.dtype, self.device)
+            if self.second is not None:
+                places = self.device.xp.searchsorted(self.neurons, self.span(first, first + count))
+                low, high = (int(place) for place in places)
+                signs[self.neurons[low:high] - first] = self.second[low:high]
+            return signs
         return sign_matrix(self, self.device.xp.arange(first, first + count, dtype=np.int64))
 
 

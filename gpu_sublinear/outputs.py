@@ -49,6 +49,7 @@ from .sketch import factor
 from .solvers import Solution, conjugate_gradient, sketched_cg
 
 if TYPE_CHECKING:
+    from .both_layers import BothLayersJacobian
     from .gauss_newton import GaussNewton
     from .history import PhaseClock
     from .network import ShiftedReluNetwork
@@ -278,7 +279,7 @@ def slice_of(lists: NeuronLists, first: int, last: int) -> NeuronLists:
 def solve_outputs(
     run: Run,
     active: ActiveSet,
-    jacobian: OutputsJacobian,
+    jacobian: OutputsJacobian | BothLayersJacobian,
     residual: Array,
     step: int,
     clock: PhaseClock,
@@ -293,10 +294,10 @@ def solve_outputs(
         Trainer, network, points.
     active : ActiveSet
         The fired pairs.
-    jacobian : OutputsJacobian
+    jacobian : OutputsJacobian or BothLayersJacobian
         J.
     residual : Array
-        (n, c) float64, zero at points on which no neuron fires.
+        (n, c) or (n,) float64, zero at points on which no neuron fires.
     step : int
         Number of the step, for the draw of the sketch.
     clock : PhaseClock
@@ -309,7 +310,7 @@ def solve_outputs(
     Returns
     -------
     Solution
-        g (n, c), with its true residual over all entries.
+        g, of the shape of the residual, with its true residual over all entries.
     """
     device, options, shape, solver = run.network.device, run.trainer.cg, residual.shape, run.solver(active)
 

@@ -66,10 +66,12 @@ class SharedScan:
         Raises
         ------
         OptionError
-            If the trainer works on batches, or the network has an activation other than relu and max.
+            If the trainer works on batches or both layers, or the network has an activation other than relu and max.
         """
         if trainer.batch_size:
             raise OptionError("a shared scan and batch_size exclude each other; train each target or fold by itself")
+        if trainer.both_layers:
+            raise OptionError("shared scans train the first layer; got both_layers=True: fit the networks one by one")
         if not network.activation.plain:
             raise OptionError(
                 f"shared scans and ridge paths are for the activations relu and max; got {network.activation.name}: "

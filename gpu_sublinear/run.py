@@ -30,6 +30,7 @@ import numpy as np
 from .active_set import ActiveSet
 from .bits import BitIndex, BitJacobian, BitMask, sampled_share
 from .blocks import Blocks
+from .both_layers import BothLayersJacobian, check_network, trace
 from .costs import cheapest_solver
 from .damping import StepControl
 from .devices import Array
@@ -52,7 +53,7 @@ from .weights import SampleWeights
 if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
 
-Jacobian = FactoredJacobian | SparseJacobian | BitJacobian | OutputsJacobian | HingedJacobian
+Jacobian = FactoredJacobian | SparseJacobian | BitJacobian | OutputsJacobian | HingedJacobian | BothLayersJacobian
 Index = ThresholdTree | LazyIndex | BitIndex | HingedIndex
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ class State:
         Seconds spent on this state.
     rows : Array or None
         (u, d) the weights here, where steps can be undone.
+    second : Array or None
+        (u,) the second layer here, where it is trained.
     index, mark : object
         What found the fired pairs, and what it needs to come back.
     jacobian, G : optional
@@ -88,6 +91,7 @@ class State:
     penalty: float
     clock: PhaseClock
     rows: Array = None
+    second: Array = None
     index: Index | None = None
     mark: Any = None
     jacobian: Jacobian | None = None
@@ -134,7 +138,7 @@ class Run:
     X, y : Array
         (n, d), and (n,) or (n, c) float64 on the device.
     signs : Array
-        (u,) or (u, c) second layer of the rows that the network holds.
+        (u,) or (u, c) second layer of the rows that the network holds, as it was initialised.
     index : ThresholdTree, LazyIndex, BitIndex or HingedIndex
         Finds the fired pairs.
     gram : GramMatrix or HingedGram
@@ -172,10 +176,12 @@ class Run:
     ) -> Run:
         """Plan the memory and look at all neurons once."""
         check_activation(trainer, network)
+        check_network(trainer, network)
         device = network.device
         check_supported(trainer, network)
         points = network.activation.points(X, device.xp)  # those that the hinges look at: X itself for one hinge
-        size = (*points.shape, network.width, network.shift, network.dtype, network.outputs)  # n, d, m, b, type, c
+        (n, d), everyone = points.shape, bool(network.activation.slope)
+        size = (n, d, network.width, network.shift, network.dtype, network.outputs, everyone)
         left = plan_memory(trainer, device, *size)
         index: Index
         if trainer.batch_size:
@@ -208,7 +214,7 @@ class Run:
         """Start from an index that exists; W_0 is what the network holds now."""
         weights = weights or SampleWeights()
         gram = gram_of(network, weights.scaled(X))
-        run = cls(trainer, network, X, y, network.signs, index, gram, weights=weights)
+        run = cls(trainer, network, X, y, network.initial_signs, index, gram, weights=weights)
         if trainer.alpha == "auto":
             run.trainer = trainer = replace(trainer, alpha=choose_alpha(run))
         alpha = float(trainer.alpha)
@@ -239,7 +245,7 @@ class Run:
         if isinstance(self.index, LazyIndex):
             self.index.memory_limit = left
         self.X, self.y = device.xp.concatenate([self.X, X]), device.xp.concatenate([self.y, y])
-        self.signs, self.gram = network.signs, GramMatrix(device, self.X, network.width)
+        self.signs, self.gram = network.initial_signs, GramMatrix(device, self.X, network.width)
         if self.initial is not None:
             initial = network.rows.copy()
             initial[device.xp.searchsorted(network.neurons, held)] = self.initial
@@ -249,6 +255,9 @@ class Run:
         """Return ``tr(G) / n = (1/n) sum_i ||x_i||^2 k_i / m``, weighted."""
         squares = (self.weights.scaled(self.X).astype(np.float64) ** 2).sum(axis=1)  # (n,)
         total = self.weights.total(len(squares))
+        if self.trainer.both_layers:
+            assert isinstance(active, ActiveSet)
+            return trace(self.network, active, self.gram.X, self.weights) / total
         if isinstance(self.gram, HingedGram):
             assert isinstance(active, HingedSet)
             return float(self.gram.diagonal(active, squares).sum()) / total
@@ -270,7 +279,7 @@ class Run:
             residual = self.weights.scaled(forward(network, active) - self.y)  # (n,) or (n, c)
             size = norm(residual)
             penalty = 0.5 * self.ridge * float((self._movement() ** 2).sum()) if self.ridge else 0.0
-            state = State(active, residual, size, penalty, clock)
+            state = State(active, residual, size, penalty, clock, second=network.second)
             if self.trainer.damping != "none" or self.ridge:
                 state.rows, state.index, state.mark = network.rows.copy(), self.index, self.index.mark()
         return state
@@ -333,6 +342,7 @@ class Run:
         network, xp = self.network, self.network.device.xp
         changed = xp.flatnonzero((network.rows != state.rows).any(axis=1)).astype(np.int32)
         network.rows[changed] = state.rows[changed]
+        network.second = state.second
         assert state.index is not None
         self.index = state.index  # a step may have gone over to packed masks
         self.index.restore(state.mark, network.rows, changed)
@@ -349,6 +359,8 @@ class Run:
             return BitJacobian.build(active, self.gram.X, self.signs, self.network.width)
         if self.network.outputs > 1:
             return OutputsJacobian.build(self.network, active, self.gram.X)
+        if self.trainer.both_layers:
+            return BothLayersJacobian.build(self.network, active, self.gram.X, self.weights)
         kind = FactoredJacobian if self.trainer.jacobian == "factored" else SparseJacobian
         found = kind.build(self.network.device, active, self.gram.X, self.signs, self.network.width)
         if not isinstance(active, HingedSet):
@@ -371,7 +383,7 @@ class Run:
         ----------
         active : ActiveSet or BitMask
             The fired pairs.
-        jacobian : FactoredJacobian, SparseJacobian, BitJacobian, OutputsJacobian or HingedJacobian
+        jacobian : FactoredJacobian, SparseJacobian, BitJacobian, OutputsJacobian, HingedJacobian or BothLayersJacobian
             J.
         residual : Array
             (n,) or (n, c) float64, f - y.
@@ -391,7 +403,7 @@ class Run:
         """
         device, trainer = self.network.device, self.trainer
         residual = residual * rows_of(active.counts > 0, residual)  # a silent point's row of G is zero: least norm is 0
-        if isinstance(jacobian, OutputsJacobian):
+        if isinstance(jacobian, OutputsJacobian | BothLayersJacobian):
             assert isinstance(active, ActiveSet)
             return solve_outputs(self, active, jacobian, residual, step, clock, kappa, state)
         if isinstance(active, BitMask) or isinstance(jacobian, BitJacobian) or self.solver(active) == "gram":
@@ -415,7 +427,8 @@ class Run:
         trainer = self.trainer
         if trainer.solver != "auto" or self.network.activation.slope:
             return "gram" if trainer.solver == "auto" else trainer.solver
-        return cheapest_solver(active, self.X, trainer.sketch, self.network.outputs)
+        systems = 2 if trainer.both_layers else self.network.outputs  # both layers cost what two outputs do
+        return cheapest_solver(active, self.X, trainer.sketch, systems)
 
     def precondition(self, active: ActiveSet, jacobian: Jacobian, step: int, kappa: float) -> Preconditioner | None:
         """Return the sketched preconditioner of a step; of the shared block for several outputs."""

@@ -71,13 +71,14 @@ class Session:
         Raises
         ------
         OptionError
-            If the trainer wants to hold points out, or the network has an activation other than relu and max.
+            If the trainer wants to hold points out or to train both layers, or the activation is neither relu nor max.
         """
         if trainer.validation_fraction:
             raise OptionError(
                 "validation_fraction cannot hold points out of a session, whose points arrive in pieces; give "
                 "validation=(X, y) to its trainings"
             )
+        _check_trainer(trainer)
         if not network.activation.plain:
             raise OptionError(
                 f"sessions are for the activations relu and max; got activation={network.activation.name!r}: fit on "
@@ -146,6 +147,7 @@ class Session:
         TrainingResult
             History of this training; ``build_seconds`` are those of the scans since the last one.
         """
+        _check_trainer(self.trainer)
         watch, run = Validation(self.network, *(validation or ())), self.run
         watch.prepare()
         if watch.active and isinstance(run.index, LazyIndex):
@@ -178,6 +180,12 @@ class Session:
         """
         self.extend(X, y)
         return self.train(callbacks, validation)
+
+
+def _check_trainer(trainer: GaussNewton) -> None:
+    """Refuse to train both layers: points that arrive later would meet a second layer that is no longer balanced."""
+    if trainer.both_layers:
+        raise OptionError("sessions train the first layer alone; got both_layers=True: fit on all points at once")
 
 
 def _checked(trainer: GaussNewton, network: ShiftedReluNetwork, X: Any, y: Any) -> tuple[Array, Array]:

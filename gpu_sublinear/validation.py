@@ -38,6 +38,7 @@ class Validation:
         self.rest: Array = 0.0
         self.returned: tuple[Array, Array] | None = None  # rows that went back to the best weights, and how far
         self.best, self.best_step, self.best_rows, self.waited, self.last = np.inf, 0, None, 0, 0
+        self.best_second: Array = None
 
     @classmethod
     def split(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array) -> Validation:
@@ -69,6 +70,7 @@ class Validation:
         self.waited += 1
         if error < self.best:
             self.best, self.best_step, self.waited, self.best_rows = error, step, 0, self.network.rows.copy()
+            self.best_second = self.network.second  # replaced by steps, never changed
         return error
 
     def restore_best(self) -> int | None:
@@ -79,6 +81,7 @@ class Validation:
         neurons = self.device.xp.flatnonzero(moved).astype(np.int32)
         self.returned = neurons, moved[neurons]
         self.network.rows[...] = self.best_rows
+        self.network.second = self.best_second
         return self.best_step
 
     def _held(self) -> Array:

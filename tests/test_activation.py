@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpu_sublinear import penalty
 from gpu_sublinear.activation import NAMED, SHIFTED_RELU, Activation, Hinge, activation_of
+from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import OptionError, SilentPointsError
 from gpu_sublinear.gauss_newton import GaussNewton
@@ -278,6 +280,10 @@ def test_silent_points_are_named_with_a_shift_that_works():
         (lambda: Activation("zero", (Hinge(gain=0.0),)), "gains not 0"),
         (lambda: network_for(None, "leaky", paired=True, sampling="virtual"), "virtual"),
         (lambda: fit(GaussNewton(mask="bits"), "softshrink"), "mask='bits'"),
+        (lambda: fit(GaussNewton(batch_size=4), "softshrink"), "batch_size=4.*softshrink"),
+        (lambda: network_for(None, "abs", outputs=2), "outputs=2.*abs"),
+        (lambda: DenseGaussNewton().fit(network_for(None, "abs"), *sphere(9, 5)), "dense steps.*abs"),
+        (lambda: GaussNewton().begin(network_for(None, "abs"), *sphere(9, 5)), "sessions.*abs"),
         (lambda: fit(GaussNewton(solver="sketch-cg"), "leaky"), "sketch-cg"),
         (lambda: SharedScan.build(GaussNewton(), network_for(None, "abs"), sphere(9, 5)[0]), "one by one"),
     ],
@@ -289,6 +295,31 @@ def test_refusals(build, words):
 
 def fit(trainer, activation):
     return trainer.fit(network_for(get_device("cpu"), activation), *sphere(9, 5))
+
+
+def fit_auto_alpha(n):
+    network = network_for(get_device("cpu"), "softshrink", dtype="float32")
+    return GaussNewton(alpha="auto", max_steps=1).fit(network, *sphere(n, 5))
+
+
+@pytest.mark.parametrize("activation", ["softshrink", "abs", MIRRORED], ids=str)
+def test_sample_weights_count_points_as_often(activation):
+    X, y = sphere(20, 5)
+    y = y + np.random.default_rng(0).standard_normal(20)
+    times = np.arange(20) % 3  # 0, 1, 2
+    trainer = GaussNewton(alpha=1.0, max_steps=3, tolerance=0.0)
+    weighted, repeated = (network_for(get_device("cpu"), activation) for _ in range(2))
+    first = trainer.fit(weighted, X, y, sample_weight=times).history
+    second = trainer.fit(repeated, np.repeat(X, times, axis=0), np.repeat(y, times)).history
+    assert [record.loss for record in first] == pytest.approx([record.loss for record in second], rel=1e-9)
+    assert np.allclose(weighted.W, repeated.W, atol=1e-9)
+
+
+def test_alpha_is_chosen_for_any_activation(monkeypatch):
+    assert fit_auto_alpha(40).alpha > 0
+    monkeypatch.setattr(penalty, "MOST_POINTS", 39)  # more points are chosen from by a shared scan
+    with pytest.raises(OptionError, match="alpha='auto'.*softshrink"):
+        fit_auto_alpha(40)
 
 
 def trained(activation) -> tuple[FittedModel, np.ndarray]:
