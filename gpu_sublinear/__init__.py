@@ -5,6 +5,8 @@
 >>> result = GaussNewton(tolerance=1e-4).fit(network, X, y)      # X: unit rows (n, 16); y: (n,)  # doctest: +SKIP
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .activation import Activation, Hinge
 from .dense import DenseGaussNewton
 from .devices import Device, get_device
@@ -18,6 +20,9 @@ from .session import Session
 from .sketch import SketchOptions
 from .solvers import CGOptions
 from .tree import ThresholdTree, TreeOptions
+
+if TYPE_CHECKING:
+    from .estimators import SublinearClassifier, SublinearRegressor
 
 __version__ = "0.1.0"
 
@@ -35,9 +40,29 @@ __all__ = [
     "SketchOptions",
     "SparseJacobian",
     "StepRecord",
+    "SublinearClassifier",
+    "SublinearRegressor",
     "ThresholdTree",
     "TrainingResult",
     "TreeOptions",
     "get_device",
     "ridge_path",
 ]
+
+ESTIMATORS = ("SublinearClassifier", "SublinearRegressor")
+
+
+def __getattr__(name: str) -> Any:
+    """Import the estimators when they are asked for: all else works without scikit-learn."""
+    if name not in ESTIMATORS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from . import estimators
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "sklearn":
+            raise
+        raise ImportError(
+            f"{name} needs scikit-learn 1.6 or later, which cannot be imported ({error}); install it: "
+            "pip install 'scikit-learn>=1.6'"
+        ) from error
+    return getattr(estimators, name)

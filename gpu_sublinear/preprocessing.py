@@ -128,7 +128,7 @@ class Preprocessing:
     scale: np.ndarray
 
     @classmethod
-    def fit(cls, X: object, kind: str = "standard") -> Preprocessing:
+    def fit(cls, X: object, kind: str = "standard", weights: np.ndarray | None = None) -> Preprocessing:
         """Take the statistics of the training points.
 
         Parameters
@@ -137,6 +137,8 @@ class Preprocessing:
             (n, d) raw features.
         kind : str
             ``"standard"`` or ``"unit"``.
+        weights : numpy.ndarray, optional
+            (n,) numbers above 0, how much each point counts.
 
         Returns
         -------
@@ -154,7 +156,7 @@ class Preprocessing:
         d = X.shape[1]
         if kind == "unit":
             return cls("unit", np.zeros(d), np.ones(d))
-        mean, scale = _mean_and_deviation(X)
+        mean, scale = _mean_and_deviation(X, weights)
         return cls(cast(Kind, kind), mean, scale)
 
     @property
@@ -210,15 +212,15 @@ class Preprocessing:
         return np.hstack([Z, np.ones((len(Z), 1))])
 
 
-def _mean_and_deviation(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation by column, without overflow; exactly 0 for a constant column."""
+def _mean_and_deviation(X: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return (weighted) mean and standard deviation by column, without overflow; exactly 0 for a constant column."""
     size = np.abs(X).max(axis=0)  # (d,)
     size[size == 0] = 1.0
-    mean = (X / size).mean(axis=0) * size
+    mean = np.average(X / size, axis=0, weights=weights) * size
     deviation = X / size - mean / size  # (n, d)
     spread = np.abs(deviation).max(axis=0)
     spread[spread == 0] = 1.0
-    scale = np.sqrt(np.mean((deviation / spread) ** 2, axis=0)) * spread * size
+    scale = np.sqrt(np.average((deviation / spread) ** 2, axis=0, weights=weights)) * spread * size
     constant = X.max(axis=0) == X.min(axis=0)  # the mean of a constant may round, its extremes do not
     return np.where(constant, X[0], mean), np.where(constant, 0.0, scale)
 
@@ -280,6 +282,30 @@ class TargetScaling:
                 f"{which} constant: all {len(y)} training values are {y.reshape(len(y), -1)[0, k]:g}, so there is "
                 "nothing to learn; choose another target column"
             )
+        return cls(float(mean[0]), float(std[0])) if y.ndim == 1 else cls(mean, std)
+
+    @classmethod
+    def forgiving(cls, y: np.ndarray, weights: np.ndarray | None = None, together: bool = False) -> TargetScaling:
+        """Take the statistics of targets that may be constant; those keep their scale.
+
+        Parameters
+        ----------
+        y : numpy.ndarray
+            (n,) or (n, c) finite targets.
+        weights : numpy.ndarray, optional
+            (n,) numbers above 0.
+        together : bool
+            Whether columns share one deviation, the root of their mean variance.
+
+        Returns
+        -------
+        TargetScaling
+            The frozen scaling.
+        """
+        mean, std = _mean_and_deviation(y.reshape(len(y), -1), weights)
+        if together:
+            std = np.full_like(std, np.sqrt((std**2).mean()))
+        std = np.where(std > 0, std, 1.0)
         return cls(float(mean[0]), float(std[0])) if y.ndim == 1 else cls(mean, std)
 
     def transform(self, y: object) -> np.ndarray:

@@ -1,0 +1,266 @@
+"""The scikit-learn face: its rules in full, and what it adds to them."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import make_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from gpu_sublinear import SublinearClassifier, SublinearRegressor
+from gpu_sublinear.errors import DataError, OptionError
+from tests.problems import sphere
+
+TINY = {"width": 128, "shift": 0.5, "tolerance": 1e-2, "max_steps": 4, "device": "cpu"}
+SAME = 1e-9  # relative; float64 sums in another order, magnified by cond(G + kappa I) of some hundreds
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # four steps are enough here
+
+
+@parametrize_with_checks([SublinearRegressor(**TINY), SublinearClassifier(**TINY)])
+def test_rules_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+def regression(n: int = 60, d: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    X, y = sphere(n, d)
+    return 3 * X + 1, 10 * y - 5
+
+
+def classes(n: int = 90) -> tuple[np.ndarray, np.ndarray]:
+    X, y = make_classification(n, 6, n_informative=4, n_classes=3, random_state=0)
+    return X, np.array(["ant", "bee", "cat"])[y]
+
+
+# ---- fit and predict ------------------------------------------------------------------------------------
+
+
+def test_the_regressor_learns_and_remembers_its_training():
+    X, y = regression(200)
+    model = SublinearRegressor(**TINY | {"width": 2048, "max_steps": 20}).fit(X[:150], y[:150])
+    assert model.score(X[150:], y[150:]) > 0.8  # smooth targets, no noise
+    assert model.history_[-1].mse < model.history_[0].mse
+    assert model.n_iter_ == model.history_[-1].step > 0
+    assert model.alpha_ < 0.1
+    assert model.converged_ and model.reason_
+
+
+def test_columns_of_several_targets_come_back_in_their_units():
+    X, y = regression()
+    Y = np.stack([y, 1000 - 3 * y], axis=1)
+    P = SublinearRegressor(**TINY | {"max_steps": 15}, alpha=1e-6).fit(X, Y).predict(X)
+    assert P.shape == Y.shape
+    np.testing.assert_allclose(P, Y, atol=0.1 * Y.std(axis=0).max())
+
+
+def test_classes_of_any_kind_come_back():
+    X, y = classes()
+    model = SublinearClassifier(**TINY).fit(X, y)
+    assert model.classes_.tolist() == ["ant", "bee", "cat"]
+    assert model.decision_function(X).shape == (90, 3)
+    assert (model.predict(X) == y).mean() == model.score(X, y) > 0.9
+    two = SublinearClassifier(**TINY).fit(X, y == "bee")
+    assert two.decision_function(X).shape == (90,)
+    assert two.predict(X).dtype == bool
+
+
+def test_weights_reach_preprocessing_scaling_and_loss():
+    X, y = regression(40)
+    w = np.random.default_rng(0).integers(0, 4, 40)
+    weighted = SublinearRegressor(**TINY).fit(X, y, sample_weight=w)
+    repeated = SublinearRegressor(**TINY).fit(np.repeat(X, w, axis=0), np.repeat(y, w))
+    assert weighted.alpha_ == repeated.alpha_
+    np.testing.assert_allclose(weighted.preprocessing_.mean, repeated.preprocessing_.mean, rtol=SAME)
+    np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), rtol=0, atol=SAME * abs(y).max())
+
+
+def test_a_constant_target_is_predicted():
+    X, _ = regression()
+    np.testing.assert_array_equal(SublinearRegressor(**TINY).fit(X, np.full(60, 7.0)).predict(X), np.full(60, 7.0))
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"dtype": "half"}, "dtype"),
+        ({"width": 7}, "width"),
+        ({"alpha": "best"}, "alpha"),
+        ({"mask": "bits"}, "alpha 0"),
+    ],
+)
+def test_options_that_do_not_exist_are_named(option, words):
+    with pytest.raises(OptionError, match=words):
+        SublinearRegressor(**TINY | option).fit(*regression())
+
+
+@pytest.mark.parametrize(
+    "option", [{"batch_size": 20}, {"both_layers": True}, {"mask": "bits"}, {"activation": "abs"}], ids=str
+)
+def test_options_of_the_trainer_reach_it(option):
+    X, y = regression()
+    model = SublinearRegressor(**TINY | {"max_steps": 20}, alpha=0.0, **option).fit(X, y)
+    assert model.score(X, y) > 0.95
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    assert (model.network_.second is not None) == ("both_layers" in option)
+
+
+def test_a_run_that_does_not_converge_says_so():
+    with pytest.warns(ConvergenceWarning, match="max_steps ended the run after 1 step"):
+        SublinearRegressor(**TINY | {"tolerance": 0.0, "max_steps": 1}, alpha=0.0).fit(*regression())
+
+
+def test_float32_stays_float32():
+    X, y = regression()
+    assert SublinearRegressor(**TINY).fit(X.astype(np.float32), y).network_.dtype == "float32"
+    assert SublinearRegressor(**TINY).fit(X, y).network_.dtype == "float64"
+
+
+# ---- the tools of scikit-learn --------------------------------------------------------------------------
+
+
+def test_pipeline_and_grid_search():
+    X, y = classes()
+    pipeline = make_pipeline(StandardScaler(), SublinearClassifier(**TINY))
+    grid = {"sublinearclassifier__shift": [0.0, 1.0], "sublinearclassifier__alpha": [1e-3, "auto"]}
+    search = GridSearchCV(pipeline, grid, cv=2).fit(X, y)
+    assert search.best_score_ > 0.5  # chance is 1/3
+    again = clone(search.best_estimator_).fit(X, y)
+    np.testing.assert_array_equal(again.predict(X), search.predict(X))
+
+
+def test_a_pickle_predicts_the_same_bytes_and_holds_no_device():
+    X, y = regression()
+    model = SublinearRegressor(**TINY).fit(X, y)
+    data = pickle.dumps(model)
+    assert b"CpuDevice" not in data
+    np.testing.assert_array_equal(pickle.loads(data).predict(X), model.predict(X))
+
+
+def test_tables_give_feature_names():
+    pandas = pytest.importorskip("pandas")
+    X, y = regression()
+    table = pandas.DataFrame(X, columns=list("abcd"))
+    model = SublinearRegressor(**TINY).fit(table, pandas.Series(y))
+    assert model.feature_names_in_.tolist() == list("abcd")
+    np.testing.assert_array_equal(model.predict(table), SublinearRegressor(**TINY).fit(X, y).predict(X))
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(table[list("badc")])
+
+
+# ---- points that arrive later ---------------------------------------------------------------------------
+
+
+def test_partial_fit_trains_on_all_points_given():
+    X, y = regression(80)
+    model = SublinearRegressor(**TINY, alpha=1e-6).partial_fit(X[:50], y[:50]).partial_fit(X[50:], y[50:])
+    assert len(model._session.X) == 80
+    assert model.score(X, y) > 0.95  # nothing of the first points is forgotten
+    assert model.preprocessing_.mean == pytest.approx(X[:50].mean(axis=0))
+
+
+def test_partial_fit_after_fit_or_a_pickle_starts_from_the_weights():
+    X, y = regression(80)
+    model = SublinearRegressor(**TINY).fit(X[:50], y[:50])
+    before = model.network_.rows.copy()
+    loaded = pickle.loads(pickle.dumps(model)).partial_fit(X[50:], y[50:])
+    model.partial_fit(X[50:], y[50:])
+    assert len(model._session.X) == 30
+    assert model.alpha_ == loaded.alpha_
+    assert abs(model.network_.rows - before).max() > 0
+    np.testing.assert_array_equal(model.predict(X), loaded.predict(X))
+    assert model.fit(X, y)._session is None
+
+
+def test_partial_fit_knows_all_classes_from_the_first_call():
+    X, y = classes()
+    few = y != "cat"
+    model = SublinearClassifier(**TINY).partial_fit(X[few], y[few], classes=["ant", "bee", "cat"]).partial_fit(X, y)
+    assert "cat" in model.predict(X)
+    with pytest.raises(DataError, match="none of classes_"):
+        model.partial_fit(X, np.full(90, "dog"))
+    with pytest.raises(DataError, match="must stay"):
+        model.partial_fit(X, y, classes=["ant", "bee"])
+    with pytest.raises(DataError, match="none of classes_"):
+        SublinearClassifier(**TINY).partial_fit(X, y, classes=["ant", "bee"])
+
+
+# ---- arrays of other libraries --------------------------------------------------------------------------
+
+
+def test_tensors_of_pytorch_come_back_as_tensors():
+    torch = pytest.importorskip("torch")
+    X, y = regression()
+    model = SublinearRegressor(**TINY).fit(torch.from_numpy(X), torch.from_numpy(y))
+    want = SublinearRegressor(**TINY).fit(X, y).predict(X)
+    single = model.predict(torch.from_numpy(X).float())
+    assert single.dtype == torch.float32
+    np.testing.assert_array_equal(model.predict(torch.from_numpy(X).requires_grad_()).numpy(), want)
+    assert model.score(torch.from_numpy(X), torch.from_numpy(y)) == pytest.approx(model.score(X, y))
+    labels = SublinearClassifier(**TINY).fit(torch.from_numpy(X), torch.from_numpy(y > 0)).predict(torch.from_numpy(X))
+    assert labels.dtype == torch.bool
+    with pytest.raises(DataError, match="give float32 or float64"):
+        model.predict(torch.from_numpy(X).bfloat16())
+
+
+def test_arrays_of_jax_come_back_as_arrays_of_jax():
+    jax = pytest.importorskip("jax")
+    X, y = regression()
+    X = X.astype(np.float32)
+    model = SublinearRegressor(**TINY).fit(X, y)
+    answer = model.predict(jax.numpy.asarray(X))
+    assert isinstance(answer, jax.Array)
+    np.testing.assert_array_equal(np.asarray(answer), model.predict(X).astype(np.float32))
+
+
+class OnGpu:
+    """An array of some library that is on a GPU."""
+
+    __cuda_array_interface__ = {}
+
+    def __init__(self, host):
+        self.host, self.dtype = host, host.dtype
+
+    def get(self):
+        return self.host
+
+
+def test_arrays_on_a_gpu_pass_through_cupy(monkeypatch):
+    X, y = regression()
+    model = SublinearRegressor(**TINY).fit(X, y)
+    stand_in = types.ModuleType("cupy")
+    stand_in.asarray = lambda a: a if isinstance(a, OnGpu) else OnGpu(a)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cupy", stand_in)
+    answer = model.predict(OnGpu(X))
+    assert isinstance(answer, OnGpu)
+    np.testing.assert_array_equal(answer.host, model.predict(X))
+    monkeypatch.setattr(OnGpu, "__module__", "cupy._core.core")
+    np.testing.assert_array_equal(model.predict(OnGpu(X)).host, model.predict(X))
+
+
+# ---- without scikit-learn -------------------------------------------------------------------------------
+
+
+def test_the_package_works_without_scikit_learn_and_says_what_is_missing():
+    code = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "import gpu_sublinear\n"
+        "try: gpu_sublinear.SublinearRegressor\n"
+        "except ImportError as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "SublinearRegressor needs scikit-learn 1.6" in said
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        import gpu_sublinear
+
+        gpu_sublinear.nothing  # noqa: B018
