@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import gpu, hardware, kernel, layers, race, sensitivity, shift, sparsity, widths
+from bench.experiments import (
+    activations,
+    gpu,
+    hardware,
+    kernel,
+    layers,
+    race,
+    second_layer,
+    sensitivity,
+    shift,
+    sparsity,
+    widths,
+)
 
 ALL: tuple[Experiment, ...] = (
     widths.EXPERIMENT,
@@ -20,6 +32,8 @@ ALL: tuple[Experiment, ...] = (
     sensitivity.SOLVER,
     sparsity.IMPLICIT,
     layers.EXPERIMENT,
+    activations.EXPERIMENT,
+    second_layer.EXPERIMENT,
     gpu.MICRO,
     gpu.STEPS,
     gpu.WIDTHS,
