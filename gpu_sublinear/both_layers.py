@@ -18,9 +18,9 @@ and both sums are operations that every device has (``factored_transposed``, ``f
 Inner products are taken in float64 here; which pairs fire is decided by the computed numbers, as everywhere.
 
 **Solve.**  At the start ``D = I``; an a_r that moves far costs iterations, not correctness, because the residual of
-the true system is checked.  The Gram matrix of the first layer alone, ``G_1 = (X X^T) o (M^T M) / m``, is at hand, exact
-or sketched, with its factor; ``Phi^T Phi`` is a smoother kernel, so it adds little where G_1 is small and some large
-eigenvalues where conjugate gradients need a few steps each.
+the true system is checked.  The Gram matrix of the first layer alone, ``G_1 = (X X^T) o (M^T M) / m``, is at hand,
+exact or sketched, with its factor; ``Phi^T Phi`` is a smoother kernel, so it adds little where G_1 is small and some
+large eigenvalues where conjugate gradients need a few steps each.
 So every solver is CG with G: ``gram`` preconditions with the exact G_1, ``sketch-cg`` with a sketch of it, ``cg`` not
 at all; all stop at the tolerance of :class:`gpu_sublinear.solvers.CGOptions`.
 """
