@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from .activation import activation_of
+from .checkpoint import Checkpointing
+from .checkpoint_command import beginning, checkpointing, how_to_go_on, resumed
 from .data import Dataset, load, load_for_prediction, split
 from .devices import Device, get_device
 from .environment import environment, package_version
@@ -113,10 +115,9 @@ def train(options: Namespace) -> int:
         If the loss is not finite at the end; the history is written, the model is not.
     """
     begin = time.perf_counter()
-    _check_outputs(
-        {"--out": options.out, "--history": options.history, "--figure": options.figure, "--report": options.report},
-        options.data,
-    )
+    outputs = ("out", "history", "figure", "report", "checkpoint")
+    _check_outputs({f"--{name}": getattr(options, name) for name in outputs}, options.data)
+    checkpoint = checkpointing(options)
     if options.figure:
         check_figure(options.figure)
     if options.report:
@@ -148,18 +149,20 @@ def train(options: Namespace) -> int:
     )
     settle_sampling(network, len(rows) * len(phi.hinges))
     say(_opening(dataset, rows, held_out, network, device, trainer))
+    if text := beginning(options):
+        say(text)
     compiling = warm_up(device, trainer, options.dtype, network.sampling, phi)
     begin += compiling
     if compiling > NOTEWORTHY:
         say(f"compiled {compiling:.0f} s, kept for the next run; not counted below")
     X, y = preprocessing.transform(dataset.X[rows]), targets.transform(dataset.y[rows])  # (n, d), (n,)
     with StopOnInterrupt() as interrupt:
-        result = _fit(trainer, network, X, y, interrupt)
+        result = _fit(options, trainer, network, X, y, interrupt, checkpoint)
     model = FittedModel(network, preprocessing, targets, _metadata(options, dataset))
     reason = _why(result, interrupt)
     finite = math.isfinite(result.history[-1].residual_norm)
     fits = _errors(model, dataset, rows, held_out) if finite else {}
-    summary = _summary(result, reason, fits, time.perf_counter() - begin)
+    summary = _summary(result, reason, fits, time.perf_counter() - begin + result.resumed_seconds)
     settings = _settings(options, dataset, network, len(rows), len(held_out))
     history = history_json(settings, result, summary)
     if options.history:
@@ -171,6 +174,8 @@ def train(options: Namespace) -> int:
     say(f"result   {'converged' if result.converged else 'not converged'}: {reason}")
     say(closing_table(result, network.width, fits["training"], fits.get("held_out"), summary["total_seconds"]))
     _save(options, model, result, _title(dataset, network, len(rows)))
+    if interrupt.requested and (text := how_to_go_on(options)):
+        say(text)
     return INTERRUPTED if interrupt.requested else 0
 
 
@@ -211,15 +216,26 @@ def _trainer(options: Namespace) -> GaussNewton:
 
 
 def _fit(
-    trainer: GaussNewton, network: ShiftedReluNetwork, X: np.ndarray, y: np.ndarray, interrupt: StopOnInterrupt
+    options: Namespace,
+    trainer: GaussNewton,
+    network: ShiftedReluNetwork,
+    X: np.ndarray,
+    y: np.ndarray,
+    interrupt: StopOnInterrupt,
+    checkpoint: Checkpointing | None,
 ) -> TrainingResult:
     """Train with a line per step; errors that name rows say which rows are meant."""
     line = LiveLine()
     columns = line.columns if line.shown else len(STEP_HEADER)
+    first = True
 
     def live(record: StepRecord, network: ShiftedReluNetwork) -> bool:
+        nonlocal first
         line.settle()
-        if record.step == 0:
+        if first:
+            first = False
+            if text := resumed(options, record):
+                say(text)
             say(narrowed(STEP_HEADER, columns))
         say(narrowed(step_line(record, network.width), columns))
         line.count(f"step {record.step + 1}")
@@ -228,7 +244,7 @@ def _fit(
     try:
         with line:
             line.count("first scan and step 0")
-            return trainer.fit(network, X, y, callbacks=[live])
+            return trainer.fit(network, X, y, callbacks=[live], checkpoint=checkpoint)
     except (DataError, SilentPointsError) as error:
         where = "; rows and points are numbered from 0 among the training points (--test-fraction 0 keeps all)"
         raise type(error)(f"{error}{where}") from error
@@ -328,6 +344,8 @@ def _summary(result: TrainingResult, reason: str, fits: dict[str, Fit], total: f
         "reason": reason,
         "steps_taken": sum(1 for record in result.history if record.moved_neurons),
         "build_seconds": result.build_seconds,
+        "checkpoint_seconds": result.checkpoint_seconds,
+        "resumed_seconds": result.resumed_seconds,
         "seconds": result.seconds,
         "total_seconds": total,
         "peak_bytes": max(record.peak_bytes for record in result.history),

@@ -52,9 +52,9 @@ class StepControl:
         """Whether damping has grown until steps are nothing."""
         return self.damping > LARGEST
 
-    def start(self, state: State) -> None:
-        """Begin at this state."""
-        self.best = self.source = state
+    def start(self, state: State, best: State | None = None) -> None:
+        """Begin at this state; ``best`` is an earlier one that was better."""
+        self.best, self.source = best or state, state
 
     def accepts(self, attempt: Attempt, trial: State, step: int) -> bool:
         """Judge a step from ``source`` to ``trial``; after a refusal ``source`` is where to go back to."""

@@ -29,6 +29,10 @@ class ModelFileError(GpuSublinearError, ValueError):
     """A model file is missing, damaged, or of a version this package does not read."""
 
 
+class CheckpointError(GpuSublinearError, ValueError):
+    """A checkpoint is damaged, of a version this package does not read, or of another run."""
+
+
 class CupyMissingError(GpuSublinearError, ImportError):
     """``device="cuda"`` was asked for and CuPy is not installed or cannot be imported."""
 

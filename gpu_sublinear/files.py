@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -56,7 +57,7 @@ def check_writable(path: str | Path, what: str) -> Path:
     try:
         _check_target(path, what)
         if not _is_stream(path):
-            probe = _create_temporary(_final(path).parent)
+            probe = _create_temporary(_final(path).parent, secrets.token_hex(8))
             probe.unlink()
     except OutputFileError:
         raise
@@ -66,11 +67,11 @@ def check_writable(path: str | Path, what: str) -> Path:
     return path
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: str | Path, write: Callable[[Path], None], again: bool = False) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in the place of ``path`` at once.
 
-    The data reaches the disk (fsync) before the rename.  A symbolic link is followed; a device or a pipe,
-    such as ``/dev/stdout``, is written directly.
+    The data reaches the disk (fsync) before the rename, and the rename before this returns.  A symbolic link is
+    followed; a device or a pipe, such as ``/dev/stdout``, is written directly.
 
     Parameters
     ----------
@@ -78,6 +79,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
         The file to write.
     write : callable
         Called with the path to fill.
+    again : bool
+        Whether the file is one that is written again and again: its temporary file has the same name each time, so that
+        a program killed in the middle leaves at most one behind, which the next write takes over.
 
     Raises
     ------
@@ -90,10 +94,11 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
             write(path)
             return
         final = _final(path)
-        with _temporary(final.parent) as temporary:
+        with _temporary(final, again) as temporary:
             write(temporary)
             _sync(temporary)
             os.replace(temporary, final)
+            _sync_folder(final.parent)
     except OutputFileError:
         raise
     except OSError as error:
@@ -133,9 +138,11 @@ def _final(path: Path) -> Path:
 
 
 @contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    """Yield a new empty file in ``folder`` and remove it afterwards if it is still there."""
-    temporary = _create_temporary(folder)
+def _temporary(final: Path, again: bool) -> Iterator[Path]:
+    """Yield an empty file beside ``final`` and remove it afterwards if it is still there."""
+    if again:
+        discard_temporary(final)
+    temporary = _create_temporary(final.parent, _own_name(final) if again else secrets.token_hex(8))
     try:
         yield temporary
     finally:
@@ -143,8 +150,19 @@ def _temporary(folder: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def _create_temporary(folder: Path) -> Path:
-    temporary = folder / f".gpu-sublinear-{secrets.token_hex(8)}.tmp"
+def discard_temporary(path: str | Path) -> None:
+    """Remove what a killed program left of a file that it wrote ``again``; harmless if there is nothing."""
+    final = _final(Path(path))
+    with suppress(OSError):  # where that is impossible, writing fails and says why
+        (final.parent / f".gpu-sublinear-{_own_name(final)}.tmp").unlink()
+
+
+def _own_name(final: Path) -> str:
+    return hashlib.blake2b(os.fsencode(final.name), digest_size=8).hexdigest()
+
+
+def _create_temporary(folder: Path, name: str) -> Path:
+    temporary = folder / f".gpu-sublinear-{name}.tmp"
     # 0o666 less the umask: the permissions of an ordinary new file, which tempfile would not give
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     return temporary
@@ -154,3 +172,13 @@ def _sync(path: Path) -> None:
     """Bring the contents of ``path`` to the disk."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename in ``folder`` to the disk, where the system can."""
+    with suppress(OSError):  # not every file system syncs folders; the new file is in its place all the same
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -17,12 +17,14 @@ import numpy as np
 
 from .bits import DENSE
 from .both_layers import check_trainer
+from .checkpoint import Checkpointing
 from .checks import check_every_point_fires, check_training_data
 from .damping import StepControl
 from .errors import OptionError
 from .history import StepRecord, TrainingResult
 from .lazy import check_margin
 from .network import ShiftedReluNetwork
+from .resume import CheckpointKeeper, Keeper
 from .run import Attempt, Run, State
 from .sketch import SketchOptions
 from .solvers import CGOptions
@@ -173,6 +175,7 @@ class GaussNewton:
         callbacks: Iterable[Callback] = (),
         validation: tuple[Any, Any] | None = None,
         sample_weight: Any = None,
+        checkpoint: Checkpointing | None = None,
     ) -> TrainingResult:
         """Train ``network`` in place.
 
@@ -192,6 +195,9 @@ class GaussNewton:
         sample_weight : array, optional
             (n,) w_i >= 0: the loss is ``1/2 sum_i w_i (f_i - y_i)^2``.  A point of weight 0 is left out, and whole
             numbers count points as often; mean errors of the history are over ``sum_i w_i``.
+        checkpoint : Checkpointing, optional
+            Where to write checkpoints, and whether to go on from one: the weights then end with the same bytes as those
+            of a run that was never interrupted.  ``network`` must be as it was when that run began.
 
         Returns
         -------
@@ -205,6 +211,8 @@ class GaussNewton:
             (the last only with ``damping="none"`` and ``alpha=0``: robust steps go to the least-squares solution).
         SilentPointsError
             If some point fires no neuron at the start.
+        CheckpointError
+            If the file to resume from is damaged or belongs to another run.
         """
         device = network.device
         robust = self.damping != "none" or self.alpha != 0
@@ -215,10 +223,11 @@ class GaussNewton:
         X, y, weights = weights.without_zeros(X, y)
         watch = Validation.split(self, network, X, y) if validation is None else Validation(network, *validation)
         X, y = watch.remaining(X, y)
-        run = Run.prepare(self, network, X, y, weights.part(watch.kept))
-        watch.prepare()
+        weights = weights.part(watch.kept)
+        keeper = CheckpointKeeper(checkpoint, self, network, X, y, weights, watch) if checkpoint else Keeper()
+        run = keeper.prepare(self, network, X, y, weights, watch)
         device.synchronize()
-        return run.trainer.train(run, callbacks, watch, time.perf_counter() - begin)
+        return run.trainer.train(run, callbacks, watch, time.perf_counter() - begin, keeper)
 
     def begin(self, network: ShiftedReluNetwork, X: Any, y: Any) -> Session:
         """Look at all neurons once and return a session, to which points can be added later.
@@ -240,7 +249,12 @@ class GaussNewton:
         return Session.begin(self, network, X, y)
 
     def train(
-        self, run: Run, callbacks: Iterable[Callback] = (), watch: Validation | None = None, build_seconds: float = 0.0
+        self,
+        run: Run,
+        callbacks: Iterable[Callback] = (),
+        watch: Validation | None = None,
+        build_seconds: float = 0.0,
+        keeper: Keeper | None = None,
     ) -> TrainingResult:
         """Train from a run that is prepared; ``fit`` without the first scan.
 
@@ -254,39 +268,49 @@ class GaussNewton:
             What decides on early stopping.
         build_seconds : float
             What the preparation took.
+        keeper : Keeper, optional
+            Writes checkpoints, and knows the steps that were taken before.
 
         Returns
         -------
         TrainingResult
             History, and why training stopped.
         """
-        watch = watch or Validation(run.network)
+        watch, keeper = watch or Validation(run.network), keeper or Keeper()
         control = run.control()
-        stops = Stops(self, run.size, build_seconds, control)
-        history: list[StepRecord] = []
-        verdict = (False, "")
-        for record in self._steps(run, control, watch):
+        keeper.restore_control(control)
+        keeper.build_seconds += build_seconds
+        stops = Stops(self, run.size, keeper.build_seconds, control)
+        history = list(keeper.history)
+        verdict = stops(history, False, watch, keeper.seconds) if history else (False, "")
+        control.finished = bool(verdict[1])
+        for record in self._steps(run, control, watch, len(history), keeper.best):
             history.append(record)
             stopped = any([callback(record, run.network) for callback in callbacks])
-            verdict = verdict if verdict[1] else stops(history, stopped, watch)
+            verdict = verdict if verdict[1] else stops(history, stopped, watch, keeper.seconds)
+            keeper.after(run, control, watch, history, bool(verdict[1]) or stops.will_end(len(history)))
             if verdict[1] and (stopped or not record.moved_neurons):
                 break
             control.finished = bool(verdict[1])  # one more record, of the state that the last step led to
         best = watch.restore_best() if watch.active else control.restore_best(run, history)
         if best is not None:
             verdict = verdict[0], f"{verdict[1]}; the weights before step {best}, the best, were restored"
-        seconds = build_seconds + sum(record.seconds for record in history)
+        seconds = keeper.build_seconds + keeper.seconds + sum(record.seconds for record in history)
+        times = seconds, keeper.build_seconds
         alpha = float(self.alpha)  # a number since the run was prepared
-        return TrainingResult(run.network, history, *verdict, seconds, build_seconds, best, alpha)
+        kept = keeper.seconds, keeper.resumed_seconds
+        return TrainingResult(run.network, history, *verdict, *times, best, alpha, *kept)
 
-    def _steps(self, run: Run, control: StepControl, watch: Validation) -> Iterator[StepRecord]:
+    def _steps(
+        self, run: Run, control: StepControl, watch: Validation, first: int = 0, best: State | None = None
+    ) -> Iterator[StepRecord]:
         """Yield one record per step: query, forward, Jacobian, sketch, solve, update; rejected ones try again."""
         goal = self.tolerance * run.size
         state = run.look()
         if not run.warm:
             check_every_point_fires(state.active, run.X, run.network)
-        control.start(state)
-        for step in range(self.max_steps + 1):
+        control.start(state, best)
+        for step in range(first, self.max_steps + 1):
             error, attempt, trial, rejected = watch.error(step), None, None, 0
             if step < self.max_steps and goal < state.norm < np.inf:
                 while trial is None and not (control.stuck or control.finished):

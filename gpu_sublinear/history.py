@@ -105,13 +105,17 @@ class TrainingResult:
     reason : str
         Why training stopped, in one sentence.
     seconds : float
-        Total time without callbacks: building the trees and all steps.
+        Total time without callbacks: building the trees, all steps, writing checkpoints.
     build_seconds : float
         Time to build the trees (the preprocessing that is linear in the width).
     best_step : int or None
         The step whose weights were restored in the end, None where the last ones were kept.
     alpha : float
         Ridge penalty in units of tr(G_0)/n, as given or chosen.
+    checkpoint_seconds : float
+        Of ``seconds``, those spent on writing checkpoints.
+    resumed_seconds : float
+        Of ``seconds``, those before the run was resumed, as far as its checkpoint knows of them.
     """
 
     network: ShiftedReluNetwork
@@ -122,6 +126,8 @@ class TrainingResult:
     build_seconds: float
     best_step: int | None = None
     alpha: float = 0.0
+    checkpoint_seconds: float = 0.0
+    resumed_seconds: float = 0.0
 
 
 @dataclass

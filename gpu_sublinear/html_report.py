@@ -161,6 +161,8 @@ def _phase_rows(steps: list[SimpleNamespace], result: dict[str, Any]) -> Iterato
     """Yield a bar for each phase of the whole run, longest share visible at a glance."""
     seconds = {"first scan (once)": result.get("build_seconds") or 0.0}
     seconds |= {phase: sum(step.phases.get(phase) or 0.0 for step in steps) for phase in PHASES}
+    if result.get("checkpoint_seconds"):
+        seconds["checkpoints"] = result["checkpoint_seconds"]
     total = result.get("total_seconds") or sum(seconds.values())
     seconds["draw, predict, save"] = max(0.0, total - sum(seconds.values()))
     for name, value in seconds.items():

@@ -6,29 +6,26 @@ depends on the model alone: the same model gives the same bytes.
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from .activation import SHIFTED_RELU, Activation
 from .devices import Device, get_device
 from .errors import ModelFileError, shown
-from .files import write_atomically
 from .network import SAMPLINGS, ShiftedReluNetwork
 from .preprocessing import Kind, Preprocessing, TargetScaling
+from .tensor_files import DAMAGE, FileKind
 
 FORMAT_VERSION = 3
 READABLE = (2, 3)  # 2 has no settings with defaults
 NETWORK_SETTINGS = ("width", "shift", "seed", "paired", "sampling", "outputs")
-AGAIN = "save the model again or take a copy of the file"
 HEADER = "gpu_sublinear"  # our key among the metadata of a safetensors file
-DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64"}
+AGAIN = "save the model again or take a copy of the file"
+MODEL = FileKind("model file", HEADER, FORMAT_VERSION, ModelFileError, AGAIN, readable=READABLE)
 
 
 @dataclass(frozen=True)
@@ -96,8 +93,7 @@ class FittedModel:
         }
         if network.second is not None:
             tensors["second"] = network.device.to_host(network.second)  # (u,), only where it was trained
-        metadata = {HEADER: json.dumps(self._header(), sort_keys=True)}
-        write_atomically(path, lambda temporary: _write_tensors(tensors, metadata, temporary))
+        MODEL.write(path, self._header(), tensors)
 
     def _header(self) -> dict[str, Any]:
         network = self.network
@@ -131,54 +127,12 @@ class FittedModel:
         ModelFileError
             If the file is missing, damaged, not one of ours, or of a newer format.
         """
-        header, tensors = _read(Path(path))
+        header, tensors = MODEL.read(path)
         where = get_device(device)
         try:
             return _assemble(header, tensors, where)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-            raise ModelFileError(f"'{path}' is damaged: {_first_line(error)}; {AGAIN}") from error
-
-
-def _write_tensors(tensors: dict[str, np.ndarray], metadata: dict[str, str], path: Path) -> None:
-    """Write the safetensors format: length of the header (8 bytes), header (JSON), arrays end to end."""
-    # By hand, because the library's save_file renames a file of its own into place and its save copies all arrays.
-    header: dict[str, Any] = {"__metadata__": metadata}
-    offset = 0
-    for name, array in tensors.items():
-        end = offset + array.nbytes
-        header[name] = {"dtype": DTYPES[array.dtype.name], "shape": array.shape, "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # the arrays start at a multiple of 8 bytes
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for array in tensors.values():
-            file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return our header and the arrays of a file."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-    except FileNotFoundError as error:
-        raise ModelFileError(f"there is no model file '{path}'; check the path") from error
-    except (SafetensorError, OSError, ValueError, TypeError, MemoryError, AttributeError) as error:
-        raise ModelFileError(f"'{path}' is not a readable model file ({_first_line(error)}); {AGAIN}") from error
-    if HEADER not in metadata:
-        raise ModelFileError(f"'{path}' is a safetensors file of another program; give a model saved by gpu-sublinear")
-    try:
-        header = json.loads(metadata[HEADER])
-        version = header["format_version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelFileError(f"the header of '{path}' is damaged ({_first_line(error)}); {AGAIN}") from error
-    if version not in READABLE:
-        raise ModelFileError(
-            f"'{path}' has format version {shown(str(version))}, and this program reads {READABLE[0]} to "
-            f"{READABLE[-1]}; update gpu-sublinear"
-        )
-    return header, tensors
+        except DAMAGE as error:
+            raise MODEL.damaged(path, error) from error
 
 
 def _assemble(header: dict[str, Any], tensors: dict[str, np.ndarray], device: Device) -> FittedModel:
@@ -255,8 +209,3 @@ def _check_numbers(settings: dict[str, Any], scale: np.ndarray) -> None:
         raise ValueError(f"the seed is {settings['seed']}")
     if scale.dtype != np.float64 or (scale < 0).any():
         raise ValueError("the standard deviations of the features are not float64 numbers from 0 on")
-
-
-def _first_line(error: BaseException) -> str:
-    text = f"no entry {error}" if isinstance(error, KeyError) else str(error)
-    return shown((text.splitlines() or [type(error).__name__])[0], 200)

@@ -146,6 +146,27 @@ class LazyIndex:
         index._check_memory()
         return index
 
+    @classmethod
+    def over_rows(
+        cls,
+        device: Device,
+        X: Array,
+        network: ShiftedReluNetwork,
+        margin: float | str,
+        memory_limit: int | None,
+        keep_empty: bool,
+    ) -> LazyIndex:
+        """Do the same, but look at the rows that the network holds alone: for a run that goes on."""
+        xp, fixed = device.xp, None if margin == "auto" else check_margin(margin)
+        lists = NeuronLists(xp.zeros(0, np.int32), xp.zeros(1, np.int64), xp.zeros(0, np.int32))
+        norms = _largest_row(X), _largest_row(network.rows)
+        index = cls(device, X, network, fixed, lists, xp.zeros(0), xp.zeros(0), *norms, memory_limit)
+        index.keep_empty = keep_empty
+        index._admit(xp.arange(len(network.rows), dtype=np.int32))
+        index._drop_empty()
+        index._check_memory()
+        return index
+
     def query(self, shift: float) -> ActiveSet:
         """Return all pairs with ``P_ir > shift``, exactly those that a full recomputation would find.
 

@@ -124,6 +124,8 @@ def _errors(training: Fit, held_out: Fit | None) -> list[str]:
 def _times(result: TrainingResult, total: float) -> list[str]:
     """Return time by phase over all steps, largest share visible at a glance."""
     seconds = {"first scan (once)": result.build_seconds} | phase_seconds(result.history)
+    if result.checkpoint_seconds:
+        seconds["checkpoints"] = result.checkpoint_seconds
     seconds["draw, predict, save"] = max(0.0, total - sum(seconds.values()))
     rows = [f"{'time by phase':<22}{'seconds':>10}{'share':>9}"]
     for name, value in seconds.items():

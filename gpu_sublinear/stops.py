@@ -39,8 +39,10 @@ class Stops:
     def __init__(self, trainer: GaussNewton, size: float, build_seconds: float, control: StepControl):
         self.trainer, self.size, self.build_seconds, self.control = trainer, size, build_seconds, control
 
-    def __call__(self, history: list[StepRecord], stopped: bool, watch: Validation) -> tuple[bool, str]:
-        """Return (converged, why to stop); an empty reason goes on."""
+    def __call__(
+        self, history: list[StepRecord], stopped: bool, watch: Validation, other_seconds: float = 0.0
+    ) -> tuple[bool, str]:
+        """Return (converged, why to stop); an empty reason goes on; ``other_seconds`` also count for the budget."""
         record, trainer = history[-1], self.trainer
         taken = steps_taken(record.step + (record.moved_neurons > 0))
         if not np.isfinite(record.residual_norm):
@@ -51,12 +53,17 @@ class Stops:
             return False, f"a callback stopped the run after {steps_taken(record.step + 1)}"
         if watch.waited >= trainer.patience and watch.active:
             return False, f"the validation error did not fall for {steps_taken(watch.waited)}, stopped after {taken}"
-        seconds = self.build_seconds + sum(r.seconds for r in history)
+        seconds = self.build_seconds + other_seconds + sum(r.seconds for r in history)
         if trainer.time_budget is not None and seconds >= trainer.time_budget:
             return False, f"the time budget of {trainer.time_budget:g} s was used up after {taken}"
         if self.control.always:
             return self._last(record)
         return self._standstill(history, taken) or self._last(record)
+
+    def will_end(self, taken: int) -> bool:
+        """Tell whether no step can follow after so many, where the run stands now."""
+        norm = self.control.source.norm
+        return taken >= self.trainer.max_steps or not self.trainer.tolerance * self.size < norm < np.inf
 
     def _standstill(self, history: list[StepRecord], taken: str) -> tuple[bool, str] | None:
         """Say whether the objective can still fall."""

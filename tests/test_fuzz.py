@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from gpu_sublinear import tables
+from gpu_sublinear.checkpoint import Checkpoint
 from gpu_sublinear.data import load, load_for_prediction
 from gpu_sublinear.errors import DataError, ModelFileError, shown
 from gpu_sublinear.io import HEADER, FittedModel
@@ -32,7 +33,7 @@ pytestmark = [
 def test_readers_survive_any_file(half):
     findings = campaign(seed=1, numbers=range(half * COUNT, (half + 1) * COUNT))
     assert not findings.failures, "\n".join(findings.failures.values())
-    for suffix in (".csv", ".npy", ".npz", ".safetensors"):  # the mutations neither spare nor ruin every file
+    for suffix in valid_files():  # the mutations neither spare nor ruin every file
         assert findings.outcomes[f"{suffix} accepted"] > 10
         assert findings.outcomes[f"{suffix} refused"] > 50
 
@@ -59,6 +60,8 @@ def test_the_corpus_is_valid(tmp_path):
         path.write_bytes(contents[0])
         if suffix == ".safetensors":
             assert FittedModel.load(path, "reference").feature_names == FEATURES
+        elif suffix == ".checkpoint":
+            assert Checkpoint.load(path).alpha == 0.1
         else:
             assert load_for_prediction(str(path), FEATURES, TARGET)[0].shape == (6, 3)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gpu_sublinear.checkpoint import Checkpointing
 from gpu_sublinear.devices import get_device
+from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.io import FittedModel
 from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
@@ -21,7 +23,13 @@ Y = X @ [1.0, -2.0, 0.5] + 40  # (n,)
 
 def valid_files() -> dict[str, list[bytes]]:
     """Return contents of valid files by suffix."""
-    return {".csv": tables(), ".npy": arrays(), ".npz": archives(), ".safetensors": models()}
+    return {
+        ".csv": tables(),
+        ".npy": arrays(),
+        ".npz": archives(),
+        ".safetensors": models(),
+        ".checkpoint": checkpoints(),
+    }
 
 
 def tables() -> list[bytes]:
@@ -75,5 +83,18 @@ def models() -> list[bytes]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "m.safetensors"
             FittedModel(network, preprocessing, TargetScaling.fit(Y), metadata).save(path)
+            files.append(path.read_bytes())
+    return files
+
+
+def checkpoints() -> list[bytes]:
+    """Return checkpoints of a run with a penalty and early stopping, and of one without."""
+    files = []
+    unit, y = X / np.linalg.norm(X, axis=1, keepdims=True), (Y - Y.mean()) / Y.std()
+    for options in ({"alpha": 0.1, "validation_fraction": 0.2}, {"damping": "none"}):
+        network = ShiftedReluNetwork.initialize(32, 3, shift=0.2, seed=5, device=get_device("reference"))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "run.checkpoint"
+            GaussNewton(max_steps=2, **options).fit(network, unit, y, checkpoint=Checkpointing(path))
             files.append(path.read_bytes())
     return files

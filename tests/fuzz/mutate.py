@@ -42,6 +42,7 @@ DEEP = 20_000  # nested brackets: beyond any recursion limit
 def mutate(content: bytes, suffix: str, others: list[bytes], rng: random.Random) -> bytes:
     """Return a mutation of ``content``: of its structure half of the time, then of its bytes half of the time."""
     structural = {".csv": mutate_text, ".npy": mutate_npy, ".npz": mutate_npz, ".safetensors": mutate_safetensors}
+    structural[".checkpoint"] = mutate_safetensors
     if rng.random() < 0.5:
         content = structural[suffix](content, rng)
     if rng.random() < 0.5:

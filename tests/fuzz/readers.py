@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
+from gpu_sublinear.checkpoint import CHECKPOINT, Checkpoint
 from gpu_sublinear.data import load, load_for_prediction
-from gpu_sublinear.errors import DataError, GpuSublinearError, ModelFileError
+from gpu_sublinear.errors import CheckpointError, DataError, GpuSublinearError, ModelFileError
 from gpu_sublinear.io import FittedModel
 from tests.fuzz.corpus import FEATURES, TARGET
 
+EXPECTED: dict[str, type[GpuSublinearError]] = {".safetensors": ModelFileError, ".checkpoint": CheckpointError}
 LONGEST = 1000  # characters of a message
 SMALL = 96 * 2**20  # bytes that any reader may take, whatever the file
-TIMES = {".csv": 400, ".npy": 40, ".npz": 4000, ".safetensors": 40}  # bytes per byte of file; archives are compressed
+# bytes per byte of file; archives are compressed
+TIMES = {
+    ".csv": 400,
+    ".npy": 40,
+    ".npz": 4000,
+    ".safetensors": 40,
+    ".checkpoint": 40,
+}  # bytes per byte of file; archives are compressed
 
 
 def read(path: Path, target: str | None) -> str:
@@ -26,14 +37,16 @@ def read(path: Path, target: str | None) -> str:
     AssertionError, Exception
         Whatever a reader must not do: an invalid result, another error, too much memory.
     """
-    readers: tuple[Callable[[], None], ...] = (lambda: read_model(path),)
-    if path.suffix != ".safetensors":
-        readers = (lambda: read_dataset(path, target), lambda: read_points(path))
+    readers: tuple[Callable[[], None], ...] = (lambda: read_dataset(path, target), lambda: read_points(path))
+    if path.suffix == ".safetensors":
+        readers = (lambda: read_model(path),)
+    elif path.suffix == ".checkpoint":
+        readers = (lambda: read_parts_of_checkpoint(path), lambda: read_checkpoint(path))
     outcomes = []
     tracemalloc.start()
     try:
         for reader in readers:
-            outcomes.append(outcome(reader, ModelFileError if path.suffix == ".safetensors" else DataError))
+            outcomes.append(outcome(reader, EXPECTED.get(path.suffix, DataError)))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -86,3 +99,17 @@ def read_model(path: Path) -> None:
         except DataError:  # a row that overflows or is zero after standardisation
             return
     assert predicted.shape == (2,) and predicted.dtype == np.float64
+
+
+def read_checkpoint(path: Path) -> None:
+    checkpoint = Checkpoint.load(path)
+    rows, steps = checkpoint.arrays["rows"], [record.step for record in checkpoint.history]
+    assert rows.ndim == 2 and checkpoint.arrays["neurons"].shape == rows.shape[:1]
+    assert steps == list(range(len(steps))) and steps
+    assert np.isfinite(checkpoint.ridge) and checkpoint.ridge >= 0
+
+
+def read_parts_of_checkpoint(path: Path) -> None:
+    """Look behind the digest, which refuses nearly every damaged file before its parts are read."""
+    with patch("gpu_sublinear.checkpoint.CHECKPOINT", replace(CHECKPOINT, sealed=False)):
+        read_checkpoint(path)
