@@ -192,3 +192,22 @@ def test_several_outputs_train_on_batches():
     session = GaussNewton(batch_size=20, tolerance=1e-2, max_steps=40).begin(network, X[:50], Y[:50])
     assert session.train().converged and session.partial_fit(X[50:], Y[50:]).converged
     assert np.sqrt(np.mean((network.predict(X) - Y) ** 2)) < 2e-2 * np.sqrt(np.mean(Y**2))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_weights_of_a_batch_are_those_of_its_points(engine):
+    """One block is the weighted full step byte for byte; weight 0 leaves a point out of every block."""
+    weights = np.random.default_rng(3).integers(0, 4, 30)
+    options = {"solver": "gram", "max_steps": 2, "tolerance": 0, "damping": "none"} | ENGINES[engine]
+    found = []
+    for batch in (None, 30):
+        network, X, y = problem_of(get_device("cpu"))
+        GaussNewton(batch_size=batch, **options).fit(network, X, y, sample_weight=weights)
+        found.append(network.rows.tobytes())
+    assert found[0] == found[1]
+    kept, pair = weights > 0, []
+    for data in ((X, y, weights), (X[kept], y[kept], weights[kept])):
+        network, _, _ = problem_of(get_device("cpu"))
+        GaussNewton(batch_size=8, **options).fit(network, *data[:2], sample_weight=data[2])
+        pair.append(network.predict(X))
+    assert np.array_equal(*pair)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.experiment import Experiment
 from bench.experiments import (
     activations,
+    batches,
     gpu,
     hardware,
     kernel,
@@ -34,6 +35,7 @@ ALL: tuple[Experiment, ...] = (
     layers.EXPERIMENT,
     activations.EXPERIMENT,
     second_layer.EXPERIMENT,
+    batches.EXPERIMENT,
     gpu.MICRO,
     gpu.STEPS,
     gpu.WIDTHS,
