@@ -11,9 +11,10 @@ from gpu_sublinear import penalty
 from gpu_sublinear.activation import NAMED, SHIFTED_RELU, Activation, Hinge, activation_of
 from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.devices import get_device
-from gpu_sublinear.errors import OptionError, SilentPointsError
+from gpu_sublinear.errors import DeviceMemoryError, OptionError, SilentPointsError
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.io import FittedModel
+from gpu_sublinear.memory import plan
 from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.path import SharedScan
 from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
@@ -159,6 +160,8 @@ OPTIONS = [
 def test_trajectory_is_that_of_dense_steps(activation, name, options, paired):
     if name == "emulated" and (paired or "solver" in options or options.get("margin") == 0.05):
         pytest.skip("products with G by the hundred take minutes in the emulator")
+    if paired and options != {}:
+        pytest.skip("how weights are drawn and how the system is solved have nothing to do with each other")
     if activation.slope and options.get("solver") == "sketch-cg":
         pytest.skip("refused, see test_refusals")
     device = make_device(name)
@@ -367,3 +370,14 @@ def test_command_line(name, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["train", *arguments[:-1], "cubic"])
     assert "leaky:SLOPE" in capsys.readouterr().err
+
+
+def test_memory_of_a_slope_is_that_of_all_rows():
+    trainer, device = GaussNewton(), get_device("cpu")
+    size = (20, 5, 10**6, 3.5, "float32", 1)
+    few, everyone = plan(trainer, device, *size), plan(trainer, device, *size, everyone=True)
+    weights = "weights of the neurons that take part"
+    assert everyone[weights] >= 2 * 10**6 * 5 * 4 > few[weights] and everyone["rows before a step"] == 10**6 * 5 * 4
+    with pytest.raises(DeviceMemoryError, match="memory limit"):
+        network = network_for(device, "abs", m=10**6, shift=3.5, dtype="float32")
+        GaussNewton(memory_limit=sum(few.values())).fit(network, *sphere(20, 5))
