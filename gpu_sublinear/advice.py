@@ -75,7 +75,7 @@ def choose(
         limit = limit_at(shift)
         for factor in (1, *WIDENING):
             m = factor * width
-            if m >= 2**31 or m * seen < enough_fired(n) or not affordable(m, shift):
+            if m >= 2**31 or m * seen < limit.patterns * enough_fired(n) or not affordable(m, shift):
                 continue
             if factor > 1 and n * m * seen > MOST_FIRED:
                 break
@@ -95,7 +95,8 @@ def choose(
 def least_width(limit: WideLimit, n: int, width: int, goal: float) -> int:
     """Return ``width`` halved as long as full steps are foretold to settle and every point is seen."""
     seen = firing_probability(limit.shift)
-    while width % 4 == 0 and width // 2 * seen >= enough_fired(n) and limit.forecast(width // 2, goal, PROMPT).prompt:
+    enough = limit.patterns * enough_fired(n)
+    while width % 4 == 0 and width // 2 * seen >= enough and limit.forecast(width // 2, goal, PROMPT).prompt:
         width //= 2
     return width
 

@@ -33,6 +33,8 @@ class Work:
         Expected ``sum_r |fire(r)|^2``.
     rows : int
         Of the sketch.
+    outputs : int
+        c.
     """
 
     n: int
@@ -41,6 +43,7 @@ class Work:
     shift: float
     pairs: float
     rows: int
+    outputs: int = 1
 
     @property
     def fired(self) -> float:
@@ -54,7 +57,7 @@ class Work:
 
     def solvers(self) -> dict[str, float]:
         """Seconds of each solver by the constants of :mod:`gpu_sublinear.costs`."""
-        return solver_seconds(self.pairs, int(self.fired), self.n, self.d, self.rows)
+        return solver_seconds(self.pairs, int(self.fired), self.n, self.d, self.rows, self.outputs)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ examples:
   gpu-sublinear train digits --out digits.safetensors --figure digits.png
   gpu-sublinear train sphere:n=256,d=16 --width 2^18 --history run.json
   gpu-sublinear train sphere:n=256,d=16 --width 1e9 --shift 4.5
+  gpu-sublinear train digits --classify --width 2^15
   gpu-sublinear train houses.csv --target price --seed 1 --out houses.safetensors
   gpu-sublinear inspect houses.csv --target price
   gpu-sublinear report run.json --out run.html
@@ -206,7 +207,8 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     train.set_defaults(run=run_train)
     train.add_argument("data", metavar="DATA", help=DATA_HELP)
-    train.add_argument("--target", metavar="COL", help="target column by name or index from 0 (default: the last; .npz: y)")  # fmt: skip  # noqa: E501
+    train.add_argument("--target", metavar="COL", help="target column by name or index from 0, or several: a,b (default: the last; .npz: y)")  # fmt: skip  # noqa: E501
+    train.add_argument("--classify", action="store_true", help="the target holds class labels, words or numbers")
     train.add_argument("--test-fraction", type=number(0, 1), default=0.2, metavar="F", help="share of the points to hold out (default: 0.2)")  # fmt: skip  # noqa: E501
     train.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
     model = train.add_argument_group("network")
@@ -252,7 +254,9 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     predict = commands.add_parser(
         "predict",
         help="predict with a saved model",
-        description="Predict with MODEL for the points of DATA, which may or may not have the target column.",
+        description="Predict with MODEL for the points of DATA, which may or may not have the target column. Writes a "
+        "header and one line a point: the number, one number for each target, or the name of the class. Where DATA has "
+        "the targets, the error or the accuracy is told as well.",
     )
     predict.set_defaults(run=run_predict)
     predict.add_argument("model", metavar="MODEL", help="file written by train --out")
@@ -282,7 +286,8 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     inspect.set_defaults(run=run_inspect)
     inspect.add_argument("data", metavar="DATA", help=DATA_HELP)
-    inspect.add_argument("--target", metavar="COL", help="target column by name or index from 0 (default: the last; .npz: y)")  # fmt: skip  # noqa: E501
+    inspect.add_argument("--target", metavar="COL", help="target column by name or index from 0, or several: a,b (default: the last; .npz: y)")  # fmt: skip  # noqa: E501
+    inspect.add_argument("--classify", action="store_true", help="the target holds class labels, words or numbers")
     inspect.add_argument("--test-fraction", type=number(0, 1), default=0.2, metavar="F", help="share of the points to hold out (default: 0.2)")  # fmt: skip  # noqa: E501
     inspect.add_argument("--width", type=at_least(1), default=65536, metavar="M", help="number of neurons thought of (default: 65536)")  # fmt: skip  # noqa: E501
     inspect.add_argument("--shift", type=shift, default="paper", metavar="B", help="b thought of; 'paper' is sqrt(0.48 ln M) (default: paper)")  # fmt: skip  # noqa: E501
@@ -338,7 +343,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 def run_predict(options: argparse.Namespace) -> int:
     """Run ``predict``."""
-    from .commands import predict
+    from .predict_command import predict
 
     return predict(options)
 

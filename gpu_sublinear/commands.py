@@ -1,4 +1,4 @@
-"""What the commands ``train`` and ``predict`` do, from checked options to files."""
+"""What the command ``train`` does, from checked options to files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from .activation import activation_of
 from .checkpoint import Checkpointing
 from .checkpoint_command import beginning, checkpointing, how_to_go_on, resumed
-from .data import Dataset, load, load_for_prediction, split
+from .data import Dataset, load, split
 from .devices import Device, get_device
 from .environment import environment, package_version
 from .errors import DataError, GpuSublinearError, OptionError, SilentPointsError
@@ -32,6 +32,7 @@ from .interrupt import StopOnInterrupt
 from .io import FittedModel
 from .memory import plan_memory
 from .network import ShiftedReluNetwork, resolve_shift
+from .outputs import check_supported
 from .preprocessing import Preprocessing, TargetScaling
 from .progress import LiveLine
 from .report import STEP_HEADER, Fit, closing_table, narrowed, step_line
@@ -56,6 +57,7 @@ MODEL_SETTINGS = (  # the options that the weights depend on: these travel in th
     "tolerance",
     "max_steps",
     "test_fraction",
+    "classify",
     "solver_tolerance",
     "engine",
     "margin",
@@ -127,14 +129,17 @@ def train(options: Namespace) -> int:
         options.init = "iid" if options.engine == "faithful" else "paired"
     resolved = {name: getattr(trainer, name) for name in ("solver", "margin", "jacobian")}
     vars(options).update(resolved, sketch=trainer.sketch.kind, sketch_rows=trainer.sketch.c)
-    dataset = load(options.data, options.target)
+    dataset = load(options.data, options.target, options.classify)
     rows, held_out = split(len(dataset.y), options.test_fraction, options.seed)
+    if dataset.classes and dataset.labels is not None:
+        dataset.classes.check_training(dataset.labels[rows])
     preprocessing = Preprocessing.fit(dataset.X[rows], dataset.preprocessing)
     targets = TargetScaling.fit(dataset.y[rows])
     device = get_device(options.device)
     b = resolve_shift(options.shift, options.width)
     phi = activation_of(options.activation)
-    size = (len(rows) * len(phi.hinges), preprocessing.inputs, options.width, b, options.dtype)  # n, d, m, b, type
+    n = len(rows) * len(phi.hinges)
+    size = (n, preprocessing.inputs, options.width, b, options.dtype, dataset.outputs)  # n, d, m, b, type, c
     plan_memory(trainer, device, *size, everyone=bool(phi.slope))
     network = ShiftedReluNetwork.initialize(
         options.width,
@@ -144,18 +149,20 @@ def train(options: Namespace) -> int:
         dtype=options.dtype,
         paired=options.init == "paired",
         sampling=options.sampling,
+        outputs=dataset.outputs,
         device=device,
         activation=phi,
     )
+    check_supported(trainer, network)
     settle_sampling(network, len(rows) * len(phi.hinges))
     say(_opening(dataset, rows, held_out, network, device, trainer))
     if text := beginning(options):
         say(text)
-    compiling = warm_up(device, trainer, options.dtype, network.sampling, phi)
+    compiling = warm_up(device, trainer, options.dtype, network.sampling, phi, network.outputs)
     begin += compiling
     if compiling > NOTEWORTHY:
         say(f"compiled {compiling:.0f} s, kept for the next run; not counted below")
-    X, y = preprocessing.transform(dataset.X[rows]), targets.transform(dataset.y[rows])  # (n, d), (n,)
+    X, y = preprocessing.transform(dataset.X[rows]), targets.transform(dataset.y[rows])  # (n, d), (n,) or (n, c)
     with StopOnInterrupt() as interrupt:
         result = _fit(options, trainer, network, X, y, interrupt, checkpoint)
     model = FittedModel(network, preprocessing, targets, _metadata(options, dataset))
@@ -258,9 +265,16 @@ def _why(result: TrainingResult, interrupt: StopOnInterrupt) -> str:
 
 
 def _errors(model: FittedModel, dataset: Dataset, rows: np.ndarray, held_out: np.ndarray) -> dict[str, Fit]:
-    variance = model.targets.std**2
-    sets = {"training": rows} | ({"held_out": held_out} if len(held_out) else {})
-    return {name: Fit.of(model.predict(dataset.X[which]), dataset.y[which], variance) for name, which in sets.items()}
+    fits, variance = {}, np.asarray(model.targets.std) ** 2
+    for name, which in {"training": rows, "held_out": held_out}.items():
+        if not len(which):
+            continue
+        predicted = model.predict(dataset.X[which])  # (k,) or (k, c)
+        fits[name] = Fit.of(predicted, dataset.y[which], variance)
+        if dataset.classes and dataset.labels is not None:
+            right = dataset.classes.decide(predicted) == dataset.labels[which]
+            fits[name] = replace(fits[name], accuracy=float(right.mean()))
+    return fits
 
 
 def _save(options: Namespace, model: FittedModel, result: TrainingResult, title: str) -> None:
@@ -271,7 +285,7 @@ def _save(options: Namespace, model: FittedModel, result: TrainingResult, title:
         say(f"history  {options.history}")
     if options.figure:
         first = result.history[0]
-        n = 2 * first.loss / first.mse if first.mse else 0  # the standard targets have ||y||^2 = n
+        n = 2 * first.loss / first.mse if first.mse else 0  # the standard targets have ||y||^2 = n (n c)
         save_figure(options.figure, result.history, title, 0.5 * options.tolerance**2 * n)
         say(f"figure   {options.figure}")
     if options.report:
@@ -296,7 +310,7 @@ def _opening(
         initial += ", virtual (only neurons that take part exist)"
     return "\n".join((
         f"data     {dataset.name}: {len(rows):,} points to train on, {len(held_out):,} held out, "
-        f"{dataset.X.shape[1]} features, target '{dataset.target_name}'",
+        f"{dataset.X.shape[1]} features, {_targets(dataset)}",
         f"network  m = {network.width:,} neurons, d = {network.features}, shift b = {network.shift:.4g}, "
         f"{initial}, {network.activation.name}, {network.dtype}, seed {network.seed}",
         f"device   {device.name} ({on})",
@@ -305,18 +319,30 @@ def _opening(
     ))
 
 
+def _targets(dataset: Dataset) -> str:
+    several = f"{dataset.outputs} targets '{dataset.target_name}'"
+    if dataset.classes:
+        return f"{len(dataset.classes.names)} classes of '{dataset.target_name}'"
+    return f"target '{dataset.target_name}'" if dataset.outputs == 1 else several
+
+
 def _title(dataset: Dataset, network: ShiftedReluNetwork, n: int) -> str:
     return f"{dataset.name}   n = {n:,}   d = {network.features}   m = {network.width:,}   b = {network.shift:.4g}"
 
 
 def _metadata(options: Namespace, dataset: Dataset) -> dict[str, Any]:
-    return {
+    metadata = {
         "data": dataset.name,
         "feature_names": list(dataset.feature_names),
         "target_name": dataset.target_name,
         "package_version": package_version(),
         "settings": {name: getattr(options, name) for name in MODEL_SETTINGS},
     }
+    if dataset.target_names:
+        metadata["target_names"] = list(dataset.target_names)
+    if dataset.classes:
+        metadata["classes"] = list(dataset.classes.names)
+    return metadata
 
 
 def _settings(
@@ -330,6 +356,7 @@ def _settings(
         "device": network.device.name,
         "shift": network.shift,
         "shift_option": options.shift,
+        "outputs": network.outputs,
         "points": n,
         "held_out_points": held_out,
         "raw_features": dataset.X.shape[1],
@@ -371,40 +398,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-# ---- predict --------------------------------------------------------------------------------------------
-
-
-def predict(options: Namespace) -> int:
-    """Predict with a saved model; print or write one number per point.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        As parsed by :func:`gpu_sublinear.cli.parser`.
-
-    Returns
-    -------
-    int
-        Exit code 0.
-    """
-    _check_outputs({"--out": options.out}, options.model, options.data)
-    model = FittedModel.load(options.model, options.device)
-    X, y = load_for_prediction(options.data, model.feature_names, model.target_name)  # (n, d), (n,) or None
-    predicted = model.predict(X)  # (n,)
-    lines = ["prediction\n", *(f"{value!r}\n" for value in predicted.tolist())]
-    notes = [f"{len(predicted):,} points predicted"]
-    if y is not None:
-        fit = Fit.of(predicted, y, model.targets.std**2)
-        r2 = "" if fit.r2 is None else f", R^2 {fit.r2:.6f}"
-        notes.append(f"mse / variance of the training targets {fit.mse:.3e}{r2}")
-    if options.out:
-        write_text(options.out, "".join(lines))
-        say("; ".join([*notes, f"written to {options.out}"]))
-    else:
-        for first in range(0, len(lines), 1024):  # one huge write can end early without an error when unbuffered
-            sys.stdout.write("".join(lines[first : first + 1024]))
-        sys.stdout.flush()
-        print("; ".join(notes), file=sys.stderr)
-    return 0

@@ -24,9 +24,11 @@ class Pair:
     cosine : float
         ``<x_i, x_j>``.
     targets : tuple of float
-        Their targets, in the unit that was given.
+        Their targets, in the unit that was given; of several, those that differ most.
     slope : float
         ``|y_i - y_j| / ||x_i - x_j||``: how steep a function through both must be; infinite for equal points.
+    output : int
+        Which of several targets ``targets`` are of.
     """
 
     first: int
@@ -34,6 +36,7 @@ class Pair:
     cosine: float
     targets: tuple[float, float]
     slope: float
+    output: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,27 +72,34 @@ def find_contradictions(X: np.ndarray, y: np.ndarray) -> Contradictions:
     X : ndarray
         (n, d) unit rows.
     y : ndarray
-        (n,) targets of standard deviation about 1.
+        (n,) or (n, c) targets of standard deviation about 1.
 
     Returns
     -------
     Contradictions
         Counts, and the worst pairs.
     """
+    y = y.reshape(len(y), -1)  # (n, c)
     repeats, equal = _duplicates(X, y)
     close = far = 0
     found: list[Pair] = []
     for i, j, cosine in _close_pairs(X):
         chord = np.linalg.norm(X[i] - X[j], axis=1)  # (pairs,): 2 - 2 cos would cancel
-        apart = abs(y[i] - y[j])
+        apart = abs(y[i] - y[j]).max(axis=1)  # (pairs,)
         wide = (apart >= FAR) & (chord > 0)
         close, far = close + int((chord > 0).sum()), far + int(wide.sum())
         slope = apart[wide] / chord[wide]
         for k in np.argsort(-slope, kind="stable")[:LISTED]:
             a, b = int(i[wide][k]), int(j[wide][k])
-            found.append(Pair(a, b, float(cosine[wide][k]), (float(y[a]), float(y[b])), float(slope[k])))
+            found.append(_pair(a, b, y, float(cosine[wide][k]), float(slope[k])))
     steepest = sorted(found, key=lambda pair: -pair.slope)
     return Contradictions(repeats, len(equal), close, far, (equal + steepest)[:LISTED])
+
+
+def _pair(a: int, b: int, y: np.ndarray, cosine: float, slope: float) -> Pair:
+    """Return a pair with the targets of the output in which they differ most."""
+    output = int(np.argmax(abs(y[a] - y[b])))
+    return Pair(a, b, cosine, (float(y[a, output]), float(y[b, output])), slope, output)
 
 
 def _close_pairs(X: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -104,8 +114,8 @@ def _close_pairs(X: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.nda
 
 def _duplicates(X: np.ndarray, y: np.ndarray) -> tuple[int, list[Pair]]:
     """Return how many rows repeat another one, and the pairs of equal rows whose targets differ."""
-    order = np.lexsort((y, *X.T))
+    order = np.lexsort((*y.T, *X.T))
     same = (X[order[1:]] == X[order[:-1]]).all(axis=1)
-    differ = np.flatnonzero(same & (y[order[1:]] != y[order[:-1]]))
+    differ = np.flatnonzero(same & (y[order[1:]] != y[order[:-1]]).any(axis=1))
     pairs = [sorted((int(order[k]), int(order[k + 1]))) for k in differ]
-    return int(same.sum()), [Pair(a, b, 1.0, (float(y[a]), float(y[b])), float("inf")) for a, b in pairs]
+    return int(same.sum()), [_pair(a, b, y, 1.0, float("inf")) for a, b in pairs]

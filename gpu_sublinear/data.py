@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .errors import DataError, OptionError
+from .classes import Classes
+from .errors import DataError, OptionError, shown
 from .preprocessing import Kind, Preprocessing, TargetScaling
-from .tables import SUFFIXES, Table, read_csv, read_npy, read_npz
+from .tables import SUFFIXES, Table, find, read_csv, read_npy, read_npz
 
 __all__ = ["Dataset", "Preprocessing", "TargetScaling", "load", "load_for_prediction", "split"]
 
@@ -29,7 +32,7 @@ class Dataset:
     X : numpy.ndarray
         (n, d) float64 raw features.
     y : numpy.ndarray
-        (n,) float64 raw targets.
+        (n,) float64 raw targets; (n, c) for several, or for the columns of more than two classes.
     name : str
         What the data is called.
     feature_names : tuple of str
@@ -38,6 +41,12 @@ class Dataset:
         Name of the target.
     preprocessing : str
         ``"standard"`` or ``"unit"``: see :class:`Preprocessing`.
+    classes : Classes or None
+        Where the targets stand for class labels.
+    labels : numpy.ndarray or None
+        (n,) int64, the class numbers.
+    target_names : tuple of str
+        Names of several targets, empty for one.
     """
 
     X: np.ndarray
@@ -46,9 +55,17 @@ class Dataset:
     feature_names: tuple[str, ...]
     target_name: str
     preprocessing: Kind = "standard"
+    classes: Classes | None = None
+    labels: np.ndarray | None = None
+    target_names: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """Number of targets, c."""
+        return 1 if self.y.ndim == 1 else self.y.shape[1]
 
 
-def load(spec: str, target: str | None = None) -> Dataset:
+def load(spec: str, target: str | None = None, classify: bool = False) -> Dataset:
     """Load a data set.
 
     Parameters
@@ -58,7 +75,9 @@ def load(spec: str, target: str | None = None) -> Dataset:
         or .npy file.
     target : str, optional
         The target column by name or by index from 0 (.csv, .npy; by default the last), or the key of the
-        targets (.npz; by default ``y``).
+        targets (.npz; by default ``y``).  Several columns are separated by commas.
+    classify : bool
+        Whether the target holds class labels, words or numbers.
 
     Returns
     -------
@@ -70,7 +89,7 @@ def load(spec: str, target: str | None = None) -> Dataset:
     DataError
         If the data does not exist or cannot be used as it is; the message names the place.
     """
-    dataset = _load(str(spec), target)
+    dataset = _load(str(spec), target, classify)
     if len(dataset.y) < 2:
         raise DataError(f"'{dataset.name}' has {len(dataset.y)} point, but training needs at least 2; give more data")
     if not dataset.X.shape[1]:
@@ -78,21 +97,57 @@ def load(spec: str, target: str | None = None) -> Dataset:
     return dataset
 
 
-def _load(spec: str, target: str | None) -> Dataset:
+def _load(spec: str, target: str | None, classify: bool = False) -> Dataset:
     if spec in BUNDLED or spec.partition(":")[0] == "sphere":
         if target is not None:
             raise DataError(f"'{spec}' has its own target; leave out --target")
-        return _bundled(spec) if spec in BUNDLED else _sphere(spec)
+        dataset = _bundled(spec) if spec in BUNDLED else _sphere(spec)
+        return _classified(dataset, dataset.y) if classify else dataset
     path = _path(spec)
     if path.suffix.lower() == ".npz":
-        X, y = read_npz(path, target or "y")
-        assert y is not None
-        return Dataset(X, y, path.name, _feature_names(X.shape[1]), target or "y")
-    table = _read_table(path)
-    column = table.find("-1" if target is None else target)
-    X, y = table.without(column)
-    names = tuple(np.delete(np.array(table.names, dtype=object), column))
-    return Dataset(X, y, path.name, names, table.names[column])
+        return _from_npz(path, target or "y", classify)
+    target = "-1" if target is None else target
+    table = _read_table(path, (lambda names: _labels_at(names, target)) if classify else None)
+    columns = [_labels_at(table.names, target)] if classify else _columns(table.names, target)
+    X, y = table.without(columns)
+    names = tuple(np.delete(np.array(table.names, dtype=object), columns))
+    targets = tuple(table.names[column] for column in columns)
+    several = targets if len(targets) > 1 else ()
+    dataset = Dataset(X, y, path.name, names, ", ".join(targets), target_names=several)
+    return _classified(dataset, y if table.labels is None else table.labels) if classify else dataset
+
+
+def _from_npz(path: Path, target: str, classify: bool) -> Dataset:
+    X, y = read_npz(path, target, labels=classify)
+    assert y is not None
+    several = tuple(f"{target} {k}" for k in range(y.shape[1])) if y.ndim > 1 else ()
+    dataset = Dataset(X, y, path.name, _feature_names(X.shape[1]), target, target_names=several)
+    return _classified(dataset, y) if classify else dataset
+
+
+def _classified(dataset: Dataset, labels: Sequence[object] | np.ndarray) -> Dataset:
+    """Return the data set with the targets of its classes in place of the labels."""
+    classes = Classes.of(labels, f"'{dataset.name}': column '{dataset.target_name}'")
+    numbers = classes.numbers(labels)
+    return replace(dataset, y=classes.targets(numbers), classes=classes, labels=numbers)
+
+
+def _columns(names: tuple[str, ...], target: str) -> list[int]:
+    """Return the positions of the target columns, in the order in which they are given."""
+    if "," not in target or target in names:
+        return [find(names, target)]
+    columns = [find(names, part.strip()) for part in target.split(",")]
+    if len(set(columns)) < len(columns):
+        raise DataError(f"--target '{shown(target)}' names a column twice; give each target once")
+    return columns
+
+
+def _labels_at(names: tuple[str, ...], target: str) -> int:
+    """Return the position of the column of class labels."""
+    columns = _columns(names, target)
+    if len(columns) > 1:
+        raise DataError(f"--classify takes one column of labels, and --target '{shown(target)}' names {len(columns)}")
+    return columns[0]
 
 
 def _path(spec: str) -> Path:
@@ -106,8 +161,8 @@ def _path(spec: str) -> Path:
     raise DataError(f"unknown data '{spec}'; {hint}")
 
 
-def _read_table(path: Path) -> Table:
-    return read_csv(path) if path.suffix.lower() == ".csv" else read_npy(path)
+def _read_table(path: Path, text: Callable[[tuple[str, ...]], int | None] | None = None) -> Table:
+    return read_csv(path, text) if path.suffix.lower() == ".csv" else read_npy(path)
 
 
 def _feature_names(d: int) -> tuple[str, ...]:
@@ -158,11 +213,13 @@ def _sphere_options(spec: str) -> dict[str, int]:
 # ---- data for a trained model ---------------------------------------------------------------------------
 
 
-def load_for_prediction(spec: str, feature_names: tuple[str, ...], target: str) -> tuple[np.ndarray, np.ndarray | None]:
+def load_for_prediction(
+    spec: str, feature_names: tuple[str, ...], targets: str | tuple[str, ...], classes: Classes | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Load points for a trained model, with or without their targets.
 
     A table with a header that has all feature names is taken by name.  Otherwise a table with as many columns
-    as features is all features, and one more column is the target (found by its name, or the last).
+    as features is all features, and as many more as there are targets are those (found by name, or the last).
 
     Parameters
     ----------
@@ -170,45 +227,69 @@ def load_for_prediction(spec: str, feature_names: tuple[str, ...], target: str) 
         As for :func:`load`.
     feature_names : tuple of str
         Names of the features of training.
-    target : str
-        Name of the target of training.
+    targets : str or tuple of str
+        Name of the target of training, or of several.
+    classes : Classes, optional
+        Of a model of classes.
 
     Returns
     -------
     X : numpy.ndarray
         (n, d) raw features.
     y : numpy.ndarray or None
-        (n,) targets, if the data has them.
+        (n,) or (n, c) targets, or (n,) class numbers (-1: none of the model's), if the data has them.
 
     Raises
     ------
     DataError
         If the data cannot be read or has another number of features.
     """
-    X, y = _points_and_targets(spec, feature_names, target)
+    names = (targets,) if isinstance(targets, str) else targets
+    X, y = _points_and_targets(spec, feature_names, names, classes is not None)
     if X.shape[1] != len(feature_names):
         raise DataError(
             f"'{spec}' has {X.shape[1]} features, but the model was trained on {len(feature_names)}; "
             "give the same features in the same order"
         )
-    return X, y
+    if y is not None and classes is not None:
+        return X, classes.numbers(y)
+    wanted = (len(X),) if len(names) == 1 else (len(X), len(names))
+    return X, y if y is not None and y.shape == wanted else None
 
 
-def _points_and_targets(spec: str, names: tuple[str, ...], target: str) -> tuple[np.ndarray, np.ndarray | None]:
+def _points_and_targets(
+    spec: str, names: tuple[str, ...], targets: tuple[str, ...], classify: bool
+) -> tuple[np.ndarray, Any]:
+    """Return the points (n, d), and targets or labels if there are any."""
     if spec in BUNDLED or spec.partition(":")[0] == "sphere":
         dataset = _load(spec, None)
         return dataset.X, dataset.y
     path = _path(spec)
     if path.suffix.lower() == ".npz":
-        return read_npz(path, target, required=False)
-    table = _read_table(path)
+        key = targets[0] if len(targets) == 1 else targets[0].rpartition(" ")[0]  # as _from_npz numbered them
+        return read_npz(path, key, required=False, labels=classify)
+    table = _read_table(path, (lambda found: _label_column(found, names, targets[0])) if classify else None)
     places = {name: k for k, name in enumerate(table.names)}  # not Table.find, which looks through all names each time
+    present = set(targets) <= set(places)
     if table.named and len(places) == len(table.names) and set(names) <= set(places):
+        columns = [places[name] for name in targets] if present else []
         X = table.values[:, [places[name] for name in names]]
-        return X, table.values[:, table.find(target)] if target in table.names else None
-    if len(table.names) != len(names) + 1:
+    elif len(table.names) != len(names) + len(targets):
         return table.values, None
-    return table.without(table.find(target) if target in table.names else len(names))
+    else:
+        last = list(range(len(names), len(table.names)))
+        columns = [table.find(name) for name in targets] if present else last
+        X = table.without(columns)[0]
+    if not columns:
+        return X, None
+    return X, table.without(columns)[1] if table.labels is None else table.labels
+
+
+def _label_column(found: tuple[str, ...], names: tuple[str, ...], target: str) -> int | None:
+    """Return the column of a table that may hold class labels."""
+    if target in found:
+        return found.index(target)
+    return len(names) if len(found) == len(names) + 1 and not set(names) <= set(found) else None
 
 
 def split(n: int, test_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

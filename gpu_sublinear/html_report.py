@@ -106,7 +106,7 @@ def page(history: dict[str, Any]) -> str:
         verdict_class="good" if result.get("converged") else "open",
         reason=escape(str(result.get("reason"))),
         tiles="".join(_tiles(history)),
-        errors=_table(("", "points", "mse / variance", "R²"), _error_rows(result)),
+        errors=_table(("", "points", "mse / variance", "R²", "accuracy"), _error_rows(result)),
         phases="".join(_phase_rows(steps, result)),
         steps=_table(*_step_table(steps, settings)),
         settings=_pairs({key: value for key, value in settings.items() if key not in NOT_SHOWN}),
@@ -154,7 +154,9 @@ def _error_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, key in (("training", "training"), ("held out", "held_out")):
         fit = result.get(key)
         if fit:
-            yield name, f"{fit['points']:,}", number(fit["mse"], ".3e"), number(fit["r2"], ".6f")
+            accuracy = fit.get("accuracy")
+            share = "-" if accuracy is None else f"{accuracy:.2%}"
+            yield name, f"{fit['points']:,}", number(fit["mse"], ".3e"), number(fit["r2"], ".6f"), share
 
 
 def _phase_rows(steps: list[SimpleNamespace], result: dict[str, Any]) -> Iterator[str]:

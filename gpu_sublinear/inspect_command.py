@@ -8,7 +8,7 @@ from argparse import Namespace
 from dataclasses import replace
 from typing import Any
 
-from .commands import _check_outputs, _finite, say
+from .commands import _check_outputs, _finite, _targets, say
 from .data import Dataset, load, split
 from .devices import get_device
 from .environment import environment
@@ -37,7 +37,7 @@ def run_inspect(options: Namespace) -> int:
     _check_outputs({"--json": options.json, "--figure": options.figure}, options.data)
     if options.figure:
         check_figure(options.figure)
-    dataset = load(options.data, options.target)
+    dataset = load(options.data, options.target, options.classify)
     rows, held_out = split(len(dataset.y), options.test_fraction, options.seed)
     preprocessing = Preprocessing.fit(dataset.X[rows], dataset.preprocessing)
     targets = TargetScaling.fit(dataset.y[rows])
@@ -71,7 +71,7 @@ def _numbered_as_in_the_data(found: Inspection, rows: Any) -> Inspection:
 def _opening(dataset: Dataset, found: Inspection, held_out: int, seed: int) -> str:
     return "\n".join((
         f"data     {dataset.name}: {found.points:,} points to train on, {held_out:,} held out, "
-        f"{dataset.X.shape[1]} features, target '{dataset.target_name}'",
+        f"{dataset.X.shape[1]} features, {_targets(dataset)}",
         f"network  m = {found.width:,} neurons, d = {found.features}, shift b = {found.shift:.4g}, {found.dtype}, "
         f"seed {seed}; on {found.device}",
     ))
@@ -82,6 +82,7 @@ def train_command(options: Namespace, found: Inspection) -> str:
     words = ["gpu-sublinear", "train", options.data]
     if options.target is not None:
         words += ["--target", options.target]
+    words += ["--classify"] if options.classify else []
     for advice in found.advice:
         words += [advice.option, advice.value]
     words += ["--seed", str(options.seed)] if options.seed else []

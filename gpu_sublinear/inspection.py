@@ -27,6 +27,7 @@ from .devices import Device, get_device
 from .gauss_newton import GaussNewton
 from .memory import plan
 from .network import firing_probability, resolve_shift, shift_for_fired
+from .outputs import check_outputs, pattern_count
 from .preprocessing import as_targets
 from .trial import Trial, affordable_width, fits, run_trial
 from .warmup import warm_up
@@ -132,7 +133,7 @@ def inspect(
     X : array
         (n, d) rows of unit Euclidean norm.
     y : array
-        (n,) targets of order 1.
+        (n,) or (n, c) targets of order 1.
     width : int
         m that is thought of.
     shift : float or "paper"
@@ -152,19 +153,21 @@ def inspect(
         Counts, spectra, contradictions, forecast, recommendation, memory and time.
     """
     device, trainer = device or get_device(), trainer or GaussNewton()
-    y = as_targets(y)
-    check_training_data(device, X, np.zeros_like(y), np.shape(X)[-1])  # equal rows with unequal targets are reported
+    y = as_targets(y, several=True)
+    outputs = 1 if y.ndim == 1 else y.shape[1]
+    check_outputs(outputs, width)
+    check_training_data(device, X, np.zeros(len(y)), np.shape(X)[-1])  # equal rows with unequal targets are reported
     X = device.to_host(X).astype(np.float64)  # (n, d)
     n, d = X.shape
     b = resolve_shift(shift, width)
     warm_up(device, trainer, dtype)
-    m = affordable_width(trainer, device, n, d, width, b, dtype)
+    m = affordable_width(trainer, device, n, d, width, b, dtype, outputs)
     trial = run_trial(device, device.asarray(X, dtype), m, b, seed, dtype)
     contradictions = find_contradictions(X, y)
-    rows = _sample(n, seed)
+    rows = _sample(n, seed, outputs)
     limit_at = _limits(X[rows], y[rows], seed)
     given = limit_at(b)
-    outlook = Outlook.of(trainer, device, trial, limit_at, given, (n, d, width, dtype), float(np.mean(y**2)))
+    outlook = Outlook.of(trainer, device, trial, limit_at, given, (n, d, width, dtype, outputs), float(np.mean(y**2)))
     return Inspection(
         points=n,
         features=d,
@@ -204,20 +207,20 @@ class Outlook:
         trial: Trial,
         limit_at: Callable[[float], WideLimit],
         given: WideLimit,
-        problem: tuple[int, int, int, str],
+        problem: tuple[int, int, int, str, int],
         square: float,
     ) -> Outlook:
-        """Choose settings and count what they cost; ``problem`` is (n, d, m, dtype), ``square`` that of the targets."""
-        n, d, width, dtype = problem
+        """Choose settings and count what they cost; ``problem`` is (n, d, m, dtype, c), ``square`` that of y."""
+        n, d, width, dtype, outputs = problem
         goal = trainer.tolerance**2 * square
         forecast = given.forecast(width, goal)
-        found = choose(limit_at, n, width, goal, lambda m, b: fits(trainer, device, n, d, m, b, dtype))
+        found = choose(limit_at, n, width, goal, lambda m, b: fits(trainer, device, n, d, m, b, dtype, outputs))
         chosen, limit = found or (forecast, given)
         pairs = chosen.width * limit.pairs * (n / limit.points) ** 2
-        work = Work(n, d, chosen.width, chosen.shift, pairs, trainer.sketch.rows(n))
+        work = Work(n, d, chosen.width, chosen.shift, pairs, trainer.sketch.rows(n), outputs)
         prices = Prices.of(trial, n, d)
         solver = min(work.solvers(), key=work.solvers().__getitem__)
-        size = (device, n, d, chosen.width, chosen.shift, dtype)
+        size = (device, n, d, chosen.width, chosen.shift, dtype, outputs)
         held = {margin: sum(plan(replace(trainer, margin=margin), *size).values()) for margin in ("auto", 0)}
         advice = [
             Advice(
@@ -232,15 +235,18 @@ class Outlook:
         return cls(forecast, found and chosen, advice if found else [], plan(trainer, *size), seconds)
 
 
-def _sample(n: int, seed: int) -> np.ndarray:
-    """Return the points of the infinite-width kernel: all, or ``SAMPLED`` at random, ascending."""
-    return np.sort(np.random.default_rng([seed, 4]).permutation(n)[:SAMPLED])
+def _sample(n: int, seed: int, outputs: int) -> np.ndarray:
+    """Return the points of the infinite-width kernel: all, or as many as keep the work in bounds, ascending."""
+    most = math.isqrt(SAMPLED**2 // pattern_count(outputs))  # every pattern of signs has a forecast of its own
+    return np.sort(np.random.default_rng([seed, 4]).permutation(n)[:most])
 
 
 def _limits(X: np.ndarray, y: np.ndarray, seed: int) -> Callable[[float], WideLimit]:
     """Return the function that makes the limit at a shift, from distinct points: equal rows share their mean target."""
     distinct, which, repeats = np.unique(X, axis=0, return_inverse=True, return_counts=True)
-    targets = np.bincount(which.ravel(), weights=y) / repeats
+    targets = np.zeros((len(distinct), *y.shape[1:]))
+    np.add.at(targets, which.ravel(), y)
+    targets = (targets.T / repeats).T
     return lambda shift: WideLimit(distinct, targets, shift, seed)
 
 

@@ -89,8 +89,14 @@ def _points(found: Inspection, targets: TargetScaling | None) -> Iterator[str]:
     for name, count in rows:
         yield f"  {name:<36}{count:>22,}"
     for pair in seen.worst:
-        first, second = (t if targets is None else t * targets.std + targets.mean for t in pair.targets)
-        yield f"    rows {pair.first} and {pair.second}: cosine {pair.cosine:.4f}, targets {first:.4g} and {second:.4g}"
+        first, second = (t if targets is None else _in_unit(t, targets, pair.output) for t in pair.targets)
+        name = "targets" if targets is None or np.ndim(targets.std) == 0 else f"target {pair.output}:"
+        yield f"    rows {pair.first} and {pair.second}: cosine {pair.cosine:.4f}, {name} {first:.4g} and {second:.4g}"
+
+
+def _in_unit(value: float, targets: TargetScaling, output: int) -> float:
+    """Return a standard target in the unit of its column."""
+    return value * float(np.ravel(targets.std)[output]) + float(np.ravel(targets.mean)[output])
 
 
 def _forecasts(found: Inspection) -> Iterator[str]:

@@ -14,8 +14,9 @@ from typing import Any, get_args
 import numpy as np
 
 from .activation import SHIFTED_RELU, Activation
+from .classes import Classes, names_from
 from .devices import Device, get_device
-from .errors import ModelFileError, shown
+from .errors import ModelFileError, OptionError, shown
 from .network import SAMPLINGS, ShiftedReluNetwork
 from .preprocessing import Kind, Preprocessing, TargetScaling
 from .tensor_files import DAMAGE, FileKind
@@ -41,7 +42,8 @@ class FittedModel:
     targets : TargetScaling
         From standard targets to those of the user.
     metadata : dict
-        Plain settings that travel with the model: ``feature_names``, ``target_name``, how it was trained.
+        Plain settings that travel with the model: ``feature_names``, ``target_name``, ``target_names`` of several
+        targets, ``classes``, how it was trained.
     """
 
     network: ShiftedReluNetwork
@@ -59,6 +61,38 @@ class FittedModel:
     def target_name(self) -> str:
         """Name of the target."""
         return str(self.metadata.get("target_name", "y"))
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of all targets."""
+        return tuple(self.metadata.get("target_names") or (self.target_name,))
+
+    @property
+    def classes(self) -> Classes | None:
+        """The classes that the outputs speak for; None for a model of numbers."""
+        return names_from(self.metadata.get("classes"))
+
+    def classify(self, X: object) -> np.ndarray:
+        """Return the names of the predicted classes.
+
+        Parameters
+        ----------
+        X : array_like
+            (n, features) raw features on the host.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n,) of text.
+
+        Raises
+        ------
+        OptionError
+            If the model was not trained on classes.
+        """
+        if self.classes is None:
+            raise OptionError("this model predicts numbers, not classes; use predict, or train with --classify")
+        return self.classes.label(self.classes.decide(self.predict(X)))
 
     def predict(self, X: object) -> np.ndarray:
         """Return the predicted targets in their own units.
@@ -150,6 +184,10 @@ def _assemble(header: dict[str, Any], tensors: dict[str, np.ndarray], device: De
     model = FittedModel(network, preprocessing, targets, dict(header["metadata"]))
     if len(model.feature_names) != preprocessing.features or not all(isinstance(k, str) for k in model.feature_names):
         raise ValueError(f"it has not one name for each of its {preprocessing.features} features")
+    if model.classes is not None and model.classes.outputs != network.outputs:
+        raise ValueError(f"it has {len(model.classes.names)} classes and {network.outputs} outputs")
+    if len(model.target_names) not in (1, network.outputs):
+        raise ValueError(f"it has {len(model.target_names)} targets and {network.outputs} outputs")
     return model
 
 

@@ -29,12 +29,15 @@ class Fit:
     mse : float
         Mean squared error divided by the variance of the training targets; the mean over several targets.
     r2 : float or None
-        Coefficient of determination on this set, the mean over several targets; None where a target is constant
+        Coefficient of determination on this set, the mean over several targets; None where a target is constant.
+    accuracy : float or None
+        Share of the points whose class is found; None where targets are no classes.
     """
 
     points: int
     mse: float
     r2: float | None
+    accuracy: float | None = None
 
     @classmethod
     def of(cls, predicted: np.ndarray, actual: np.ndarray, variance: float | np.ndarray) -> Fit:
@@ -114,10 +117,13 @@ def closing_table(result: TrainingResult, width: int, training: Fit, held_out: F
 
 def _errors(training: Fit, held_out: Fit | None) -> list[str]:
     sets = [("training", training)] + ([("held out", held_out)] if held_out else [])
-    rows = [f"{'':<22}{'points':>10}{'mse / variance':>17}{'R^2':>12}"]
+    classes = training.accuracy is not None
+    last = f"{'accuracy':>12}" if classes else ""
+    rows = [f"{'':<22}{'points':>10}{'mse / variance':>17}{'R^2':>12}{last}"]
     for name, fit in sets:
         r2 = "-" if fit.r2 is None else f"{fit.r2:.6f}"
-        rows.append(f"{name:<22}{fit.points:>10,}{fit.mse:>17.3e}{r2:>12}")
+        accuracy = "" if fit.accuracy is None else f"{fit.accuracy:>12.2%}"
+        rows.append(f"{name:<22}{fit.points:>10,}{fit.mse:>17.3e}{r2:>12}{accuracy}")
     return rows
 
 

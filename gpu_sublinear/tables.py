@@ -36,47 +36,56 @@ class Table:
         Names of the columns; made up (``column 0``, ...) where the file has none.
     named : bool
         Whether the names come from the file.
+    labels : tuple of str or None
+        The cells of the column that was read as text; zeros stand for it in ``values``.
     """
 
     values: np.ndarray
     names: tuple[str, ...]
     named: bool
+    labels: tuple[str, ...] | None = None
 
     def find(self, column: str) -> int:
-        """Return the position of a column given by name, or by index from 0 (negative: from the end).
+        """Return the position of a column: see :func:`find`."""
+        return find(self.names, column)
 
-        Parameters
-        ----------
-        column : str
-            The name or the index.
+    def without(self, columns: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the other columns (n, columns - c) and the given ones (n, c), or (n,) for one."""
+        chosen = columns[0] if len(columns) == 1 else columns
+        return np.delete(self.values, columns, axis=1), np.ascontiguousarray(self.values[:, chosen])
 
-        Returns
-        -------
-        int
-            The position, 0 or more.
 
-        Raises
-        ------
-        DataError
-            If there is no such column or several have this name.
-        """
-        if self.names.count(column) > 1:
-            raise DataError(
-                f"{self.names.count(column)} columns are called '{shown(column)}'; rename them or give an index"
-            )
-        if column in self.names:
-            return self.names.index(column)
-        count = len(self.names)
-        if re.fullmatch(r"[+-]?\d{1,9}", column) and -count <= int(column) < count:
-            return int(column) % count
-        raise DataError(
-            f"there is no column '{shown(column)}' among the {count} columns ({_some(self.names)}); "
-            f"give a name or an index from 0 to {count - 1} (-1 is the last)"
-        )
+def find(names: tuple[str, ...], column: str) -> int:
+    """Return the position of a column given by name, or by index from 0 (negative: from the end).
 
-    def without(self, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the other columns (n, columns - 1) and the given one (n,)."""
-        return np.delete(self.values, column, axis=1), np.ascontiguousarray(self.values[:, column])
+    Parameters
+    ----------
+    names : tuple of str
+        Names of all columns.
+    column : str
+        The name or the index.
+
+    Returns
+    -------
+    int
+        The position, 0 or more.
+
+    Raises
+    ------
+    DataError
+        If there is no such column or several have this name.
+    """
+    if names.count(column) > 1:
+        raise DataError(f"{names.count(column)} columns are called '{shown(column)}'; rename them or give an index")
+    if column in names:
+        return names.index(column)
+    count = len(names)
+    if re.fullmatch(r"[+-]?\d{1,9}", column) and -count <= int(column) < count:
+        return int(column) % count
+    raise DataError(
+        f"there is no column '{shown(column)}' among the {count} columns ({_some(names)}); "
+        f"give a name or an index from 0 to {count - 1} (-1 is the last)"
+    )
 
 
 def _some(names: tuple[str, ...], limit: int = 6) -> str:
@@ -117,7 +126,7 @@ def read_bytes(path: Path) -> bytes:
 # ---- CSV ------------------------------------------------------------------------------------------------
 
 
-def read_csv(path: Path) -> Table:
+def read_csv(path: Path, text: Callable[[tuple[str, ...]], int | None] | None = None) -> Table:
     """Read a table of numbers, with or without a header line.
 
     The first line is a header when none of its cells is a number (the names ``0, 1, 2, ...`` aside).  Cells
@@ -127,6 +136,8 @@ def read_csv(path: Path) -> Table:
     ----------
     path : Path
         A UTF-8 file.
+    text : callable, optional
+        From the names to the column whose cells may be words: class labels.
 
     Returns
     -------
@@ -139,11 +150,11 @@ def read_csv(path: Path) -> Table:
         If the file is empty, not UTF-8 text, ragged, or holds a cell that is not a finite number.
     """
     try:
-        text = read_bytes(path).decode("utf-8-sig")
+        content = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"'{path}' is not UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from error
     try:
-        lines = list(_lines(text))
+        lines = list(_lines(content))
     except csv.Error as error:
         raise DataError(f"'{path}' is not a readable CSV file: {error}; save it again as CSV") from error
     if not lines:
@@ -153,8 +164,20 @@ def read_csv(path: Path) -> Table:
     rows = lines[named:]
     if not rows:
         raise DataError(f"'{path}' has a header and no rows; give a file with one row per point")
+    words = text(names) if text else None
+    labels = None if words is None else tuple(_taken(path, number, cells, names, words) for number, cells in rows)
     values = np.array([_numbers(path, number, cells, names) for number, cells in rows])  # (n, columns)
-    return Table(values, names, named)
+    return Table(values, names, named, labels)
+
+
+def _taken(path: Path, line: int, cells: list[str], names: tuple[str, ...], column: int) -> str:
+    """Return the label of one line and put a number in its place."""
+    if len(cells) <= column:
+        return ""  # too few cells: _numbers says so
+    label, cells[column] = cells[column], "0"
+    if not label:
+        raise DataError(f"'{path}', line {line}, column '{shown(names[column])}': the label is empty; fill it in")
+    return label
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -211,7 +234,8 @@ def _complaint(cell: str) -> str:
         return "the cell is empty; fill it in or remove the line"
     if _number(cell) is not None:
         return f"'{shown(cell, 40)}' is not finite; remove the line or fill in the value"
-    return f"'{shown(cell, 40)}' is not a number; encode text as numbers or remove the column"
+    advice = "encode text as numbers or remove the column (labels to predict: --classify)"
+    return f"'{shown(cell, 40)}' is not a number; {advice}"
 
 
 # ---- NumPy files ----------------------------------------------------------------------------------------
@@ -242,7 +266,9 @@ def read_npy(path: Path) -> Table:
     return Table(values, tuple(f"column {k}" for k in range(values.shape[1])), named=False)
 
 
-def read_npz(path: Path, target: str = "y", required: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+def read_npz(
+    path: Path, target: str = "y", required: bool = True, labels: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Read the points ``X`` and their targets.
 
     Parameters
@@ -253,13 +279,15 @@ def read_npz(path: Path, target: str = "y", required: bool = True) -> tuple[np.n
         Key of the targets.
     required : bool
         Whether the targets must be there.
+    labels : bool
+        Whether the targets are class labels: numbers or words.
 
     Returns
     -------
     X : numpy.ndarray
         (n, d) float64.
     y : numpy.ndarray or None
-        (n,) float64; None where they are neither there nor required.
+        (n,) or (n, c) float64, or (n,) labels as they are; None where they are neither there nor required.
 
     Raises
     ------
@@ -273,7 +301,15 @@ def read_npz(path: Path, target: str = "y", required: bool = True) -> tuple[np.n
             raise DataError(f"'{path}' has no array '{shown(key)}' (it has: {known}); save it with X=... and y=...")
     X = as_points(arrays["X"], f"'{path}': X")
     y = arrays.get(target)
-    return X, None if y is None else as_targets(y, len(X), f"'{path}': {target}")
+    name = f"'{path}': {target}"
+    if y is not None and labels:
+        y = np.asarray(y)
+        if y.shape != (len(X),) or y.dtype.kind not in "biufUS":
+            raise DataError(
+                f"{name} has shape {y.shape} and type {y.dtype}; give one label for each of {len(X)} points"
+            )
+        return X, y.astype(str) if y.dtype.kind == "S" else y
+    return X, None if y is None else as_targets(y, len(X), name, several=True)
 
 
 def _read_archive(file: io.BytesIO, wanted: tuple[str, ...]) -> dict[str, Any]:

@@ -55,13 +55,17 @@ class Trial:
     seconds: dict[str, float]
 
 
-def fits(trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: float, dtype: str) -> bool:
+def fits(
+    trainer: GaussNewton, device: Device, n: int, d: int, m: int, shift: float, dtype: str, outputs: int = 1
+) -> bool:
     """Tell whether the plan of a run stays below its memory limit, or below ``MEMORY_SHARE`` of the device."""
     most = trainer.memory_limit or MEMORY_SHARE * device.total_bytes()
-    return sum(plan(trainer, device, n, d, m, shift, dtype).values()) <= most
+    return sum(plan(trainer, device, n, d, m, shift, dtype, outputs).values()) <= most
 
 
-def affordable_width(trainer: GaussNewton, device: Device, n: int, d: int, width: int, shift: float, dtype: str) -> int:
+def affordable_width(
+    trainer: GaussNewton, device: Device, n: int, d: int, width: int, shift: float, dtype: str, outputs: int = 1
+) -> int:
     """Return ``width``, or the largest power of two below it that a trial can draw within time and memory.
 
     Parameters
@@ -76,6 +80,8 @@ def affordable_width(trainer: GaussNewton, device: Device, n: int, d: int, width
         b.
     dtype : {"float32", "float64"}
         Type of the weights.
+    outputs : int
+        c.
 
     Returns
     -------
@@ -89,12 +95,12 @@ def affordable_width(trainer: GaussNewton, device: Device, n: int, d: int, width
     """
 
     def affordable(m: int) -> bool:
-        return n * m * d <= WORK and fits(trainer, device, n, d, m, shift, dtype)
+        return n * m * d <= WORK and fits(trainer, device, n, d, m, shift, dtype, outputs)
 
     if affordable(width):
         return width
     if not affordable(2):  # not for the width's sake: say what a run would hold, as training would
-        plan_memory(trainer, device, n, d, 2, shift, dtype)
+        plan_memory(trainer, device, n, d, 2, shift, dtype, outputs)
     return max((2**k for k in range(1, 31) if 2**k < width and affordable(2**k)), default=2)
 
 

@@ -20,6 +20,7 @@ def warm_up(
     dtype: str = "float32",
     sampling: str = "explicit",
     activation: Activation = SHIFTED_RELU,
+    outputs: int = 1,
 ) -> float:
     """Run a tiny problem through everything that ``trainer`` will use; return the seconds it took.
 
@@ -37,6 +38,8 @@ def warm_up(
         How neurons will come into being.
     activation : Activation
         Of the network.
+    outputs : int
+        c.
 
     Returns
     -------
@@ -47,14 +50,19 @@ def warm_up(
     angles = np.linspace(0, np.pi, 6)
     X, y = np.stack([np.cos(angles), np.sin(angles)], axis=1), np.cos(2 * angles)
     short = replace(trainer, tolerance=0.0, max_steps=3, memory_limit=None, time_budget=None, validation_fraction=0.0)
-    for mask in ("bits", "lists") if activation.plain and trainer.packs(1.0) else ("lists",):
+    if outputs > 1:
+        y = np.stack([np.cos((k + 1) * angles) for k in range(outputs)], axis=1)  # (6, c)
+    width = max(64, 4 * outputs)
+    packs = activation.plain and trainer.packs(1.0, outputs)
+    for mask in ("bits", "lists") if packs else ("lists",):
         network = ShiftedReluNetwork.initialize(
-            64,
+            width,
             2,
             shift=0.1,
             dtype=dtype,
             paired=sampling == "virtual",
             sampling=sampling,
+            outputs=outputs,
             device=device,
             activation=activation,
         )

@@ -24,6 +24,9 @@ wide.  Where it reaches 1e-8 within ``PROMPT`` steps, training took about as man
 as many on noisy ones (diabetes); where it does not settle, noisy targets hardly train, and smooth ones at large
 shifts may still go well.  Where more than about half of the fired pairs flip, the later steps of a forecast vary with
 its own random numbers.
+
+Of several outputs each pattern of signs is a network of one output and width ``m / C`` whose targets are the
+combination of all targets by its signs (:mod:`gpu_sublinear.outputs`): each gets a forecast of its own step.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from scipy.linalg import cho_factor, cho_solve, eigvalsh
 
 from .network import firing_probability
 from .ntk import bivariate_tail
+from .outputs import pattern_count, pattern_signs
 
 ANGLES = 1025  # of the table: its cubic interpolation is exact to about 1e-12, and n^2 integrals are saved
 SAMPLES = 12  # neurons per point over which the expectation is taken
@@ -93,7 +97,7 @@ class WideLimit:
     X : ndarray
         (n, d) unit rows.
     y : ndarray
-        (n,) targets.
+        (n,) or (n, c) targets.
     shift : float
         b.
     seed : int
@@ -101,7 +105,10 @@ class WideLimit:
     """
 
     def __init__(self, X: np.ndarray, y: np.ndarray, shift: float, seed: int = 0) -> None:
-        self.y, self.shift, self.points = y, shift, len(y)
+        self.y, self.shift, self.points = y.reshape(len(y), -1), shift, len(y)  # (n, c)
+        c = self.y.shape[1]
+        self.patterns = pattern_count(c)
+        self._signs = pattern_signs(c) / np.sqrt(self.patterns)  # (C, c)
         self._random = np.random.default_rng([seed, 3])
         K = np.clip(X @ X.T, -1.0, 1.0)  # (n, n)
         tails = _tails(K, shift)  # (n, n)
@@ -145,12 +152,14 @@ class WideLimit:
         residual, mse, first = self.y, [float(np.mean(self.y**2))], 0.0
         noise = np.random.default_rng(0)  # the same for all widths and shifts: they are compared with each other
         while goal < mse[-1] < LIMIT and len(mse) <= most:
-            residual, flips = self._step(residual, width, noise)
+            parts = [self._step(residual @ s, width / self.patterns, noise) for s in self._signs]
+            residual = sum(part[0][:, None] * s for part, s in zip(parts, self._signs, strict=True))  # (n, c)
+            flips = float(np.mean([part[1] for part in parts]))
             first = first or flips
             mse.append(float(np.mean(residual**2)))
         return Forecast(width, self.shift, mse, first, mse[-1] <= goal)
 
-    def _step(self, residual: np.ndarray, width: int, noise: np.random.Generator) -> tuple[np.ndarray, float]:
+    def _step(self, residual: np.ndarray, width: float, noise: np.random.Generator) -> tuple[np.ndarray, float]:
         """Return the residual after a full step (n,), and the share of fired pairs that flip."""
         g = cho_solve(self._factor, residual)  # (n,)
         means, variance, flips = [], 0.0, 0.0
@@ -167,7 +176,7 @@ class WideLimit:
         share = flips / firing_probability(self.shift)
         return mean + np.sqrt(variance) * noise.standard_normal(len(g)), share
 
-    def _side(self, P: np.ndarray, g: np.ndarray, side: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _side(self, P: np.ndarray, g: np.ndarray, side: int, width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Integrate over one side of the threshold, with weight phi.
 
         Parameters
@@ -178,7 +187,7 @@ class WideLimit:
             (n,) solution of the step.
         side : int
             1 above the threshold, -1 below.
-        width : int
+        width : float
             m.
 
         Returns

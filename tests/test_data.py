@@ -238,7 +238,7 @@ def test_npy_and_npz(tmp_path):
         ({"y": np.ones(3)}, "has no array 'X' (it has: y)"),
         ({"X": np.ones((3, 2))}, "has no array 'y'"),
         ({"X": np.ones((3, 2)), "y": np.ones(4)}, "y has 4 values for 3 points"),
-        ({"X": np.ones((3, 2)), "y": np.ones((3, 2))}, "one number per point"),
+        ({"X": np.ones((3, 2)), "y": np.ones((3, 2, 2))}, "one number per point"),
         ({"X": np.ones(3), "y": np.ones(3)}, "two dimensions"),
         ({"X": np.ones((0, 2)), "y": np.ones(0)}, "is empty"),
         ({"X": np.array([["a"], ["b"]]), "y": np.ones(2)}, "real numbers only"),

@@ -6,6 +6,7 @@ from bench.experiment import Experiment
 from bench.experiments import (
     activations,
     batches,
+    digits10,
     gpu,
     hardware,
     kernel,
@@ -36,6 +37,7 @@ ALL: tuple[Experiment, ...] = (
     activations.EXPERIMENT,
     second_layer.EXPERIMENT,
     batches.EXPERIMENT,
+    digits10.EXPERIMENT,
     gpu.MICRO,
     gpu.STEPS,
     gpu.WIDTHS,
