@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.experiment import Experiment
 from bench.experiments import (
+    accuracy,
     activations,
     batches,
     digits10,
@@ -38,6 +39,7 @@ ALL: tuple[Experiment, ...] = (
     second_layer.EXPERIMENT,
     batches.EXPERIMENT,
     digits10.EXPERIMENT,
+    accuracy.EXPERIMENT,
     gpu.MICRO,
     gpu.STEPS,
     gpu.WIDTHS,
