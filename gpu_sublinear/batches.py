@@ -33,6 +33,7 @@ from .bits import BitMask
 from .blocks import Blocks
 from .damping import ENOUGH, SMALLEST, StepControl
 from .devices import Array
+from .flips import FlipMask
 from .gram import GramMatrix
 from .history import PhaseClock
 from .run import Attempt, Run, State
@@ -111,6 +112,7 @@ class BatchRun(Run):
             points = self.blocks.points[number]
             residual[points], counts[points] = state.residual, state.active.counts
             visited += state.active.visited
+            assert not isinstance(state.active, FlipMask)  # check_batches
             union.add(state.active)
         size = norm(residual)
         state = State(cast(Any, Firing(counts, union.size(), visited)), residual, size, 0.0, clock)

@@ -126,13 +126,18 @@ class BitIndex:
 
     @classmethod
     def build(cls, device: Device, X: Array, network: ShiftedReluNetwork) -> BitIndex:
+        """Make the network hold its rows and look at them in every query."""
+        cls.hold(X, network)
+        return cls(device, X, network)
+
+    @staticmethod
+    def hold(X: Array, network: ShiftedReluNetwork) -> None:
         """Make the network hold its rows: all of them where most fire on some point, else those that do."""
         if network.sampling == "virtual" or firing_probability(network.shift) < DENSE:
             survey(network, X, 0)
         else:
             network.sampling = "explicit"
             network.hold_all()
-        return cls(device, X, network)
 
     def extend(self, network: ShiftedReluNetwork, X: Array, newcomers: Newcomers | None = None) -> BitIndex:
         """Return the index over the points of this one followed by X (k, d): nothing is kept of any pair."""

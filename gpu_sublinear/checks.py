@@ -10,6 +10,7 @@ from .active_set import ActiveSet
 from .bits import BitMask
 from .devices import Array, Device
 from .errors import DataError, SilentPointsError
+from .flips import FlipMask
 from .network import ShiftedReluNetwork, all_finite, checked_points, firing_probability, shift_for_fired
 
 NORM_TOLERANCE = 1e-3  # rows in float32 miss unit norm by about 1e-7; anything beyond this was not normalised
@@ -87,12 +88,12 @@ def _words(target: np.ndarray) -> str:
     return ", ".join(f"{value:.6g}" for value in target)
 
 
-def check_every_point_fires(active: ActiveSet | BitMask, X: Array, network: ShiftedReluNetwork) -> None:
+def check_every_point_fires(active: ActiveSet | BitMask | FlipMask, X: Array, network: ShiftedReluNetwork) -> None:
     """Refuse a shift so large that some point fires no neuron, and say which shift works.
 
     Parameters
     ----------
-    active : ActiveSet or BitMask
+    active : ActiveSet, BitMask or FlipMask
         The first query's answer.
     X : Array
         (n, d) points.

@@ -226,6 +226,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     method.add_argument("--solver", choices=("auto", "gram", "sketch-cg", "cg"), help="of the n x n system (default: auto, the cheapest)")  # fmt: skip  # noqa: E501
     method.add_argument("--margin", type=margin, metavar="X", help="of the lazy index: auto, or a number; 0 keeps threshold trees (default: auto)")  # fmt: skip  # noqa: E501
     method.add_argument("--jacobian", choices=("factored", "csr"), help="multiply from the fired pairs, or store all entries (default: factored)")  # fmt: skip  # noqa: E501
+    method.add_argument("--mask", choices=("auto", "lists", "bits", "flips"), default="auto", help="who fires: lists, one bit per pair, or bits kept through flips (default: auto, lists or bits)")  # fmt: skip  # noqa: E501
     method.add_argument("--sketch", choices=("neurons", "rows"), help="what sketch-cg hashes (default: neurons)")
     method.add_argument("--memory-limit", type=size, metavar="BYTES", help="what the run may hold: 8GiB, 500MB (default: no limit)")  # fmt: skip  # noqa: E501
     method.add_argument("--tolerance", type=number(0, 1), default=1e-4, metavar="T", help="stop at ||f - y|| <= T ||y|| (default: 1e-4)")  # fmt: skip  # noqa: E501

@@ -72,6 +72,7 @@ MODEL_SETTINGS = (  # the options that the weights depend on: these travel in th
     "validation_fraction",
     "patience",
     "batch_size",
+    "mask",
 )
 
 
@@ -215,6 +216,7 @@ def _trainer(options: Namespace) -> GaussNewton:
         patience=options.patience,
         batch_size=options.batch_size,
         both_layers=options.both_layers,
+        mask=options.mask,
         tree=TreeOptions(arity=options.arity),
         sketch=SketchOptions(options.sketch or ("rows" if faithful else "neurons"), options.sketch_rows),
         cg=CGOptions(tolerance=options.solver_tolerance),

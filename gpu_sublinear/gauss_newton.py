@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 SOLVERS = ("auto", "gram", "sketch-cg", "cg")
-MASKS = ("auto", "lists", "bits")
+MASKS = ("auto", "lists", "bits", "flips")
 JACOBIANS = ("factored", "csr")
 Callback = Callable[[StepRecord, ShiftedReluNetwork], Any]
 
@@ -59,10 +59,11 @@ class GaussNewton:
         Of the certified lazy index; 0 keeps all pre-activations in threshold trees instead.
     jacobian : {"factored", "csr"}
         Multiply from the lists of fired pairs, or write the entries of J and J^T.
-    mask : {"auto", "lists", "bits"}
+    mask : {"auto", "lists", "bits", "flips"}
         How fired pairs are kept: listed, with candidates; or one bit for each pair, all looked at in every step
-        (:mod:`gpu_sublinear.bits`; needs the exact Gram matrix and no ridge penalty); "auto" takes bits where pairs are
-        many, or become so.
+        (:mod:`gpu_sublinear.bits`), or one bit kept through the pairs that flip, with implicit weights
+        (:mod:`gpu_sublinear.flips`; cpu only).  The last two need the exact Gram matrix and no ridge penalty; "auto"
+        takes bits where pairs are many, or become so, and never flips.
     tolerance : float
         Stop when ``||f - y|| <= tolerance ||y||``.
     max_steps : int
@@ -129,9 +130,9 @@ class GaussNewton:
         check_trainer(self)
         if self.mask not in MASKS:
             raise OptionError(f"mask must be one of {', '.join(MASKS)}; got {self.mask!r}")
-        if self.mask == "bits" and not self._can_pack:
+        if self.mask in ("bits", "flips") and not self._can_pack:
             raise OptionError(
-                "mask='bits' needs solver 'auto' or 'gram', margin 'auto', jacobian 'factored' and alpha 0"
+                f"mask={self.mask!r} needs solver 'auto' or 'gram', margin 'auto', jacobian 'factored' and alpha 0"
             )
         check_batches(self)
         if not 0 <= self.tolerance < 1:
@@ -148,7 +149,7 @@ class GaussNewton:
         """Tell whether masks are packed when this share of the pairs fires; lists are kept for several outputs."""
         if outputs > 1:
             return False
-        return self.mask == "bits" or (self.mask == "auto" and self._can_pack and share >= DENSE)
+        return self.mask in ("bits", "flips") or (self.mask == "auto" and self._can_pack and share >= DENSE)
 
     @classmethod
     def faithful(cls, **options: Any) -> GaussNewton:
@@ -211,9 +212,15 @@ class GaussNewton:
             (the last only with ``damping="none"`` and ``alpha=0``: robust steps go to the least-squares solution).
         SilentPointsError
             If some point fires no neuron at the start.
+        OptionError
+            If the network or a checkpoint does not go with the options.
         CheckpointError
             If the file to resume from is damaged or belongs to another run.
         """
+        if checkpoint is not None and self.mask == "flips":
+            raise OptionError(
+                "checkpoint and mask='flips' exclude each other: its weights are implicit; use mask='auto'"
+            )
         device = network.device
         robust = self.damping != "none" or self.alpha != 0
         y = check_training_data(device, X, y, network.features, robust, network.outputs)
@@ -277,6 +284,7 @@ class GaussNewton:
             History, and why training stopped.
         """
         watch, keeper = watch or Validation(run.network), keeper or Keeper()
+        callbacks = list(callbacks)
         control = run.control()
         keeper.restore_control(control)
         keeper.build_seconds += build_seconds
@@ -286,6 +294,8 @@ class GaussNewton:
         control.finished = bool(verdict[1])
         for record in self._steps(run, control, watch, len(history), keeper.best):
             history.append(record)
+            if callbacks:
+                run.materialise()
             stopped = any([callback(record, run.network) for callback in callbacks])
             verdict = verdict if verdict[1] else stops(history, stopped, watch, keeper.seconds)
             keeper.after(run, control, watch, history, bool(verdict[1]) or stops.will_end(len(history)))
@@ -293,6 +303,8 @@ class GaussNewton:
                 break
             control.finished = bool(verdict[1])  # one more record, of the state that the last step led to
         best = watch.restore_best() if watch.active else control.restore_best(run, history)
+        if not watch.active:
+            history[-1] = run.written(history[-1])
         if best is not None:
             verdict = verdict[0], f"{verdict[1]}; the weights before step {best}, the best, were restored"
         seconds = keeper.build_seconds + keeper.seconds + sum(record.seconds for record in history)
@@ -311,6 +323,8 @@ class GaussNewton:
             check_every_point_fires(state.active, run.X, run.network)
         control.start(state, best)
         for step in range(first, self.max_steps + 1):
+            if watch.active:
+                run.materialise()
             error, attempt, trial, rejected = watch.error(step), None, None, 0
             if step < self.max_steps and goal < state.norm < np.inf:
                 while trial is None and not (control.stuck or control.finished):

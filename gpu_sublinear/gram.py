@@ -10,6 +10,7 @@ import numpy as np
 from .active_set import ActiveSet
 from .bits import BitMask
 from .devices import Array, Device, NeuronLists
+from .flips import FlipMask
 
 FLIP_PENALTY = 8  # a flip's increments go to scattered rows on one thread, a recount's to one row in the cache on all
 
@@ -43,7 +44,7 @@ class GramMatrix:
         """(n, n) float64, ``X X^T``, computed when first asked for: conjugate gradients alone never do."""
         return self.device.gram(self.X.astype(np.float64))
 
-    def __call__(self, active: ActiveSet | BitMask) -> Array:
+    def __call__(self, active: ActiveSet | BitMask | FlipMask) -> Array:
         """Return G (n, n) float64 of the active set.
 
         ``M^T M`` of the neurons whose lists changed is updated flip by flip,
@@ -52,7 +53,7 @@ class GramMatrix:
 
         Parameters
         ----------
-        active : ActiveSet or BitMask
+        active : ActiveSet, BitMask or FlipMask
             The fired pairs now.
 
         Returns
@@ -60,6 +61,8 @@ class GramMatrix:
         Array
             (n, n) float64.
         """
+        if isinstance(active, FlipMask):
+            return self.K * active.index.pair_counts / self.width
         if isinstance(active, BitMask):
             return self._from_bits(active)
         limit = int(active.pairs) // FLIP_PENALTY

@@ -31,6 +31,7 @@ from .active_set import ActiveSet
 from .bits import BitMask
 from .devices import Array, Device
 from .errors import OptionError
+from .flips import FlipMask
 from .gram import GramMatrix
 from .jacobian import FactoredJacobian, SparseJacobian
 from .lazy import LazyIndex
@@ -329,7 +330,7 @@ class HingedGram:
         """Inner products of the points that the hinges look at."""
         return self.inner.K
 
-    def __call__(self, active: ActiveSet | BitMask) -> Array:
+    def __call__(self, active: ActiveSet | BitMask | FlipMask) -> Array:
         """Return G (n, n) float64."""
         assert isinstance(active, HingedSet)
         G, slope = active.fold.gram(self.inner(active)), active.activation.slope

@@ -8,6 +8,7 @@ import numpy as np
 
 from .devices import Device, TreeLayout
 from .errors import DeviceMemoryError
+from .flips import LARGEST
 from .lazy import FIRST_MARGIN, candidate_bytes
 from .network import firing_probability
 
@@ -73,7 +74,9 @@ def plan(
         parts["threshold trees"] = n * TreeLayout(max(1, held), trainer.tree.arity).total * size
         parts["fired pairs"] = candidate_bytes(device, fired, held, dtype)
     elif trainer.packs(firing_probability(shift), outputs):
+        near = int(held * n * min(1.0, 0.8 * LARGEST)) if trainer.mask == "flips" else 0
         parts["packed masks of two steps"] = held * n // 4
+        parts["pairs near the shift"] = near * (4 + size) * 5 // 4
     else:
         margin = FIRST_MARGIN if trainer.margin == "auto" else float(trainer.margin)
         pairs = int(m * n * firing_probability(shift - margin))

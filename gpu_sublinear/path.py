@@ -66,8 +66,10 @@ class SharedScan:
         Raises
         ------
         OptionError
-            If the trainer works on batches or both layers, or the network has an activation other than relu and max.
+            If the trainer works on batches or both layers or follows flips, or the activation is not relu or max.
         """
+        if trainer.mask == "flips":
+            raise OptionError("a shared scan and mask='flips' exclude each other; use mask='auto'")
         if trainer.batch_size:
             raise OptionError("a shared scan and batch_size exclude each other; train each target or fold by itself")
         if trainer.both_layers:

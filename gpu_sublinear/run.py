@@ -34,9 +34,10 @@ from .both_layers import BothLayersJacobian, check_network, trace
 from .costs import cheapest_solver
 from .damping import StepControl
 from .devices import Array
+from .flips import FlipIndex, FlipJacobian, FlipMask
 from .gram import GramMatrix
 from .hinges import HingedGram, HingedIndex, HingedJacobian, HingedSet, check_activation, gram_of
-from .history import PhaseClock
+from .history import PhaseClock, StepRecord
 from .jacobian import FactoredJacobian, SparseJacobian
 from .lazy import LazyIndex
 from .memory import plan_memory
@@ -53,8 +54,17 @@ from .weights import SampleWeights
 if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
 
-Jacobian = FactoredJacobian | SparseJacobian | BitJacobian | OutputsJacobian | HingedJacobian | BothLayersJacobian
-Index = ThresholdTree | LazyIndex | BitIndex | HingedIndex
+Mask = ActiveSet | BitMask | FlipMask
+Jacobian = (
+    FactoredJacobian
+    | SparseJacobian
+    | BitJacobian
+    | FlipJacobian
+    | OutputsJacobian
+    | HingedJacobian
+    | BothLayersJacobian
+)
+Index = ThresholdTree | LazyIndex | BitIndex | FlipIndex | HingedIndex
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +75,7 @@ class State:
 
     Attributes
     ----------
-    active : ActiveSet or BitMask
+    active : ActiveSet, BitMask or FlipMask
         The fired pairs.
     residual : Array
         (n,) or (n, c) float64, f - y, times sqrt(w).
@@ -76,7 +86,7 @@ class State:
     clock : PhaseClock
         Seconds spent on this state.
     rows : Array or None
-        (u, d) the weights here, where steps can be undone.
+        (u, d) the weights here, where steps can be undone and weights are not implicit.
     second : Array or None
         (u,) the second layer here, where it is trained.
     index, mark : object
@@ -85,7 +95,7 @@ class State:
         J and its Gram matrix once computed: a rejected step uses them again.
     """
 
-    active: ActiveSet | BitMask
+    active: Mask
     residual: Array
     norm: float
     penalty: float
@@ -139,7 +149,7 @@ class Run:
         (n, d), and (n,) or (n, c) float64 on the device.
     signs : Array
         (u,) or (u, c) second layer of the rows that the network holds, as it was initialised.
-    index : ThresholdTree, LazyIndex, BitIndex or HingedIndex
+    index : ThresholdTree, LazyIndex, BitIndex, FlipIndex or HingedIndex
         Finds the fired pairs.
     gram : GramMatrix or HingedGram
         Exact Gram matrix, kept through flips.
@@ -192,12 +202,14 @@ class Run:
         if trainer.margin == 0:
             survey(network, points, 0)
             index = ThresholdTree.build(device, points, network.rows, trainer.tree)
+        elif trainer.mask == "flips":
+            index = FlipIndex.build(device, X, network, y)
         elif network.activation.plain and trainer.packs(firing_probability(network.shift), network.outputs):
             index = BitIndex.build(device, X, network)
         else:
             index = LazyIndex.build(device, points, network, trainer.margin, left)
         if not network.activation.plain:
-            assert not isinstance(index, BitIndex)
+            assert isinstance(index, ThresholdTree | LazyIndex)
             index = HingedIndex(index, network, X)
         return cls.begin(trainer, network, X, y, index, weights)
 
@@ -240,7 +252,7 @@ class Run:
         size = (len(self.X) + len(X), X.shape[1], network.width, network.shift, network.dtype, network.outputs)
         left = plan_memory(self.trainer, device, *size)
         held = network.neurons
-        assert not isinstance(self.index, HingedIndex)  # sessions refuse other activations
+        assert not isinstance(self.index, HingedIndex | FlipIndex)  # sessions refuse them
         self.index = self.index.extend(network, X)
         if isinstance(self.index, LazyIndex):
             self.index.memory_limit = left
@@ -251,7 +263,7 @@ class Run:
             initial[device.xp.searchsorted(network.neurons, held)] = self.initial
             self.initial = initial
 
-    def _mean_diagonal(self, active: ActiveSet | BitMask) -> float:
+    def _mean_diagonal(self, active: Mask) -> float:
         """Return ``tr(G) / n = (1/n) sum_i ||x_i||^2 k_i / m``, weighted."""
         squares = (self.weights.scaled(self.X).astype(np.float64) ** 2).sum(axis=1)  # (n,)
         total = self.weights.total(len(squares))
@@ -281,7 +293,8 @@ class Run:
             penalty = 0.5 * self.ridge * float((self._movement() ** 2).sum()) if self.ridge else 0.0
             state = State(active, residual, size, penalty, clock, second=network.second)
             if self.trainer.damping != "none" or self.ridge:
-                state.rows, state.index, state.mark = network.rows.copy(), self.index, self.index.mark()
+                state.index, state.mark = self.index, self.index.mark()
+                state.rows = None if isinstance(self.index, FlipIndex) else network.rows.copy()
         return state
 
     def move(self, state: State, damping: float, step: int) -> Attempt:
@@ -312,7 +325,7 @@ class Run:
         if not theta:
             moved = state.jacobian.step(network.rows, solution.value)
             self._tell(state.active, moved)
-            return len(moved) if network.activation.slope else state.active.union
+            return len(network.rows) if network.activation.slope else state.active.union
         if theta == 1:
             network.rows[...] = self.initial  # exactly: W = W_0 - J^T g
         else:
@@ -320,10 +333,11 @@ class Run:
         state.jacobian.step(network.rows, solution.value)
         moved = ((network.rows.astype(np.float64) - state.rows) ** 2).sum(axis=1) ** 0.5  # (u,)
         neurons = xp.flatnonzero(moved).astype(np.int32)
+        assert not isinstance(self.index, FlipIndex)
         self.index.update_any(network.rows, neurons, moved[neurons])
         return len(neurons)
 
-    def _tell(self, active: ActiveSet | BitMask, moved: Array) -> None:
+    def _tell(self, active: Mask, moved: Array) -> None:
         """Tell the index how far the rows moved; where lists would grow too long, pack masks from now on."""
         network, trainer = self.network, self.trainer
         if (
@@ -334,12 +348,15 @@ class Run:
         ):
             _log.info("masks are packed from now on: too many pairs fire for lists")
             self.index = BitIndex(network.device, self.X, network, len(network.rows))
-        else:
+        elif not isinstance(active, FlipMask):
             self.index.update(network.rows, active.neurons, moved)
 
     def restore(self, state: State) -> None:
         """Bring weights and index back to ``state``, bit for bit."""
         network, xp = self.network, self.network.device.xp
+        if isinstance(state.index, FlipIndex):
+            state.index.restore(state.mark)
+            return
         changed = xp.flatnonzero((network.rows != state.rows).any(axis=1)).astype(np.int32)
         network.rows[changed] = state.rows[changed]
         network.second = state.second
@@ -347,14 +364,30 @@ class Run:
         self.index = state.index  # a step may have gone over to packed masks
         self.index.restore(state.mark, network.rows, changed)
 
+    def materialise(self) -> None:
+        """Write the rows of the network where they are implicit: before anything outside the run reads them."""
+        if isinstance(self.index, FlipIndex):
+            self.index.materialise()
+
+    def written(self, record: StepRecord) -> StepRecord:
+        """Materialise; return the record with the seconds that took, as part of ``update``."""
+        clock = PhaseClock(self.network.device)
+        with clock("update"):
+            self.materialise()
+        update = record.phases["update"] + clock.seconds["update"]
+        seconds = record.seconds + clock.seconds["update"]
+        return replace(record, seconds=seconds, phases={**record.phases, "update": update})
+
     def _movement(self) -> Array:
         """``W - W_0`` (u, d) float64."""
         return self.network.rows.astype(np.float64) - self.initial
 
     # ---- linear algebra ---------------------------------------------------------------------------------
 
-    def jacobian(self, active: ActiveSet | BitMask) -> Jacobian:
+    def jacobian(self, active: Mask) -> Jacobian:
         """Return the Jacobian of the step in the form that the trainer asks for."""
+        if isinstance(active, FlipMask):
+            return FlipJacobian(active.index, self.weights)
         if isinstance(active, BitMask):
             return BitJacobian.build(active, self.gram.X, self.signs, self.network.width)
         if self.network.outputs > 1:
@@ -369,7 +402,7 @@ class Run:
 
     def solve(
         self,
-        active: ActiveSet | BitMask,
+        active: Mask,
         jacobian: Jacobian,
         residual: Array,
         step: int,
@@ -381,9 +414,9 @@ class Run:
 
         Parameters
         ----------
-        active : ActiveSet or BitMask
+        active : ActiveSet, BitMask or FlipMask
             The fired pairs.
-        jacobian : FactoredJacobian, SparseJacobian, BitJacobian, OutputsJacobian, HingedJacobian or BothLayersJacobian
+        jacobian : Jacobian
             J.
         residual : Array
             (n,) or (n, c) float64, f - y.
@@ -406,7 +439,11 @@ class Run:
         if isinstance(jacobian, OutputsJacobian | BothLayersJacobian):
             assert isinstance(active, ActiveSet)
             return solve_outputs(self, active, jacobian, residual, step, clock, kappa, state)
-        if isinstance(active, BitMask) or isinstance(jacobian, BitJacobian) or self.solver(active) == "gram":
+        if (
+            isinstance(active, BitMask | FlipMask)
+            or isinstance(jacobian, BitJacobian | FlipJacobian)
+            or self.solver(active) == "gram"
+        ):
             with clock("jacobian"):
                 G = self.gram(active) if state is None or state.G is None else state.G
             if state is not None:
@@ -441,14 +478,15 @@ class Run:
         return preconditioner_of_neurons(*arguments, fold)
 
 
-def forward(network: ShiftedReluNetwork, active: ActiveSet | BitMask) -> Array:
+def forward(network: ShiftedReluNetwork, active: Mask) -> Array:
     """Return the outputs on the training points from the active set alone, (n,) or (n, c) float64."""
     return active.forward(network.device, network.signs, network.shift) * network.scale
 
 
-def along(jacobian: Jacobian, D: Array, active: ActiveSet | BitMask) -> Array:
+def along(jacobian: Jacobian, D: Array, active: Mask) -> Array:
     """Return ``J D``, (n,) or (n, c) float64, for a movement D (u, d) of all rows held."""
-    assert not isinstance(jacobian, BitJacobian)  # only a ridge penalty asks, and it keeps lists
+    assert not isinstance(jacobian, BitJacobian | FlipJacobian)  # only a ridge penalty asks, and it keeps lists
+    assert not isinstance(active, FlipMask)
     return jacobian.along(D) if isinstance(jacobian, HingedJacobian) else jacobian.matvec(D[active.neurons].ravel())
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from .checks import check_every_point_fires, check_training_data
 from .devices import Array
 from .errors import OptionError
+from .flips import FlipIndex
 from .history import TrainingResult
 from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
@@ -71,8 +72,11 @@ class Session:
         Raises
         ------
         OptionError
-            If the trainer wants to hold points out or to train both layers, or the activation is neither relu nor max.
+            If the trainer wants to hold points out, to train both layers or to follow flips, or the activation is
+            neither relu nor max.
         """
+        if trainer.mask == "flips":
+            raise OptionError("mask='flips' is for one fit, not for a session; use mask='auto', 'bits' or 'lists'")
         if trainer.validation_fraction:
             raise OptionError(
                 "validation_fraction cannot hold points out of a session, whose points arrive in pieces; give "
@@ -157,6 +161,7 @@ class Session:
         run.trainer = replace(self.trainer, alpha=chosen)
         result = run.trainer.train(run, callbacks, watch, seconds)
         if watch.returned is not None:
+            assert not isinstance(run.index, FlipIndex)
             run.index.update_any(self.network.rows, *watch.returned)
         run.warm = True
         return result

@@ -148,6 +148,8 @@ def check_batches(trainer: GaussNewton) -> None:
         return
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise OptionError(f"batch_size must be None or a whole number of at least 1; got {size!r}")
+    if trainer.mask == "flips":
+        raise OptionError("batch_size and mask='flips' exclude each other; use mask='auto', 'bits' or 'lists'")
     if trainer.alpha:
         raise OptionError(
             "batch_size and alpha exclude each other: the ridge step moves every row in every step, and its minimum is "

@@ -54,7 +54,8 @@ def warm_up(
         y = np.stack([np.cos((k + 1) * angles) for k in range(outputs)], axis=1)  # (6, c)
     width = max(64, 4 * outputs)
     packs = activation.plain and trainer.packs(1.0, outputs)
-    for mask in ("bits", "lists") if packs else ("lists",):
+    flips = ("flips",) if trainer.mask == "flips" else ()
+    for mask in flips or (("bits", "lists") if packs else ("lists",)):
         network = ShiftedReluNetwork.initialize(
             width,
             2,

@@ -7,8 +7,21 @@ from functools import cache
 
 from ..errors import CupyMissingError, KernelCompileError, NoCudaDeviceError, OptionError
 from .base import CSR, Array, Device, NeuronLists, TreeLayout
+from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs
 
-__all__ = ["CSR", "NAMES", "Array", "Device", "NeuronLists", "TreeLayout", "get_device"]
+__all__ = [
+    "CSR",
+    "NAMES",
+    "Array",
+    "Device",
+    "Flips",
+    "ImplicitDevice",
+    "ImplicitRows",
+    "NearPairs",
+    "NeuronLists",
+    "TreeLayout",
+    "get_device",
+]
 
 NAMES = ("auto", "cuda", "cpu", "reference")
 _log = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from . import cpu_bits as bit_kernels
 from . import cpu_kernels as kernels
 from . import cpu_lists as list_kernels
 from .base import CSR, Array, NeuronLists, TreeLayout
+from .cpu_implicit import ImplicitOperations
 from .host import HostDevice, one_blas_thread
 
 CHANGED_COST = 8  # words of a recount that take as long as one that changed
@@ -20,7 +21,7 @@ COUNT_BYTES = 1 << 19  # of the pair counts that one task works on: half a secon
 TILE = 128  # rows of a product per thread: fixed, so that bytes do not depend on the number of threads
 
 
-class CpuDevice(HostDevice):
+class CpuDevice(ImplicitOperations, HostDevice):
     """Numba, parallel, deterministic for any number of threads."""
 
     name = "cpu"

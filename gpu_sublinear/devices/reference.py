@@ -13,6 +13,7 @@ import scipy.sparse
 from . import philox
 from .base import CSR, Array, NeuronLists, TreeLayout
 from .host import HostDevice, one_blas_thread
+from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs
 
 
 def computed_numbers(X: Array, rows: Array) -> Array:
@@ -36,7 +37,49 @@ def unpacked(bits: Array) -> np.ndarray:
     return (bits[:, None, :] >> shifts & np.uint64(1)).astype(bool).reshape(-1, bits.shape[1])
 
 
-class ReferenceDevice(HostDevice):
+def mask_of_rows(bits: Array, n: int) -> np.ndarray:
+    """Return words of points (u, words) as a mask (u, n)."""
+    return np.unpackbits(bits.view(np.uint8), axis=1, count=n, bitorder="little").astype(bool)
+
+
+def rows_of_mask(mask: Array) -> np.ndarray:
+    """Return a mask (u, n) as words of points (u, ceil(n / 64))."""
+    padded = np.zeros((len(mask), -(-mask.shape[1] // 64) * 64), bool)
+    padded[:, : mask.shape[1]] = mask
+    return np.packbits(padded, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+
+
+def words_of_neurons(mask: Array) -> np.ndarray:
+    """Return a mask (u, n) as words of neurons (ceil(u / 64), n)."""
+    return np.ascontiguousarray(rows_of_mask(mask.T).T)
+
+
+def wide_rows(implicit: ImplicitRows) -> np.ndarray:
+    """Return implicit rows in float64."""
+    X = implicit.X.astype(np.float64)
+    sums = mask_of_rows(implicit.bits, len(X)) @ (implicit.total[:, None] * X)  # (u, d)
+    for r, head in enumerate(implicit.heads):
+        entry = int(head)
+        while entry >= 0:
+            sums[r] += implicit.coefficients[entry] * X[implicit.points[entry]]
+            entry = int(implicit.before[entry])
+    return implicit.W - implicit.weights[:, None] * sums
+
+
+def near_pairs(P: Array, chosen: Array, dtype: np.dtype) -> NearPairs:
+    """Return the chosen pairs of P (u, n)."""
+    ends = np.cumsum(chosen.sum(axis=1), dtype=np.int64)
+    starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+    return NearPairs(starts, ends, np.nonzero(chosen)[1].astype(np.int32), P[chosen].astype(dtype))
+
+
+def wrong(implicit: ImplicitRows, P: Array, shift: float, looked: Array) -> Flips:
+    """Return the pairs ``looked`` (u, n) at whose bit is not ``P > shift``."""
+    neurons, points = np.nonzero(looked & ((shift < P) != mask_of_rows(implicit.bits, len(implicit.X))))
+    return Flips(neurons.astype(np.int32), points.astype(np.int32), abs(P[neurons, points] - shift))
+
+
+class ReferenceDevice(HostDevice, ImplicitDevice):
     """NumPy, one thread, nothing clever."""
 
     name = "reference"
@@ -153,10 +196,7 @@ class ReferenceDevice(HostDevice):
         P = computed_numbers(X, W)  # (n, u)
         mask = X.dtype.type(shift) < P
         above = np.where(mask, P.astype(np.float64) - shift, 0.0)
-        padded = np.zeros((len(X), -(-len(W) // 64) * 64), bool)
-        padded[:, : len(W)] = mask
-        bits = np.packbits(padded, axis=1, bitorder="little").view("<u8").astype(np.uint64)
-        return np.ascontiguousarray(bits.T), above @ signs.astype(np.float64)
+        return words_of_neurons(mask.T), above @ signs.astype(np.float64)
 
     def mask_sizes(self, bits: Array) -> tuple[Array, int]:
         """Count bits."""
@@ -174,6 +214,60 @@ class ReferenceDevice(HostDevice):
         change = weights[:, None] * (unpacked(bits)[: len(W)].astype(np.float64) @ (g[:, None] * X))
         W[:] = before - change
         return np.linalg.norm(W.astype(np.float64) - before, axis=1)
+
+    def near_mask(self, X: Array, W: Array, signs: Array, shift: float, radius: float) -> tuple[Array, Array, Array]:
+        """Compare all computed numbers twice."""
+        P = computed_numbers(X, W).T  # (u, n)
+        chosen = abs(P - P.dtype.type(shift)) <= P.dtype.type(radius)
+        return *self.pack_mask(X, W, signs, shift), words_of_neurons(chosen)
+
+    def mask_by_rows(self, bits: Array, rows: int) -> Array:
+        """Unpack and pack."""
+        return rows_of_mask(unpacked(bits)[:rows])
+
+    def implicit_rows(self, implicit: ImplicitRows) -> Array:
+        """Sum and round."""
+        return wide_rows(implicit).astype(implicit.W.dtype)
+
+    def near_flips(self, implicit: ImplicitRows, near: NearPairs, shift: float, reach: float) -> tuple[Flips, int]:
+        """Compute all pairs; keep listed ones within reach."""
+        looked = np.zeros((len(implicit.W), len(implicit.X)), bool)
+        for r, (start, stop) in enumerate(zip(near.starts, near.stops, strict=True)):
+            inside = abs(near.values[start:stop].astype(np.float64) - shift) <= reach
+            looked[r, near.points[start:stop][inside]] = True
+        P = wide_rows(implicit) @ implicit.X.T.astype(np.float64)  # (u, n)
+        return wrong(implicit, P, shift, looked), int(looked.sum())
+
+    def first_flips(
+        self, implicit: ImplicitRows, near: Array, shift: float, radius: float, known: float
+    ) -> tuple[Flips, NearPairs, int]:
+        """Compute all pairs, skip none."""
+        P = wide_rows(implicit) @ implicit.X.T.astype(np.float64)  # (u, n)
+        flips = wrong(implicit, P, shift, np.ones(P.shape, bool))
+        return flips, near_pairs(P, abs(P - shift) <= radius, implicit.W.dtype), P.size
+
+    def all_flips(
+        self, implicit: ImplicitRows, near: NearPairs, shift: float, radius: float, known: float, g: Array, slack: float
+    ) -> tuple[Flips, NearPairs, int]:
+        """Compute all pairs, skip none."""
+        return self.first_flips(implicit, implicit.bits, shift, radius, known)
+
+    def flip_mask(
+        self, bits: Array, counts: Array, heads: Array, flips: Flips, terms: Array, total: Array, size: int
+    ) -> tuple[Array, int, Array, Array]:
+        """Unpack, turn over, multiply; log flip by flip."""
+        old = mask_of_rows(bits, len(counts))
+        new = old.copy()
+        new[flips.neurons, flips.points] ^= True
+        bits[...] = rows_of_mask(new)
+        counts[...] = new.T.astype(np.float64) @ new
+        sums = np.zeros(len(counts))
+        np.add.at(sums, flips.points, terms)
+        before = np.empty(len(flips), np.int32)
+        for e, r in enumerate(flips.neurons):
+            before[e], heads[r] = heads[r], size + e
+        coefficients = np.where(new[flips.neurons, flips.points], -1.0, 1.0) * total[flips.points]
+        return sums, int(new.any(axis=1).sum()) - int(old.any(axis=1).sum()), before, coefficients
 
     def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:
         """Multiply with the mask twice."""

@@ -1,0 +1,153 @@
+"""The part of the cpu device that works on implicit rows and near pairs: allocates, and runs the loops of cpu_flips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import cpu_flips
+from .base import Array
+from .cpu_lists import BLOCKS
+from .cpu_vectors import TABLE, WIDE
+from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs
+
+kernels: Any = cpu_flips  # mypy does not know what numba makes of a function with many parameters
+SHARE = 0.5  # of the pairs in a unit of distance, and a quarter: the density of N(0, 1) is at most 0.4
+LISTED = 0.01  # added to a radius whose pairs room is made for
+SLACK = 1024  # entries
+
+
+class ImplicitOperations(ImplicitDevice):
+    """Operations on implicit rows for :class:`CpuDevice`."""
+
+    def near_mask(self, X: Array, W: Array, signs: Array, shift: float, radius: float) -> tuple[Array, Array, Array]:
+        """Compare twice and sum as the numbers are computed; none is kept."""
+        (n, _), u = X.shape, len(W)
+        limit, beyond = X.dtype.type(shift), np.nextafter(X.dtype.type(radius), X.dtype.type(np.inf))
+        bits, near = (np.empty((-(-u // 64), n), np.uint64) for _ in range(2))
+        totals = np.zeros((BLOCKS, n))
+        kernels.near_mask(X, W, signs, limit, float(shift), beyond, bits, totals, near)
+        return bits, totals.sum(axis=0), near
+
+    def mask_by_rows(self, bits: Array, rows: int) -> Array:
+        """Transpose 64 x 64 bits at a time."""
+        out = np.empty((rows, -(-bits.shape[1] // 64)), np.uint64)
+        kernels.mask_by_rows(bits, out)
+        return out
+
+    def implicit_rows(self, implicit: ImplicitRows) -> Array:
+        """Look up sums of sixteen subsets."""
+        out = np.empty_like(implicit.W)
+        kernels.implicit_rows(*_wide(implicit), out)
+        return out
+
+    def near_flips(self, implicit: ImplicitRows, near: NearPairs, shift: float, reach: float) -> tuple[Flips, int]:
+        """Visit the lists; compute the rows that have a pair within reach."""
+        edges = _edges(near)
+        counts, looked = np.zeros(BLOCKS, np.int64), np.zeros(BLOCKS, np.int64)
+        flips = _room_for_flips(edges[-1])
+        lists = near.starts, near.stops, near.points, near.values
+        kernels.near_flips(*_wide(implicit), *lists, float(shift), float(reach), edges, counts, looked, *flips)
+        return _packed(flips, edges, counts), int(looked.sum())
+
+    def first_flips(
+        self, implicit: ImplicitRows, near: Array, shift: float, radius: float, known: float
+    ) -> tuple[Flips, NearPairs, int]:
+        """Visit all rows: exact sums."""
+        W, X, bits, weights, tables = _wide(implicit)[:5]
+        arguments = (W, X, bits, weights, tables, near, float(shift), float(radius), float(known), _longest(X))
+        n, u = len(X), len(W)
+        block = np.arange(BLOCKS + 1) * u // BLOCKS
+        edges = (block * n * min(1.0, SHARE * 2 * (radius + LISTED))).astype(np.int64) + SLACK * np.arange(BLOCKS + 1)
+        return _retried(kernels.first_flips, arguments, edges, implicit)
+
+    def all_flips(
+        self, implicit: ImplicitRows, near: NearPairs, shift: float, radius: float, known: float, g: Array, slack: float
+    ) -> tuple[Flips, NearPairs, int]:
+        """Visit all rows: sums in REAL, exact ones where a bit may be wrong."""
+        wide, dtype = _wide(implicit), implicit.W.dtype
+        X = wide[1]
+        tables = _tables(X, g, implicit.bits.shape[1], dtype)
+        arguments = (
+            *wide, near.starts, near.stops, near.points, near.values, float(shift), float(radius), float(known),
+            float(slack), tables, X.astype(dtype, copy=False), _longest(X),
+        )  # fmt: skip
+        return _retried(kernels.all_flips, arguments, _edges(near), implicit)
+
+    def flip_mask(
+        self, bits: Array, counts: Array, heads: Array, flips: Flips, terms: Array, total: Array, size: int
+    ) -> tuple[Array, int, Array, Array]:
+        """Turn bits over, sort the flips by point, count with the words of their neurons."""
+        n, f = len(counts), len(flips)
+        sums, union = np.zeros(n), np.zeros(BLOCKS, np.int64)
+        before, coefficients = np.empty(f, np.int32), np.empty(f)
+        if f:
+            marks = np.linspace(0, f, BLOCKS + 1).astype(np.int64)
+            edges = np.append(np.searchsorted(flips.neurons, flips.neurons[marks[:-1]]), f)
+            log = total, size, heads, before, coefficients
+            kernels.flip_bits(bits, edges, flips.neurons, flips.points, *log, union)
+            indptr, order, twice = np.zeros(n + 2, np.int64), np.empty(f, np.int64), np.zeros((n, n), np.int32)
+            kernels.sort_by_point(flips.points, indptr, order)
+            kernels.count_flips(bits, flips.neurons, flips.points, terms, indptr, order, twice, sums)
+            kernels.add_halves(counts, twice)
+        return sums, int(union.sum()), before, coefficients
+
+
+def _retried(
+    kernel: Callable[..., None], arguments: tuple[Any, ...], edges: Array, implicit: ImplicitRows
+) -> tuple[Flips, NearPairs, int]:
+    """Run a search for flips; again with more room where a block's entries did not fit."""
+    counts, looked, needed = (np.zeros(BLOCKS, np.int64) for _ in range(3))
+    starts, stops = (np.empty(len(implicit.W), np.int64) for _ in range(2))
+    while True:
+        flips = _room_for_flips(edges[-1])
+        points, values = np.empty(edges[-1], np.int32), np.empty(edges[-1], implicit.W.dtype)
+        kernel(*arguments, edges, counts, looked, *flips, needed, starts, stops, points, values)
+        if (needed <= np.diff(edges)).all():
+            return _packed(flips, edges, counts), NearPairs(starts, stops, points, values), int(looked.sum())
+        edges = np.concatenate([[0], np.cumsum(needed)])
+
+
+def _longest(X: Array) -> float:
+    """Return the norm of the longest point."""
+    return float(np.sqrt((X * X).sum(axis=1).max()))
+
+
+def _tables(X: Array, coefficients: Array, words: int, dtype: np.dtype) -> Array:
+    """Return the sums of subsets of coefficient times point, (parts, words, TABLE); X (n, padded) float64."""
+    n, width = X.shape
+    weighted = np.zeros((64 * words, width))
+    np.multiply(coefficients[:, None], X, out=weighted[:n])
+    tables = np.empty((width // WIDE, words, TABLE), dtype)
+    kernels.tabulate(weighted, tables)
+    return tables
+
+
+def _wide(implicit: ImplicitRows) -> tuple[Array, ...]:
+    """Return the rows as the loops take them: points in float64 with features padded to a multiple of WIDE, tables."""
+    n, d = implicit.X.shape
+    X = np.zeros((n, -(-d // WIDE) * WIDE))
+    X[:, :d] = implicit.X
+    tables = _tables(X, implicit.total, implicit.bits.shape[1], np.dtype(np.float64))
+    log = implicit.heads, implicit.before, implicit.points, implicit.coefficients
+    return implicit.W, X, implicit.bits, implicit.weights, tables, *log
+
+
+def _edges(near: NearPairs) -> Array:
+    """Return where each block of neurons may write as many entries as it has near pairs, (BLOCKS + 1,)."""
+    lengths = np.concatenate([[0], np.cumsum(near.stops - near.starts)])
+    u = len(near.starts)
+    return lengths[np.arange(BLOCKS + 1) * u // BLOCKS] + SLACK * np.arange(BLOCKS + 1)
+
+
+def _room_for_flips(entries: int) -> tuple[Array, Array, Array]:
+    """Return neurons, points and distances; pages that no flip reaches are never touched."""
+    return np.empty(entries, np.int32), np.empty(entries, np.int32), np.empty(entries)
+
+
+def _packed(flips: tuple[Array, Array, Array], edges: Array, counts: Array) -> Flips:
+    """Join the flips of all blocks."""
+    parts = [slice(start, start + count) for start, count in zip(edges, counts, strict=False)]
+    return Flips(*(np.concatenate([array[part] for part in parts]) for array in flips))

@@ -1,0 +1,95 @@
+"""Vector instructions that Numba's loops do not become by themselves: sixteen numbers at a time.
+
+Every sum has one order, so the bytes depend neither on threads nor on the width of the machine's registers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic
+
+WIDE = 16  # numbers; features are padded with zeros to a multiple
+SUBSETS = 16  # of four points, whose sums are tabulated
+TABLE = 16 * SUBSETS * WIDE  # entries for one word: 16 groups of four points
+
+
+def _address(context: Any, builder: Any, kind: Any, array: Any, offset: Any) -> Any:
+    """Return a pointer to sixteen numbers, ``offset`` numbers into a contiguous array of any shape."""
+    data = context.make_array(kind)(context, builder, array).data
+    vector = ir.VectorType(context.get_value_type(kind.dtype), WIDE)
+    return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
+
+
+def _bytes(kind: Any) -> int:
+    return int(kind.dtype.bitwidth) // 8
+
+
+@intrinsic
+def add_subsets(context, total, at, tables, entry, word):
+    """Add to total[at : at + 16] the table rows that the sixteen half-bytes of a word choose, from ``entry`` on."""
+
+    def generate(context, builder, signature, arguments):
+        size, number = _bytes(signature.args[0]), ir.IntType(64)
+        place = _address(context, builder, signature.args[0], arguments[0], arguments[1])
+        rows = []
+        for group in range(16):
+            chosen = builder.and_(builder.lshr(arguments[4], number(4 * group)), number(SUBSETS - 1))
+            offset = builder.add(builder.mul(chosen, number(WIDE)), number(group * SUBSETS * WIDE))
+            source = _address(context, builder, signature.args[2], arguments[2], builder.add(arguments[3], offset))
+            rows.append(builder.load(source, align=size))
+        while len(rows) > 1:
+            rows = [builder.fadd(a, b) for a, b in zip(rows[::2], rows[1::2], strict=True)]
+        builder.store(builder.fadd(builder.load(place, align=size), rows[0]), place, align=size)
+        return context.get_dummy_value()
+
+    return types.void(total, types.int64, tables, types.int64, types.uint64), generate
+
+
+@intrinsic
+def dot(context, a, at, b, start):
+    """Return the inner product of a[at : at + 16] and b[start : start + 16], halves added to halves."""
+
+    def generate(context, builder, signature, arguments):
+        left, right = (
+            builder.load(
+                _address(context, builder, signature.args[k], arguments[k], arguments[k + 1]),
+                align=_bytes(signature.args[k]),
+            )
+            for k in (0, 2)
+        )
+        product, width = builder.fmul(left, right), WIDE
+        while width > 1:
+            width //= 2
+            low, high = (
+                ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(first, first + width)))
+                for first in (0, width)
+            )
+            empty = ir.Constant(product.type, ir.Undefined)
+            product = builder.fadd(
+                builder.shuffle_vector(product, empty, low), builder.shuffle_vector(product, empty, high)
+            )
+        return builder.extract_element(product, ir.IntType(32)(0))
+
+    return a.dtype(a, types.int64, b, types.int64), generate
+
+
+@intrinsic
+def add_bits(context, total, at, word, sign):
+    """Add ``sign`` to total[at + k], int8, for the bits k = 0 .. 63 that are set in a word."""
+
+    def generate(context, builder, signature, arguments):
+        byte = ir.IntType(8)
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.VectorType(byte, 64).as_pointer())
+        chosen = builder.sext(builder.bitcast(arguments[2], ir.VectorType(ir.IntType(1), 64)), ir.VectorType(byte, 64))
+        empty = ir.Constant(ir.VectorType(byte, 64), ir.Undefined)
+        one = builder.insert_element(empty, builder.trunc(arguments[3], byte), ir.IntType(32)(0))
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
+        term = builder.and_(chosen, builder.shuffle_vector(one, empty, lanes))
+        builder.store(builder.add(builder.load(place, align=1), term), place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(total, types.int64, types.uint64, types.int64), generate
