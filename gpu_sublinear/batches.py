@@ -46,13 +46,17 @@ RELAXED = 0.1  # of the damping, after an epoch that lowered the loss: damped ep
 class EpochControl(StepControl):
     """Accepts and rejects epochs; what an epoch promises is not known, so there is no gain ratio."""
 
+    def __init__(self, damping: float | str, watchdog: int):
+        super().__init__(damping, watchdog)
+        self.follows = False
+
     def accepts(self, attempt: Attempt, trial: State, step: int) -> bool:
         """Judge an epoch from ``source`` to ``trial``."""
         if self.always:
             self.source = trial
             return True
         if not attempt.damping:
-            return self._accepts_full(trial, step)
+            return self._accepts_watched(trial, step)
         if not trial.objective < (1 - ENOUGH) * self.source.objective or not math.isfinite(trial.objective):
             self.damping, self.growth = self.damping * self.growth, 2 * self.growth
             return False
@@ -120,8 +124,8 @@ class BatchRun(Run):
             state.rows = network.rows.copy()
         return state
 
-    def move(self, state: State, damping: float, step: int) -> Attempt:
-        """Take one step on every block, in the order of this epoch."""
+    def move(self, state: State, damping: float, step: int, length: float = 1.0) -> Attempt:
+        """Take one step on every block, in the order of this epoch; always whole ones."""
         blocks, before = self.blocks, self.blocks.travelled.copy()
         blocks.refreshed, largest = 0, 0.0
         reasons: list[str] = []
@@ -134,7 +138,7 @@ class BatchRun(Run):
         common = max(sorted(set(reasons)), key=reasons.count)
         reason = f"{common}, in {reasons.count(common)} of {len(reasons)} batches"
         moved = int((blocks.travelled > before).sum())
-        return Attempt(Solution(None, len(reasons), largest, reason), damping, 0.0, moved)
+        return Attempt(Solution(None, len(reasons), largest, reason), damping, 0.0, 0.0, 0.0, moved=moved)
 
     def restore(self, state: State) -> None:
         """Bring the weights back to ``state``; the blocks hear of it as of any movement."""

@@ -38,7 +38,7 @@ ROWS = (
     "best_rows",
     "validation_rows",
 )  # arrays (u, d) of the network's dtype; only the first is a must
-CONTROL = ("damping", "growth", "failures", "predicted", "best_step")
+CONTROL = ("damping", "growth", "failures", "predicted", "best_step", "length", "factor", "first", "halved", "since")
 WATCH = ("best", "best_step", "waited", "last")
 SECONDS = ("build", "checkpoints")
 

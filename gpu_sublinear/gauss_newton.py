@@ -329,7 +329,9 @@ class GaussNewton:
             if step < self.max_steps and goal < state.norm < np.inf:
                 while trial is None and not (control.stuck or control.finished):
                     source = control.source
-                    attempt = run.move(source, control.damping, step)
+                    if control.shorten and control.expect(run.propose(source, control.damping, step)) <= self.tolerance:
+                        break  # at the minimum: the step is not worth taking
+                    attempt = run.move(source, control.damping, step, control.length)
                     trial = run.look()
                     if not control.accepts(attempt, trial, step + 1):
                         rejected += 1

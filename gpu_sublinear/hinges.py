@@ -300,6 +300,19 @@ class HingedJacobian:
             moved[rows] = ((W[rows].astype(np.float64) - before[rows]) ** 2).sum(axis=1) ** 0.5
         return moved
 
+    def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
+        """Return ``W - theta (W - W_0) - J^T g`` with distances, see :meth:`Device.pull_rows`."""
+        xp, network = self.network.device.xp, self.network
+        neurons, d = self.active.neurons, W.shape[1]
+        change = self.inner.rmatvec(self.fold.spread(g, xp)).reshape(-1, d)  # (u, d)
+        slope = network.activation.slope
+        if slope:
+            common = slope * network.scale * network.device.matmul(self.X.astype(np.float64).T, g)  # (d,)
+            every = network.signs.astype(np.float64)[:, None] * common  # (m, d)
+            every[neurons] += change
+            neurons, change = xp.arange(len(W), dtype=np.int32), every
+        return network.device.pull_rows(W, initial, neurons, change, theta)
+
 
 def hinge_slopes(active: HingedSet) -> Array:
     """Return ``c_i``, what the hinges of all neurons add to the derivative on each point, (n,) float64."""

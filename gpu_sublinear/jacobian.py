@@ -68,6 +68,11 @@ class FactoredJacobian:
         """Apply ``W <- W - J^T g`` in place; return how far each row of ``active.fired`` moved, (u,) float64."""
         return self.device.move_rows(W, self.X, self.active.fired, self.weights, g)
 
+    def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
+        """Return ``W - theta (W - W_0) - J^T g`` with distances, see :meth:`Device.pull_rows`."""
+        change = self.rmatvec(g).reshape(-1, self.X.shape[1])
+        return self.device.pull_rows(W, initial, self.active.neurons, change, theta)
+
 
 @dataclass(frozen=True)
 class SparseJacobian:
@@ -145,6 +150,10 @@ class SparseJacobian:
         change = self.rmatvec(g).reshape(-1, self.features)
         self.device.update_rows(W, self.neurons, change.astype(W.dtype))
         return ((W[self.neurons] - before) ** 2).sum(axis=1) ** 0.5
+
+    def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
+        """Return ``W - theta (W - W_0) - J^T g`` with distances, see :meth:`Device.pull_rows`."""
+        return self.device.pull_rows(W, initial, self.neurons, self.rmatvec(g).reshape(-1, self.features), theta)
 
     def to_scipy(self) -> Any:
         """Return J as a ``scipy.sparse.csr_array`` (n, u d) on the host, column r d + j for ``network.rows[r, j]``."""

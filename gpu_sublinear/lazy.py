@@ -60,6 +60,7 @@ from .survey import lower_limit, survey, without_empty
 
 FIRST_MARGIN = 0.1  # before any movement is known: a third more candidates at b = 2.5, rows that move less stay put
 NEXT_MARGIN = 0.3  # of the row's last movement: enough for all later steps if each is at most a third of the last
+RIDGE_MARGIN = 2.0  # the same with a ridge penalty, where steps shrink slowly: 0.3 looks at nearly all rows every step
 SMALLEST_MARGIN = 1e-3  # far above rounding, far below any spacing of pre-activations that would cost candidates
 LARGEST_MARGIN = 0.5  # rows that move further are looked at again for less than their candidates would cost
 WORTH_DROPPING = 0.3  # of the candidates: a smaller gain does not pay for one pass over their products
@@ -199,7 +200,10 @@ class LazyIndex:
 
     def update_any(self, W: Array, neurons: Array, moved: Array) -> None:
         """Do the same for any neurons (u,) that have a list, ascending, whether they fire or not."""
-        self._update(self.device.xp.searchsorted(self.candidates.neurons, neurons), moved)
+        listed = self.candidates.neurons
+        everybody = len(listed) == len(W)  # then each has the place of its number
+        places = neurons.astype(np.int64) if everybody else self.device.xp.searchsorted(listed, neurons)
+        self._update(places, moved)
 
     def mark(self) -> tuple[Any, ...]:
         """Return what :meth:`restore` needs; arrays are replaced, never changed, by later updates."""
@@ -325,7 +329,8 @@ class LazyIndex:
         """Return the margins of rows that are looked at now and moved this far last."""
         smallest = max(SMALLEST_MARGIN, 8 * self.point_max * self._gamma * self.row_max)
         if self.fixed_margin is None:
-            return (NEXT_MARGIN * self.point_max * moved).clip(smallest, max(smallest, LARGEST_MARGIN))
+            part = RIDGE_MARGIN if self.keep_empty else NEXT_MARGIN
+            return (part * self.point_max * moved).clip(smallest, max(smallest, LARGEST_MARGIN))
         return self.device.xp.full(len(moved), max(self.fixed_margin, smallest))
 
     def _refresh(self, places: Array, moved: Array) -> None:

@@ -242,6 +242,13 @@ class OutputsJacobian:
             moved[k.places] = self.device.move_rows(W, self.X, k.fired, k.weights, H[k.pattern])
         return moved
 
+    def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
+        """Return ``W - theta (W - W_0) - J^T g`` with distances, see :meth:`Device.pull_rows`."""
+        neurons = self.device.xp.empty(sum(len(k.places) for k in self.groups), np.int32)  # (u,), ascending
+        for k in self.groups:
+            neurons[k.places] = k.fired.neurons
+        return self.device.pull_rows(W, initial, neurons, self.rmatvec(g).reshape(-1, self.X.shape[1]), theta)
+
     def _gathered(self, g: Array) -> Array:
         """Return ``H_p = g s_p`` as rows, (C, n)."""
         return self.device.matmul(self.vectors, self.device.asarray(g.T))

@@ -155,9 +155,10 @@ def restricted(lists: NeuronLists, points: np.ndarray, n: int, network: ShiftedR
 def ridge_path(
     network: ShiftedReluNetwork, X: Any, y: Any, alphas: Sequence[float], trainer: GaussNewton | None = None
 ) -> list[TrainingResult]:
-    """Train for every penalty of a decreasing sequence, each from the weights of the one before.
+    """Train for every penalty of a decreasing sequence, each from where the two before point to.
 
-    One scan, one index, one W_0; ``alpha`` is in units of tr(G_0)/n of the initial network throughout.
+    One scan, one index, one W_0; ``alpha`` is in units of tr(G_0)/n of the initial network throughout.  Each training
+    starts on the line through the last two solutions in log alpha, or at the last one where that is lower.
 
     Parameters
     ----------
@@ -187,9 +188,24 @@ def ridge_path(
     run = scan.run(y, alpha=1.0)
     unit = run.ridge
     results: dict[int, TrainingResult] = {}
+    solved: list[tuple[float, Array]] = []  # log alpha and rows
     for k in sorted(range(len(alphas)), key=lambda k: -alphas[k]):
         run.trainer, run.ridge = replace(trainer, alpha=alphas[k]), alphas[k] * unit
+        _go_ahead(run, solved, float(np.log(alphas[k])))
         result = run.trainer.train(run)
+        if not solved or solved[-1][0] != np.log(alphas[k]):
+            solved = [*solved[-1:], (float(np.log(alphas[k])), run.network.rows)]
         own = replace(run.network, rows=run.network.rows.copy())
         results[k] = replace(result, network=own)
     return [results[k] for k in range(len(alphas))]
+
+
+def _go_ahead(run: Run, solved: list[tuple[float, Array]], place: float) -> None:
+    """Move to ``place`` on the line through the last two solutions, unless the objective is lower where we are."""
+    if len(solved) < 2:
+        return
+    (first, earlier), (second, _) = solved
+    here = run.look()
+    run.extrapolate(earlier, (place - second) / (second - first))
+    if not run.look().objective < here.objective:
+        run.restore(here)

@@ -282,7 +282,9 @@ def resumed_run(
     else:
         index = LazyIndex.over_rows(device, X, network, trainer.margin, left, keep_empty=ridge > 0)
     gram = GramMatrix(device, weights.scaled(X), network.width)
-    return Run(trainer, network, X, y, network.signs, index, gram, initial, ridge, warm=True, weights=weights)
+    run = Run(trainer, network, X, y, network.signs, index, gram, initial, ridge, warm=True, weights=weights)
+    run.measure()
+    return run
 
 
 def check_can_resume(trainer: GaussNewton, network: ShiftedReluNetwork) -> None:

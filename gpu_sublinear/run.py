@@ -10,8 +10,16 @@ whose minimiser is, with ``kappa = lambda + mu`` and ``theta = lambda / kappa`` 
     s = -theta D - J^T g,      (G + kappa I) g = r - theta J D,      G = J J^T.
 
 ``mu = 0`` is the exact step of ridge regression on the linearised network, ``W <- W_0 - J^T g``: the weights stay
-implicit.  ``lambda = mu = 0`` is the full Gauss-Newton step.  Both are given in units of ``tr(G) / n``: mu of the
-present G, lambda of the first one, so that the objective does not change in a run.
+implicit.  Taken to the length l it is ``W <- W - l theta D - l J^T g``.  ``lambda = mu = 0`` is the full Gauss-Newton
+step.  Both are given in units of ``tr(G) / n``: mu of the present G, lambda of the first one, so that the objective
+does not change in a run.
+
+**Implicit weights with the penalty.**  D is never stored: W and W_0 are, and a full step is ``W_0 - J^T g`` of one g
+(n,), whatever the earlier steps were.  The system needs ``J D``, one product over the fired pairs; the objective after
+the step follows from g alone, ``||D + s||^2 = ||(1 - theta) D||^2 - 2 (1 - theta) <g, J D> + <g, G g>`` with ``G g``
+from the system, so a step that promises less than the tolerance is never taken.  Applying it is one pass over the rows
+held (:meth:`Device.pull_rows`) that makes new rows and measures what each moved; W_0 and every
+state to come back to are older arrays that nobody changes.
 
 Sample weights w_i replace ``||r||^2`` by ``sum_i w_i r_i^2``: with ``S = diag(sqrt(w))`` the same formulas hold for
 ``S r`` and ``S J``.  Row i, block r of J is ``m^{-1/2} a_r M_ri x_i^T``, so ``S J`` is J with the points
@@ -93,6 +101,10 @@ class State:
         What found the fired pairs, and what it needs to come back.
     jacobian, G : optional
         J and its Gram matrix once computed: a rejected step uses them again.
+    square : float
+        ``||W - W_0||^2``, where there is a ridge penalty.
+    proposal : Attempt or None
+        The last step that was computed here: taken to another length it costs no solve.
     """
 
     active: Mask
@@ -106,6 +118,8 @@ class State:
     mark: Any = None
     jacobian: Jacobian | None = None
     G: Array = None
+    square: float = 0.0
+    proposal: Attempt | None = None
 
     @property
     def objective(self) -> float:
@@ -115,7 +129,7 @@ class State:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A step that was tried.
+    """A step that was computed, and tried once ``moved`` is set.
 
     Attributes
     ----------
@@ -123,16 +137,24 @@ class Attempt:
         g.
     damping : float
         mu in units of tr(G)/n.
-    fit : float
-        What ``1/2 ||f - y||^2`` would become if the network were linear.
+    theta : float
+        Part of D that the step takes back.
+    fit, penalty : float
+        What ``1/2 ||f - y||^2`` and ``lambda/2 ||W - W_0||^2`` would become after the whole step if the network were
+        linear.
+    length : float
+        Part of the step that was taken.
     moved : int
         Rows that moved.
     """
 
     solution: Solution
     damping: float
+    theta: float
     fit: float
-    moved: int
+    penalty: float
+    length: float = 1.0
+    moved: int = 0
 
 
 @dataclass
@@ -161,6 +183,10 @@ class Run:
         Whether it was trained before, so that a point may have fallen silent.
     weights : SampleWeights
         Of the points.
+    square : float
+        ``||W - W_0||^2``, where there is a ridge penalty.
+    here : State or None
+        What the last look found, with a ridge penalty, until the next move: a path looks once for two penalties.
     """
 
     trainer: GaussNewton
@@ -174,6 +200,8 @@ class Run:
     ridge: float = 0.0
     warm: bool = False
     weights: SampleWeights = field(default_factory=SampleWeights)
+    square: float = 0.0
+    here: State | None = None
 
     @classmethod
     def prepare(
@@ -231,7 +259,7 @@ class Run:
             run.trainer = trainer = replace(trainer, alpha=choose_alpha(run))
         alpha = float(trainer.alpha)
         if alpha > 0:
-            run.penalise(alpha, network.rows.copy())
+            run.penalise(alpha, network.rows)
         return run
 
     @property
@@ -240,11 +268,22 @@ class Run:
         return norm(self.weights.scaled(self.y))
 
     def penalise(self, alpha: float, initial: Array) -> None:
-        """Set the penalty to ``alpha tr(G) / n`` of the network as it is now, towards ``initial`` (u, d)."""
+        """Set the penalty to ``alpha tr(G) / n`` of the network as it is now, towards ``initial`` (u, d).
+
+        From now on steps make new rows (:meth:`Device.pull_rows`) and leave the old ones as they are, so that W_0 and
+        the states to come back to need no copies.
+        """
         self.initial = initial
+        self.measure()
         if isinstance(self.index, LazyIndex | HingedIndex):
             self.index.keep_empty = True
         self.ridge = alpha * self._mean_diagonal(self.index.query(self.network.shift))
+
+    def measure(self) -> None:
+        """Compute ``||W - W_0||^2`` afresh, after rows were changed by other means than steps."""
+        self.here = None
+        if self.initial is not None:
+            self.square = float(((self.network.rows.astype(np.float64) - self.initial) ** 2).sum())
 
     def extend(self, X: Array, y: Array) -> None:
         """Add points (k, d) that arrive now, with their targets; weights stay, and W_0 stays for the rows held."""
@@ -262,6 +301,7 @@ class Run:
             initial = network.rows.copy()
             initial[device.xp.searchsorted(network.neurons, held)] = self.initial
             self.initial = initial
+            self.measure()
 
     def _mean_diagonal(self, active: Mask) -> float:
         """Return ``tr(G) / n = (1/n) sum_i ||x_i||^2 k_i / m``, weighted."""
@@ -277,7 +317,9 @@ class Run:
 
     def control(self) -> StepControl:
         """Return what judges the steps of one training."""
-        return StepControl(self.trainer.damping, 1 if self.trainer.alpha else self.trainer.watchdog)
+        trainer = self.trainer
+        shorten = trainer.alpha != 0 and trainer.damping != "none"
+        return StepControl(trainer.damping, 1 if trainer.alpha else trainer.watchdog, shorten)
 
     # ---- the three moves --------------------------------------------------------------------------------
 
@@ -285,57 +327,82 @@ class Run:
         """Evaluate the network where it stands."""
         network, device = self.network, self.network.device
         clock = PhaseClock(device)
+        if self.here is not None:
+            return replace(self.here, penalty=0.5 * self.ridge * self.square, clock=clock, proposal=None)
         with clock("query"):
             active = self.index.query(network.shift)
         with clock("forward"):
             residual = self.weights.scaled(forward(network, active) - self.y)  # (n,) or (n, c)
-            size = norm(residual)
-            penalty = 0.5 * self.ridge * float((self._movement() ** 2).sum()) if self.ridge else 0.0
-            state = State(active, residual, size, penalty, clock, second=network.second)
+            size, penalty = norm(residual), 0.5 * self.ridge * self.square
+            state = State(active, residual, size, penalty, clock, second=network.second, square=self.square)
             if self.trainer.damping != "none" or self.ridge:
+                if not isinstance(self.index, FlipIndex):
+                    state.rows = network.rows if self.ridge else network.rows.copy()
                 state.index, state.mark = self.index, self.index.mark()
-                state.rows = None if isinstance(self.index, FlipIndex) else network.rows.copy()
+        self.here = state if self.ridge else None
         return state
 
-    def move(self, state: State, damping: float, step: int) -> Attempt:
-        """Take the step of the module docstring from ``state``, where the network stands."""
+    def move(self, state: State, damping: float, step: int, length: float = 1.0) -> Attempt:
+        """Take the step of the module docstring, or a part of it, from ``state``, where the network stands."""
+        proposal = self.propose(state, damping, step)
+        with state.clock("update"):
+            moved = self._apply(state, proposal, length)
+        return replace(proposal, length=length, moved=moved)
+
+    def propose(self, state: State, damping: float, step: int) -> Attempt:
+        """Compute the step, without moving; once for each state and damping."""
+        if state.proposal is not None and state.proposal.damping == damping:
+            return state.proposal
         clock = state.clock
         mu = damping * self._mean_diagonal(state.active) if damping else 0.0
         kappa = self.ridge + mu
         theta = self.ridge / kappa if kappa else 0.0
         with clock("jacobian"):
             state.jacobian = state.jacobian or self.jacobian(state.active)
-        rhs = state.residual
+        rhs, pulled = state.residual, 0.0
         if theta:
             with clock("forward"):
-                rhs = rhs - theta * along(state.jacobian, self._movement(), state.active)
+                pulled = along(state.jacobian, self.network.rows.astype(np.float64) - self.initial, state.active)
+                rhs = rhs - theta * pulled
         solution = self.solve(state.active, state.jacobian, rhs, step, clock, kappa, state)
-        with clock("update"):
-            moved = self._apply(state, solution, theta)
+        g = solution.value
         seen = rhs * rows_of(state.active.counts > 0, rhs)
         error = solution.residual * norm(seen)
         unseen = float(((rhs - seen) ** 2).sum())
-        fit = 0.5 * (kappa**2 * float((solution.value**2).sum()) + error**2 + unseen)
-        return Attempt(solution, damping, fit, moved)
+        size = float((g**2).sum())
+        fit = 0.5 * (kappa**2 * size + error**2 + unseen)
+        kept = 1 - theta  # ||(1 - theta) D - J^T g||^2, with G g = rhs - kappa g
+        square = kept**2 * state.square - 2 * kept * float((g * pulled).sum()) + float((g * rhs).sum()) - kappa * size
+        state.proposal = Attempt(solution, damping, theta, fit, 0.5 * self.ridge * square)
+        return state.proposal
 
-    def _apply(self, state: State, solution: Solution, theta: float) -> int:
+    def _apply(self, state: State, proposal: Attempt, length: float) -> int:
         """Move the rows and tell the index; return how many moved."""
-        network, xp = self.network, self.network.device.xp
-        assert state.jacobian is not None
-        if not theta:
-            moved = state.jacobian.step(network.rows, solution.value)
+        network, xp, jacobian = self.network, self.network.device.xp, state.jacobian
+        assert jacobian is not None
+        g = proposal.solution.value if length == 1 else length * proposal.solution.value
+        if not self.ridge:
+            moved = jacobian.step(network.rows, g)
             self._tell(state.active, moved)
             return len(network.rows) if network.activation.slope else state.active.union
-        if theta == 1:
-            network.rows[...] = self.initial  # exactly: W = W_0 - J^T g
-        else:
-            network.rows[...] = network.rows - (theta * self._movement()).astype(network.dtype)
-        state.jacobian.step(network.rows, solution.value)
-        moved = ((network.rows.astype(np.float64) - state.rows) ** 2).sum(axis=1) ** 0.5  # (u,)
+        # a ridge penalty goes without these
+        assert not isinstance(jacobian, BitJacobian | FlipJacobian | BothLayersJacobian)
+        network.rows, moved = jacobian.pull(network.rows, self.initial, g, length * proposal.theta)
+        self.measure()
         neurons = xp.flatnonzero(moved).astype(np.int32)
         assert not isinstance(self.index, FlipIndex)
         self.index.update_any(network.rows, neurons, moved[neurons])
         return len(neurons)
+
+    def extrapolate(self, earlier: Array, part: float) -> None:
+        """Move on by ``part`` of the way from the rows ``earlier`` (u, d) to the present ones; with a ridge penalty."""
+        network, xp = self.network, self.network.device.xp
+        nothing = xp.zeros(0, np.int32), xp.zeros((0, network.rows.shape[1]))  # neurons, their change
+        network.rows, moved = network.device.pull_rows(network.rows, earlier, *nothing, -part)
+        self.measure()
+        neurons = xp.flatnonzero(moved).astype(np.int32)
+        assert not isinstance(self.index, FlipIndex)
+        self.index.update_any(network.rows, neurons, moved[neurons])
 
     def _tell(self, active: Mask, moved: Array) -> None:
         """Tell the index how far the rows moved; where lists would grow too long, pack masks from now on."""
@@ -357,11 +424,18 @@ class Run:
         if isinstance(state.index, FlipIndex):
             state.index.restore(state.mark)
             return
-        changed = xp.flatnonzero((network.rows != state.rows).any(axis=1)).astype(np.int32)
-        network.rows[changed] = state.rows[changed]
         network.second = state.second
         assert state.index is not None
         self.index = state.index  # a step may have gone over to packed masks
+        if self.ridge and isinstance(self.index, LazyIndex):  # steps made new rows, and marks hold all that changed
+            changed = xp.zeros(0, np.int32)
+        else:
+            changed = xp.flatnonzero((network.rows != state.rows).any(axis=1)).astype(np.int32)
+        if self.ridge:
+            network.rows = state.rows
+        else:
+            network.rows[changed] = state.rows[changed]
+        self.square, self.here = state.square, state if self.ridge else None
         self.index.restore(state.mark, network.rows, changed)
 
     def materialise(self) -> None:
@@ -377,10 +451,6 @@ class Run:
         update = record.phases["update"] + clock.seconds["update"]
         seconds = record.seconds + clock.seconds["update"]
         return replace(record, seconds=seconds, phases={**record.phases, "update": update})
-
-    def _movement(self) -> Array:
-        """``W - W_0`` (u, d) float64."""
-        return self.network.rows.astype(np.float64) - self.initial
 
     # ---- linear algebra ---------------------------------------------------------------------------------
 

@@ -163,6 +163,7 @@ class Session:
         if watch.returned is not None:
             assert not isinstance(run.index, FlipIndex)
             run.index.update_any(self.network.rows, *watch.returned)
+            run.measure()
         run.warm = True
         return result
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
 
 STALL_STEPS, STALL = 6, 1e-3  # over so many steps the best objective must fall by this part of itself
+RIDGE_STALL_STEPS = 3  # the same with a ridge penalty, where steps have the best length and the objective never rises
 ADVICE = (
     "contradicting or noisy targets cannot be fitted; add a ridge penalty (alpha), or a larger width or smaller shift"
 )
@@ -77,15 +78,13 @@ class Stops:
             return False, f"no progress: the loss is at a minimum above the tolerance after {taken}; {ADVICE}"
         if self.control.stuck:
             return False, f"no progress: no damped step lowers the objective after {taken}; {ADVICE}"
-        if len(history) > STALL_STEPS:
-            earlier = min(record.objective for record in history[:-STALL_STEPS])
+        steps = RIDGE_STALL_STEPS if trainer.alpha else 2 * STALL_STEPS if self.control.factor else STALL_STEPS
+        if len(history) > steps:
+            earlier = min(record.objective for record in history[:-steps])
             if min(record.objective for record in history) > (1 - STALL) * earlier:
                 if trainer.alpha:
-                    return True, f"the penalised loss settled: it fell by less than {STALL:.1%} in {STALL_STEPS} steps"
-                return (
-                    False,
-                    f"no progress: the best loss fell by less than {STALL:.1%} in {STALL_STEPS} steps; {ADVICE}",
-                )
+                    return True, f"the penalised loss settled: it fell by less than {STALL:.1%} in {steps} steps"
+                return False, f"no progress: the best loss fell by less than {STALL:.1%} in {steps} steps; {ADVICE}"
         return None
 
     def _last(self, record: StepRecord) -> tuple[bool, str]:

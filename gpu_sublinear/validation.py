@@ -80,7 +80,7 @@ class Validation:
         moved = ((self.network.rows.astype(np.float64) - self.best_rows) ** 2).sum(axis=1) ** 0.5  # (u,)
         neurons = self.device.xp.flatnonzero(moved).astype(np.int32)
         self.returned = neurons, moved[neurons]
-        self.network.rows[...] = self.best_rows
+        self.network.rows = self.best_rows  # not in place: with a ridge penalty W_0 may be the same array
         self.network.second = self.best_second
         return self.best_step
 

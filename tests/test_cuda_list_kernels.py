@@ -278,7 +278,8 @@ GOOD = {
     "X": np.zeros((3, 4), np.float32), "W": np.zeros((10, 4), np.float32), "neurons": np.array([0, 2], np.int32),
     "thresholds": np.ones(2, np.float32), "indptr": np.array([0, 1, 3]), "points": np.array([0, 1, 2], np.int32),
     "places": np.array([0, 1]), "counts": np.zeros((3, 3)), "weights": np.ones(2), "g": np.ones(3),
-    "V": np.ones((2, 4)), "signs": np.ones(10, np.float32), "compact": np.array([0, 0, 1], np.int32),
+    "V": np.ones((2, 4)), "initial": np.ones((10, 4), np.float32), "change": np.ones((2, 4)),
+    "signs": np.ones(10, np.float32), "compact": np.array([0, 0, 1], np.int32),
 }  # fmt: skip
 
 
@@ -296,6 +297,7 @@ def call(gpu: CudaDevice, operation: str, **changes: Any) -> Any:
         "factored_product": lambda: gpu.factored_product(a["X"], lists, a["weights"], a["V"]),
         "factored_transposed": lambda: gpu.factored_transposed(a["X"], lists, a["weights"], a["g"]),
         "move_rows": lambda: gpu.move_rows(a["W"], a["X"], lists, a["weights"], a["g"]),
+        "pull_rows": lambda: gpu.pull_rows(a["W"], a["initial"], a["neurons"], a["change"], 0.5),
         "sketch_neurons": lambda: gpu.sketch_neurons(a["indptr"], a["compact"], a["neurons"], a["signs"], 5, 0, 0),
     }[operation]()
 
@@ -305,7 +307,8 @@ USES = {
     "scan": "X W neurons thresholds", "evaluate": f"X W {LISTS}", "rescan": f"X W thresholds {LISTS}",
     "splice": f"places {LISTS}", "change_pairs": f"counts {LISTS}", "factored_gram": f"X g {LISTS}",
     "factored_product": f"X weights V {LISTS}", "factored_transposed": f"X weights g {LISTS}",
-    "move_rows": f"W X weights g {LISTS}", "sketch_neurons": "indptr compact neurons signs",
+    "move_rows": f"W X weights g {LISTS}", "pull_rows": "W initial neurons change",
+    "sketch_neurons": "indptr compact neurons signs",
 }  # fmt: skip
 
 
@@ -334,6 +337,8 @@ def test_arguments_are_checked(operation):
         ("change_pairs", {"counts": np.zeros((3, 4))}, "counts must have shape"),
         ("factored_product", {"V": np.zeros((2, 5))}, "V must have shape"),
         ("move_rows", {"g": np.ones(4)}, "g must have shape"),
+        ("pull_rows", {"initial": np.zeros((9, 4), np.float32)}, "initial must have shape"),
+        ("pull_rows", {"change": np.zeros((3, 4))}, "change must have shape"),
     ],
 )
 def test_arguments_that_do_not_fit_each_other(operation, changes, message):

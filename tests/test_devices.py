@@ -163,6 +163,28 @@ def check_factored(device, reference, problem, chosen, rng) -> None:
     check_move(device, reference, problem, fired, want, weights, g)
 
 
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("theta", [1.0, 0.3, 0.0, -0.5])
+def test_pulled_rows_agree_with_the_reference(name, dtype, theta):
+    device, reference, rng = make_device(name), get_device("reference"), np.random.default_rng(0)
+    for rows, d, chosen in ((50, 7, range(0, 50, 3)), (3, 1, []), (0, 4, []), (2, 130, [0, 1])):
+        W, home = (rng.standard_normal((rows, d)).astype(dtype) for _ in range(2))
+        home[::2] = W[::2]  # rows that never moved
+        neurons, change = np.array(chosen, np.int32), rng.standard_normal((len(chosen), d))
+        want = reference.pull_rows(W, home, neurons, change, theta)
+        given = [device.asarray(part) for part in (W.copy(), home.copy(), neurons, change)]
+        after, moved = (device.to_host(part) for part in device.pull_rows(*given, theta))
+        assert np.array_equal(device.to_host(given[0]), W) and after.dtype == W.dtype
+        # one rounding of float64 sums of three terms
+        assert np.all(abs(after - want[0]) <= np.finfo(dtype).eps * abs(want[0]) + 8 * np.finfo(float).eps * 10)
+        others = np.setdiff1d(np.arange(rows), neurons)
+        still = others if theta == 1 else others[others % 2 == 0]
+        assert np.array_equal(after[still], home[still])
+        slack = (d + 4) * np.finfo(float).eps  # sums of d squares, a root
+        np.testing.assert_allclose(moved, np.linalg.norm(after.astype(float) - W, axis=1), rtol=slack)
+
+
 def check_move(device, reference, problem, fired, want, weights, g) -> None:
     W, exact = device.asarray(problem.W.copy()), problem.W.copy()
     moved = device.to_host(

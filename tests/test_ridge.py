@@ -11,6 +11,7 @@ from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.path import SharedScan, ridge_path
 from gpu_sublinear.preprocessing import Preprocessing
+from gpu_sublinear.run import Run
 from gpu_sublinear.solvers import CGOptions
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, sphere
@@ -121,6 +122,49 @@ def test_path_agrees_with_separate_fits(device):
         assert result.converged and alone.converged
         assert result.history[-1].objective == pytest.approx(alone.history[-1].objective, rel=5e-3)
         assert np.mean((result.network.predict(X) - y) ** 2) == pytest.approx(result.history[-1].mse, rel=1e-8)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_the_promise_of_a_step_is_that_of_dense_algebra(outputs):
+    """What a whole step makes of fit and penalty where the network is linear, with and without damping."""
+    device, (X, y) = make_device("cpu"), noisy()
+    options = {"shift": 0.5, "seed": 1, "dtype": "float64", "device": device, "outputs": outputs}
+    network = ShiftedReluNetwork.initialize(256, 4, **options)
+    target = y if outputs == 1 else np.stack([y, -2 * y[::-1]], axis=1)
+    run = Run.prepare(GaussNewton(alpha=0.1, cg=CGOptions(1e-12)), network, X, target)
+    run.move(run.look(), 0.0, 0)
+    state = run.look()
+    D = device.to_host(network.rows - run.initial)
+    assert state.penalty == pytest.approx(0.5 * run.ridge * (D**2).sum())
+    for damping in (0.0, 0.3):
+        attempt = run.move(state, damping, 1)
+        s = device.to_host(network.rows - state.rows)  # the step, all rows
+        J_s = device.to_host(state.jacobian.matvec(s[state.active.neurons].ravel()))
+        assert attempt.fit <= state.objective
+        if not damping:  # the fit of the docstring counts mu as residual, so only lambda alone compares
+            assert attempt.penalty == pytest.approx(0.5 * run.ridge * ((D + s) ** 2).sum(), rel=1e-6)
+            assert attempt.fit == pytest.approx(0.5 * ((device.to_host(state.residual) + J_s) ** 2).sum(), rel=1e-6)
+        run.restore(state)
+
+
+def test_a_path_of_several_outputs():
+    X, y = noisy()
+    targets = np.stack([y, -2 * y[::-1]], axis=1)
+    options = {"shift": 0.5, "seed": 1, "dtype": "float64", "device": make_device("cpu"), "outputs": 2}
+    alphas = [100.0, 30.0, 10.0]
+    path = ridge_path(ShiftedReluNetwork.initialize(256, 4, **options), X, targets, alphas, GaussNewton(max_steps=40))
+    for alpha, result in zip(alphas, path, strict=True):
+        network = ShiftedReluNetwork.initialize(256, 4, **options)
+        alone = GaussNewton(alpha=alpha, max_steps=40).fit(network, X, targets)
+        assert result.converged and alone.converged
+        assert result.history[-1].objective == pytest.approx(alone.history[-1].objective, rel=5e-3)
+
+
+def test_a_path_with_equal_penalties_and_one():
+    X, y = noisy()
+    twice = ridge_path(network_for(make_device("cpu"), 4), X, y, [10.0, 10.0, 5.0, 1.0])
+    assert twice[1].history[-1].objective <= twice[0].history[-1].objective
+    assert len(ridge_path(network_for(make_device("cpu"), 4), X, y, [10.0])) == 1
 
 
 @pytest.mark.parametrize("margin", ["auto", 0])

@@ -51,6 +51,31 @@ def test_clusters_descend_and_end_at_their_best(spread, smooth):
     assert np.mean((network.predict(X) - y) ** 2) == pytest.approx(best, rel=1e-3, abs=1e-9)
 
 
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("spread", [0.3, 0.03])
+@pytest.mark.parametrize("options", [{}, {"alpha": 0.1}], ids=["auto", "alpha"])
+def test_clusters_converge(spread, smooth, options):
+    """Except near-duplicates with random labels without a penalty, which only descend."""
+    X, y = clusters(spread, smooth, 64)
+    result = GaussNewton(max_steps=60, **options).fit(network_for(make_device("cpu"), 8, 2**13, 1.0), X, y)
+    if options or smooth or spread == 0.3:
+        assert result.converged, result.reason
+    else:
+        assert min(record.mse for record in result.history) < 0.7
+    objective = np.array([record.objective for record in result.history])
+    assert not options or (np.diff(objective) < 0).all()
+
+
+def test_damping_beats_full_steps_on_random_labels():
+    """Full steps swing for good here; damping in proportion to the error keeps descending."""
+    X, y = clusters(0.3, False)
+    last = {}
+    for damping in ("none", "auto"):
+        result = GaussNewton(damping=damping, max_steps=40).fit(network_for(make_device("cpu"), 8, 2**12), X, y)
+        last[damping] = result.history[-1].loss
+    assert last["auto"] < 0.5 * last["none"]
+
+
 def test_digits_with_flipped_labels_are_fitted():
     X, y = flipped_digits()
     assert GaussNewton().fit(network_for(make_device("cpu"), X.shape[1], 2**14, 1.0), X, y).converged

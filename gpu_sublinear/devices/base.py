@@ -381,6 +381,22 @@ class Device(ABC):
         """
 
     @abstractmethod
+    def pull_rows(self, W: Array, initial: Array, neurons: Array, change: Array, theta: float) -> tuple[Array, Array]:
+        """Return the rows after a step that pulls them towards their initial values; W stays as it is.
+
+        ``W'[r] = REAL(W0[r] + (1 - theta) (W[r] - W0[r]) - change_r)``, in float64, rounded once; the last term for
+        ``neurons`` (u,) int32 ascending alone.  W and W0 = ``initial`` (rows, d) REAL, change (u, d) float64.  For
+        theta = 1 a row without change gets its initial value, bit for bit.
+
+        Returns
+        -------
+        rows : Array
+            (rows, d) REAL, a new array.
+        moved : Array
+            (rows,) float64: ``||W'[r] - W[r]||`` of the stored rows.
+        """
+
+    @abstractmethod
     def sketch_neurons(
         self, indptr: Array, compact: Array, neurons: Array, signs: Array, buckets: int, seed: int, draw: int
     ) -> Array:

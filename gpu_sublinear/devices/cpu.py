@@ -242,6 +242,15 @@ class CpuDevice(ImplicitOperations, HostDevice):
         list_kernels.move_rows(W, g[:, None] * X, weights, fired.neurons, fired.indptr, fired.points, moved)
         return moved
 
+    def pull_rows(self, W: Array, initial: Array, neurons: Array, change: Array, theta: float) -> tuple[Array, Array]:
+        """Do all in one pass over the rows."""
+        after, moved = np.empty_like(W), np.empty(len(W))
+        blocks = list_kernels.BLOCKS
+        edges = np.arange(blocks + 1) * len(W) // blocks  # rows of each block
+        starts = np.searchsorted(neurons, edges)
+        list_kernels.pull_rows(W, initial, neurons, change, theta, edges, starts, after, moved)
+        return after, moved
+
     def sketch_neurons(
         self, indptr: Array, compact: Array, neurons: Array, signs: Array, buckets: int, seed: int, draw: int
     ) -> Array:

@@ -279,6 +279,28 @@ def factored_gram(X, weighted, indptr, points, out):
                 out[block, points[q]] += _dot(total, X[points[q]])
 
 
+@serial
+def _spread(X, v, weight, points, start, stop, out):
+    """Add ``weight <v, x_i>`` to the listed points: four sums at a time."""
+    q = start
+    while q + 3 < stop:
+        x0, x1, x2, x3 = X[points[q]], X[points[q + 1]], X[points[q + 2]], X[points[q + 3]]
+        s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
+        for j in range(len(v)):
+            s0 += x0[j] * v[j]
+            s1 += x1[j] * v[j]
+            s2 += x2[j] * v[j]
+            s3 += x3[j] * v[j]
+        out[points[q]] += weight * s0
+        out[points[q + 1]] += weight * s1
+        out[points[q + 2]] += weight * s2
+        out[points[q + 3]] += weight * s3
+        q += 4
+    while q < stop:
+        out[points[q]] += weight * _dot(v, X[points[q]])
+        q += 1
+
+
 @parallel
 def factored_product(X, V, weights, indptr, points, out):
     """Add ``weights_r <V_r, x_i>`` over the neurons of each block; out (blocks, n)."""
@@ -286,8 +308,7 @@ def factored_product(X, V, weights, indptr, points, out):
     blocks = len(out)
     for block in prange(blocks):
         for k in range(block * u // blocks, (block + 1) * u // blocks):
-            for q in range(indptr[k], indptr[k + 1]):
-                out[block, points[q]] += weights[k] * _dot(V[k], X[points[q]])
+            _spread(X, V[k], weights[k], points, indptr[k], indptr[k + 1], out[block])
 
 
 @parallel
@@ -317,6 +338,28 @@ def move_rows(W, weighted, weights, neurons, indptr, points, moved):
             for j in range(d):  # a loop of its own: the one above stays free of a serial sum
                 square += total[j] * total[j]
             moved[k] = math.sqrt(square)
+
+
+@parallel
+def pull_rows(W, initial, neurons, change, theta, edges, starts, after, moved):
+    """Write ``W0 + (1 - theta) (W - W0) - change``; block b owns rows from edges[b] and neurons from starts[b]."""
+    d = W.shape[1]
+    kept = 1.0 - theta
+    for block in prange(len(edges) - 1):
+        k = starts[block]
+        for r in range(edges[block], edges[block + 1]):
+            row, home, out = W[r], initial[r], after[r]
+            if k < starts[block + 1] and neurons[k] == r:
+                for j in range(d):
+                    out[j] = home[j] + kept * (np.float64(row[j]) - home[j]) - change[k, j]
+                k += 1
+            else:
+                for j in range(d):
+                    out[j] = home[j] + kept * (np.float64(row[j]) - home[j])
+            step = 0.0
+            for j in range(d):
+                step += (np.float64(out[j]) - row[j]) ** 2
+            moved[r] = math.sqrt(step)
 
 
 @parallel

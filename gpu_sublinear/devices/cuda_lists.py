@@ -205,6 +205,19 @@ class ListOperations:
         return moved
 
     @names_memory
+    def pull_rows(self, W: Array, initial: Array, neurons: Array, change: Array, theta: float) -> tuple[Array, Array]:
+        """Compute the movements, round, and measure, with CuPy's own operations: each row is read and written."""
+        check_array("W", W, 2, "REAL")
+        check_array("initial", initial, 2, W.dtype.name, W.shape)
+        check_array("neurons", neurons, 1, "int32")
+        check_array("change", change, 2, "float64", (len(neurons), W.shape[1]))
+        home = initial.astype(np.float64)  # (rows, d)
+        movement = (W - home) * (1 - theta)
+        movement[neurons] -= change
+        after = (home + movement).astype(W.dtype)
+        return after, ((after.astype(np.float64) - W) ** 2).sum(axis=1) ** 0.5
+
+    @names_memory
     def sketch_neurons(
         self, indptr: Array, compact: Array, neurons: Array, signs: Array, buckets: int, seed: int, draw: int
     ) -> Array:

@@ -288,6 +288,14 @@ class ReferenceDevice(HostDevice, ImplicitDevice):
         W[fired.neurons] = before - self.factored_transposed(X, fired, weights, g)
         return np.linalg.norm(W[fired.neurons] - before, axis=1)
 
+    def pull_rows(self, W: Array, initial: Array, neurons: Array, change: Array, theta: float) -> tuple[Array, Array]:
+        """Compute the movements, round, and measure."""
+        before, home = W.astype(np.float64), initial.astype(np.float64)
+        after = home + (1 - theta) * (before - home)  # (rows, d)
+        after[neurons] -= change
+        after = after.astype(W.dtype)
+        return after, np.linalg.norm(after - before, axis=1)
+
     def sketch_neurons(
         self, indptr: Array, compact: Array, neurons: Array, signs: Array, buckets: int, seed: int, draw: int
     ) -> Array:
