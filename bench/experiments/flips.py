@@ -1,0 +1,155 @@
+"""The ordinary ReLU: what a step costs where mask, Gram matrix and outputs are kept through the pairs that flip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.baselines import dense
+from bench.experiment import Content, Experiment, Panel, Table
+from bench.experiments.common import train, warm
+from bench.measure import slope, summary
+from bench.problems import Problem, make
+from bench.words import interval, number, power_of_two, seconds, spread
+from gpu_sublinear import GaussNewton, get_device
+from gpu_sublinear.warmup import warm_up
+
+GOAL = 1e-10  # mse of standardised targets
+TARGETS = {"step": 1 / 30, "whole": 1 / 8, "exponent": 0.75}  # of the faster dense opponent; of seconds against m
+KINDS = ("scan", "first", "later", "rows", "whole")
+OPPONENTS = {"dense float": dense.all_at_once, "dense packed bits": dense.bits}
+
+
+def measure(n: int, d: int, widths: list, repeats: int, budget: float, device: str) -> Content:
+    """Train to an mse of GOAL at every width, flips and opponents in turn."""
+    warm(device)
+    warm_up(get_device(device), GaussNewton(mask="flips"))
+    rows = []
+    for m in widths:
+        problem = make(f"sphere:n={n * 5 // 4},d={d}", m, 0.0, device=device)
+        runs, times = [], {name: [] for name in OPPONENTS}
+        for _ in range(repeats):
+            runs.append(train(problem, GOAL, mask="flips"))
+            for name, opponent in OPPONENTS.items():
+                times[name].append(opponent(problem, GOAL, budget).trajectory)
+        rows.append(_row(problem, runs, times))
+    return {"rows": rows}
+
+
+def _row(problem: Problem, runs: list, times: dict[str, list]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "m": problem.m, "n": problem.n, "d": problem.d, "scan": summary([run.build_seconds for run in runs]),
+        "first": summary([_step_seconds(run.history)[0] for run in runs]),
+        "later": summary([_mean(_step_seconds(run.history)[1:]) for run in runs]),
+        "rows": summary([run.history[-1].phases["update"] for run in runs]),
+        "whole": summary([run.seconds for run in runs]), "mse": [record.mse for record in runs[0].history],
+        "looked": [record.tree_nodes_visited for record in runs[0].history], "flips": _flips(problem),
+        "dense": {},
+    }  # fmt: skip
+    for name, fits in times.items():
+        reached = all(moments[-1][1] <= GOAL for moments in fits)
+        steps = [(one[-1][0] - one[0][0]) / max(1, len(one) - 1) for one in fits]  # all alike
+        whole = summary([moments[-1][0] for moments in fits])
+        row["dense"][name] = {"reached": reached, "later": summary(steps), "whole": whole}
+    return row
+
+
+def _step_seconds(history: list) -> list[float]:
+    """Return the seconds of every step: to solve and to move, then to find the flips and the new outputs."""
+    look = [record.phases["query"] + record.phases["forward"] for record in history]
+    step = [record.seconds - seen for record, seen in zip(history, look, strict=True)]
+    return [a + b for a, b in zip(step, look[1:], strict=False)]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / max(1, len(values))
+
+
+def _flips(problem: Problem) -> list[int]:
+    """Return the number of pairs that flip in each step, from a run that is not timed."""
+    from gpu_sublinear.run import Run
+
+    network = problem.network()
+    device, found = network.device, []
+    X, y = device.asarray(problem.X, network.dtype), device.asarray(problem.y)
+    run = Run.prepare(GaussNewton(mask="flips"), network, X, y)
+    for step in range(5):
+        state = run.look()
+        found.append(len(run.index.implicit.before))  # type: ignore[union-attr]
+        run.move(state, 0.0, step)
+    return [b - a for a, b in zip(found, found[1:], strict=False)]
+
+
+def best(row: dict[str, Any], what: str) -> float:
+    """Return the seconds of the fastest opponent; "later" or "whole"."""
+    return min(one[what]["median"] for one in row["dense"].values())
+
+
+def fits(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return exponents in m of the seconds of all later steps, of a whole run, and of the flips of the first step."""
+    widths = [row["m"] for row in rows]
+    found = {name: slope(widths, [row[name]["median"] for row in rows]) for name in KINDS}
+    return found | {"flips": slope(widths, [row["flips"][0] for row in rows])}
+
+
+def answer(content: Content) -> str:
+    rows = content["rows"]
+    row, fit = rows[-1], fits(rows)
+    step, whole = row["later"]["median"] / best(row, "later"), row["whole"]["median"] / best(row, "whole")
+    later = fit["later"]["high"] if fit["later"] else None
+    judged = [
+        f"a step after the first takes {number(step)} of the faster dense opponent's (target {TARGETS['step']:.3f}, "
+        f"{_met(step <= TARGETS['step'])})",
+        f"a whole run to an mse of {GOAL:g} takes {number(whole)} of it (target {TARGETS['whole']:.3f}, "
+        f"{_met(whole <= TARGETS['whole'])})",
+    ]
+    text = f"At shift 0, m = {power_of_two(row['m'])}, n = {row['n']}: {'; '.join(judged)}. "
+    text += f"Steps after the first grow as m^{interval(fit['later'])} (95 %; target {TARGETS['exponent']}, all of it"
+    text += f", {_met(later <= TARGETS['exponent'])}" if later is not None else ""
+    text += f"), the first look as m^{interval(fit['scan'])}, flips of the first step as m^{interval(fit['flips'])}."
+    return text
+
+
+def _met(good: bool) -> str:
+    return "met" if good else "missed"
+
+
+def tables(content: Content) -> list[Table]:
+    rows = content["rows"]
+    head = ["m", "first look", "first step", "later step", "rows at the end", "whole run"]
+    head += [f"{name}: {what}" for name in OPPONENTS for what in ("step", "whole run")] + ["flips per step"]
+    body = [
+        [
+            power_of_two(row["m"]), *(spread(row[name]) for name in KINDS),
+            *(_told(one, what) for one in row["dense"].values() for what in ("later", "whole")),
+            ", ".join(map(str, row["flips"])),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    fit = fits(rows)
+    exponents = [interval(fit[name]) for name in KINDS]
+    last = ["exponent", *exponents, *[""] * (2 * len(OPPONENTS)), interval(fit["flips"])]
+    n, d = rows[0]["n"], rows[0]["d"]
+    return [Table(f"Shift 0, sphere n = {n}, d = {d}; a step ends where the next begins", head, [*body, last])]
+
+
+def _told(one: dict[str, Any], what: str) -> str:
+    return seconds(one[what]["median"]) + ("" if one["reached"] else " (goal not reached)")
+
+
+def panels(content: Content) -> list[Panel]:
+    rows = content["rows"]
+    curves = {name: [(row["m"], row[name]["median"]) for row in rows] for name in KINDS}
+    for name in OPPONENTS:
+        curves[f"{name}: step"] = [(row["m"], row["dense"][name]["later"]["median"]) for row in rows]
+    return [Panel("shift 0, kept through flips", "width m", "seconds", curves)]
+
+
+SIZES = {
+    "tiny": {"n": 32, "d": 8, "widths": [512, 1024, 2048], "repeats": 1, "budget": 2.0},
+    "quick": {"n": 128, "d": 16, "widths": [2**k for k in range(12, 16)], "repeats": 2, "budget": 5.0},
+    "full": {"n": 512, "d": 16, "widths": [2**k for k in range(14, 19)], "repeats": 3, "budget": 60.0},
+}
+EXPERIMENT = Experiment(
+    "flips", 7, "What does the ordinary ReLU cost where everything follows the flips?", SIZES, measure, answer, tables,
+    panels,
+)  # fmt: skip
