@@ -36,8 +36,9 @@ from .devices import Array
 from .flips import FlipMask
 from .gram import GramMatrix
 from .history import PhaseClock
-from .run import Attempt, Run, State
+from .run import Run
 from .solvers import Solution
+from .state import Attempt, State
 from .sums import norm
 
 RELAXED = 0.1  # of the damping, after an epoch that lowered the loss: damped epochs are slow, so try to leave them

@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .history import StepRecord
-    from .run import Attempt, Run, State
+    from .run import Run
+    from .state import Attempt, State
 
 FACTOR = 0.3  # of tr(G)/n at the first error: 0.1 oscillates on noisy targets, 1 crawls on contradicting ones
 PATIENCE = 8  # full steps that do not halve the objective; where they work, each divides it by 4 and more

@@ -25,9 +25,10 @@ from .history import StepRecord, TrainingResult
 from .lazy import check_margin
 from .network import ShiftedReluNetwork
 from .resume import CheckpointKeeper, Keeper
-from .run import Attempt, Run, State
+from .run import Run
 from .sketch import SketchOptions
 from .solvers import CGOptions
+from .state import Attempt, State
 from .stops import Stops, check_batches, check_robust
 from .tree import TreeOptions
 from .validation import Validation

@@ -52,8 +52,9 @@ if TYPE_CHECKING:
     from .both_layers import BothLayersJacobian
     from .gauss_newton import GaussNewton
     from .history import PhaseClock
+    from .linear import LinearSystem
     from .network import ShiftedReluNetwork
-    from .run import Run, State
+    from .state import State
 
 
 # ---- signs ----------------------------------------------------------------------------------------------
@@ -284,7 +285,7 @@ def slice_of(lists: NeuronLists, first: int, last: int) -> NeuronLists:
 
 
 def solve_outputs(
-    run: Run,
+    run: LinearSystem,
     active: ActiveSet,
     jacobian: OutputsJacobian | BothLayersJacobian,
     residual: Array,

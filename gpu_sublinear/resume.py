@@ -28,7 +28,8 @@ from .history import StepRecord
 from .lazy import LazyIndex
 from .memory import plan_memory
 from .network import ShiftedReluNetwork
-from .run import Index, Run, State
+from .run import Run
+from .state import Index, State
 from .tensor_files import update
 from .tree import ThresholdTree
 from .validation import Validation
@@ -282,7 +283,7 @@ def resumed_run(
     else:
         index = LazyIndex.over_rows(device, X, network, trainer.margin, left, keep_empty=ridge > 0)
     gram = GramMatrix(device, weights.scaled(X), network.width)
-    run = Run(trainer, network, X, y, network.signs, index, gram, initial, ridge, warm=True, weights=weights)
+    run = Run(trainer, network, X, y, network.initial_signs, index, gram, weights, initial, ridge, warm=True)
     run.measure()
     return run
 

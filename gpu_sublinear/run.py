@@ -29,31 +29,28 @@ Sample weights w_i replace ``||r||^2`` by ``sum_i w_i r_i^2``: with ``S = diag(s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from .active_set import ActiveSet
-from .bits import BitIndex, BitJacobian, BitMask, sampled_share
+from .bits import BitIndex, BitJacobian, sampled_share
 from .blocks import Blocks
 from .both_layers import BothLayersJacobian, check_network, trace
-from .costs import cheapest_solver
 from .damping import StepControl
 from .devices import Array
 from .flips import FlipIndex, FlipJacobian, FlipMask
 from .gram import GramMatrix
-from .hinges import HingedGram, HingedIndex, HingedJacobian, HingedSet, check_activation, gram_of
+from .hinges import HingedGram, HingedIndex, HingedSet, check_activation, gram_of
 from .history import PhaseClock, StepRecord
-from .jacobian import FactoredJacobian, SparseJacobian
 from .lazy import LazyIndex
+from .linear import LinearSystem
 from .memory import plan_memory
 from .network import ShiftedReluNetwork, firing_probability
-from .outputs import OutputsJacobian, check_supported, solve_outputs
+from .outputs import check_supported
 from .penalty import choose_alpha
-from .sketch import Preconditioner, preconditioner_of_neurons, preconditioner_of_rows
-from .solvers import Solution, conjugate_gradient, gram_cholesky, sketched_cg
+from .state import Attempt, Index, Mask, State, along, forward
 from .sums import norm, rows_of
 from .survey import survey
 from .tree import ThresholdTree
@@ -62,144 +59,30 @@ from .weights import SampleWeights
 if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
 
-Mask = ActiveSet | BitMask | FlipMask
-Jacobian = (
-    FactoredJacobian
-    | SparseJacobian
-    | BitJacobian
-    | FlipJacobian
-    | OutputsJacobian
-    | HingedJacobian
-    | BothLayersJacobian
-)
-Index = ThresholdTree | LazyIndex | BitIndex | FlipIndex | HingedIndex
-
 _log = logging.getLogger(__name__)
 
 
 @dataclass
-class State:
-    """The network at one place: enough to step from there, and to come back.
+class Run(LinearSystem):
+    """What one call of ``fit`` keeps between its steps: the system of a step, and the following.
 
     Attributes
     ----------
-    active : ActiveSet, BitMask or FlipMask
-        The fired pairs.
-    residual : Array
-        (n,) or (n, c) float64, f - y, times sqrt(w).
-    norm : float
-        ``||f - y||``, weighted.
-    penalty : float
-        ``lambda/2 ||W - W_0||^2``.
-    clock : PhaseClock
-        Seconds spent on this state.
-    rows : Array or None
-        (u, d) the weights here, where steps can be undone and weights are not implicit.
-    second : Array or None
-        (u,) the second layer here, where it is trained.
-    index, mark : object
-        What found the fired pairs, and what it needs to come back.
-    jacobian, G : optional
-        J and its Gram matrix once computed: a rejected step uses them again.
-    square : float
-        ``||W - W_0||^2``, where there is a ridge penalty.
-    proposal : Attempt or None
-        The last step that was computed here: taken to another length it costs no solve.
-    """
-
-    active: Mask
-    residual: Array
-    norm: float
-    penalty: float
-    clock: PhaseClock
-    rows: Array = None
-    second: Array = None
-    index: Index | None = None
-    mark: Any = None
-    jacobian: Jacobian | None = None
-    G: Array = None
-    square: float = 0.0
-    proposal: Attempt | None = None
-
-    @property
-    def objective(self) -> float:
-        """``1/2 ||f - y||^2 + lambda/2 ||W - W_0||^2``."""
-        return 0.5 * self.norm**2 + self.penalty
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A step that was computed, and tried once ``moved`` is set.
-
-    Attributes
-    ----------
-    solution : Solution
-        g.
-    damping : float
-        mu in units of tr(G)/n.
-    theta : float
-        Part of D that the step takes back.
-    fit, penalty : float
-        What ``1/2 ||f - y||^2`` and ``lambda/2 ||W - W_0||^2`` would become after the whole step if the network were
-        linear.
-    length : float
-        Part of the step that was taken.
-    moved : int
-        Rows that moved.
-    """
-
-    solution: Solution
-    damping: float
-    theta: float
-    fit: float
-    penalty: float
-    length: float = 1.0
-    moved: int = 0
-
-
-@dataclass
-class Run:
-    """What one call of ``fit`` keeps between its steps.
-
-    Attributes
-    ----------
-    trainer : GaussNewton
-        The options.
-    network : ShiftedReluNetwork
-        What is trained.
-    X, y : Array
-        (n, d), and (n,) or (n, c) float64 on the device.
-    signs : Array
-        (u,) or (u, c) second layer of the rows that the network holds, as it was initialised.
-    index : ThresholdTree, LazyIndex, BitIndex, FlipIndex or HingedIndex
-        Finds the fired pairs.
-    gram : GramMatrix or HingedGram
-        Exact Gram matrix, kept through flips.
     initial : Array or None
         (u, d) W_0, where there is a ridge penalty.
     ridge : float
         lambda, in absolute units; 0 without a penalty.
     warm : bool
         Whether it was trained before, so that a point may have fallen silent.
-    weights : SampleWeights
-        Of the points.
     square : float
         ``||W - W_0||^2``, where there is a ridge penalty.
     here : State or None
         What the last look found, with a ridge penalty, until the next move: a path looks once for two penalties.
     """
 
-    trainer: GaussNewton
-    network: ShiftedReluNetwork
-    X: Array
-    y: Array
-    signs: Array
-    index: Index
-    gram: GramMatrix | HingedGram
     initial: Array = None
     ridge: float = 0.0
     warm: bool = False
-    weights: SampleWeights = field(default_factory=SampleWeights)
     square: float = 0.0
     here: State | None = None
 
@@ -451,124 +334,3 @@ class Run:
         update = record.phases["update"] + clock.seconds["update"]
         seconds = record.seconds + clock.seconds["update"]
         return replace(record, seconds=seconds, phases={**record.phases, "update": update})
-
-    # ---- linear algebra ---------------------------------------------------------------------------------
-
-    def jacobian(self, active: Mask) -> Jacobian:
-        """Return the Jacobian of the step in the form that the trainer asks for."""
-        if isinstance(active, FlipMask):
-            return FlipJacobian(active.index, self.weights)
-        if isinstance(active, BitMask):
-            return BitJacobian.build(active, self.gram.X, self.signs, self.network.width)
-        if self.network.outputs > 1:
-            return OutputsJacobian.build(self.network, active, self.gram.X)
-        if self.trainer.both_layers:
-            return BothLayersJacobian.build(self.network, active, self.gram.X, self.weights)
-        kind = FactoredJacobian if self.trainer.jacobian == "factored" else SparseJacobian
-        found = kind.build(self.network.device, active, self.gram.X, self.signs, self.network.width)
-        if not isinstance(active, HingedSet):
-            return found
-        return HingedJacobian(found, active.fold, active, self.network, self.weights.scaled(self.X))
-
-    def solve(
-        self,
-        active: Mask,
-        jacobian: Jacobian,
-        residual: Array,
-        step: int,
-        clock: PhaseClock,
-        kappa: float = 0.0,
-        state: State | None = None,
-    ) -> Solution:
-        """Solve ``(G + kappa I) g = residual`` on the points that some neuron sees.
-
-        Parameters
-        ----------
-        active : ActiveSet, BitMask or FlipMask
-            The fired pairs.
-        jacobian : Jacobian
-            J.
-        residual : Array
-            (n,) or (n, c) float64, f - y.
-        step : int
-            Number of the step, for the draw of the sketch.
-        clock : PhaseClock
-            Gets the seconds of the phases ``sketch`` and ``solve``.
-        kappa : float
-            Damping and ridge, in absolute units.
-        state : State, optional
-            Keeps G for the case that the step is rejected.
-
-        Returns
-        -------
-        Solution
-            g, with g_i = 0 at points on which no neuron fires.
-        """
-        device, trainer = self.network.device, self.trainer
-        residual = residual * rows_of(active.counts > 0, residual)  # a silent point's row of G is zero: least norm is 0
-        if isinstance(jacobian, OutputsJacobian | BothLayersJacobian):
-            assert isinstance(active, ActiveSet)
-            return solve_outputs(self, active, jacobian, residual, step, clock, kappa, state)
-        if (
-            isinstance(active, BitMask | FlipMask)
-            or isinstance(jacobian, BitJacobian | FlipJacobian)
-            or self.solver(active) == "gram"
-        ):
-            with clock("jacobian"):
-                G = self.gram(active) if state is None or state.G is None else state.G
-            if state is not None:
-                state.G = G
-            with clock("solve"):
-                return gram_cholesky(device, shifted(G, kappa), residual)
-        product = with_damping(jacobian.gram, kappa)
-        if self.solver(active) == "cg":
-            with clock("solve"):
-                return conjugate_gradient(device, product, residual, trainer.cg)
-        with clock("sketch"):
-            precondition = self.precondition(active, jacobian, step, kappa)
-        with clock("solve"):
-            return sketched_cg(device, product, residual, trainer.cg, precondition)
-
-    def solver(self, active: ActiveSet) -> str:
-        """Return the name of the solver of a step."""
-        trainer = self.trainer
-        if trainer.solver != "auto" or self.network.activation.slope:
-            return "gram" if trainer.solver == "auto" else trainer.solver
-        systems = 2 if trainer.both_layers else self.network.outputs  # both layers cost what two outputs do
-        return cheapest_solver(active, self.X, trainer.sketch, systems)
-
-    def precondition(self, active: ActiveSet, jacobian: Jacobian, step: int, kappa: float) -> Preconditioner | None:
-        """Return the sketched preconditioner of a step; of the shared block for several outputs."""
-        network, options = self.network, self.trainer.sketch
-        inner, fold = (jacobian.inner, jacobian.fold) if isinstance(jacobian, HingedJacobian) else (jacobian, None)
-        if options.kind == "rows" and isinstance(inner, SparseJacobian):
-            return preconditioner_of_rows(network.device, inner, options, network.seed, step, kappa, fold)
-        signs = self.signs if network.outputs == 1 else self.signs[:, 0].copy()
-        arguments = (network.device, active, signs, network.width, self.gram.K, options, network.seed, step, kappa)
-        return preconditioner_of_neurons(*arguments, fold)
-
-
-def forward(network: ShiftedReluNetwork, active: Mask) -> Array:
-    """Return the outputs on the training points from the active set alone, (n,) or (n, c) float64."""
-    return active.forward(network.device, network.signs, network.shift) * network.scale
-
-
-def along(jacobian: Jacobian, D: Array, active: Mask) -> Array:
-    """Return ``J D``, (n,) or (n, c) float64, for a movement D (u, d) of all rows held."""
-    assert not isinstance(jacobian, BitJacobian | FlipJacobian)  # only a ridge penalty asks, and it keeps lists
-    assert not isinstance(active, FlipMask)
-    return jacobian.along(D) if isinstance(jacobian, HingedJacobian) else jacobian.matvec(D[active.neurons].ravel())
-
-
-def shifted(G: Array, kappa: float) -> Array:
-    """Return ``G + kappa I``; G itself for 0."""
-    if not kappa:
-        return G
-    G = G.copy()
-    G.ravel()[:: len(G) + 1] += kappa
-    return G
-
-
-def with_damping(product: Callable[[Array], Array], kappa: float) -> Callable[[Array], Array]:
-    """Return ``v -> G v + kappa v``; the product itself for 0."""
-    return (lambda v: product(v) + kappa * v) if kappa else product

@@ -18,9 +18,10 @@ from gpu_sublinear.memory import plan
 from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.path import SharedScan
 from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
-from gpu_sublinear.run import Run, along
+from gpu_sublinear.run import Run
 from gpu_sublinear.sketch import SketchOptions
 from gpu_sublinear.solvers import CGOptions
+from gpu_sublinear.state import along
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere
 

@@ -1,0 +1,124 @@
+"""Where a run stands and what it tries next, and the kinds of index, mask and Jacobian that it may do so with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .active_set import ActiveSet
+from .bits import BitIndex, BitJacobian, BitMask
+from .both_layers import BothLayersJacobian
+from .devices import Array
+from .flips import FlipIndex, FlipJacobian, FlipMask
+from .hinges import HingedIndex, HingedJacobian
+from .history import PhaseClock
+from .jacobian import FactoredJacobian, SparseJacobian
+from .lazy import LazyIndex
+from .network import ShiftedReluNetwork
+from .outputs import OutputsJacobian
+from .solvers import Solution
+from .tree import ThresholdTree
+
+Mask = ActiveSet | BitMask | FlipMask
+Jacobian = (
+    FactoredJacobian
+    | SparseJacobian
+    | BitJacobian
+    | FlipJacobian
+    | OutputsJacobian
+    | HingedJacobian
+    | BothLayersJacobian
+)
+Index = ThresholdTree | LazyIndex | BitIndex | FlipIndex | HingedIndex
+
+
+@dataclass
+class State:
+    """The network at one place: enough to step from there, and to come back.
+
+    Attributes
+    ----------
+    active : ActiveSet, BitMask or FlipMask
+        The fired pairs.
+    residual : Array
+        (n,) or (n, c) float64, f - y, times sqrt(w).
+    norm : float
+        ``||f - y||``, weighted.
+    penalty : float
+        ``lambda/2 ||W - W_0||^2``.
+    clock : PhaseClock
+        Seconds spent on this state.
+    rows : Array or None
+        (u, d) the weights here, where steps can be undone and weights are not implicit.
+    second : Array or None
+        (u,) the second layer here, where it is trained.
+    index, mark : object
+        What found the fired pairs, and what it needs to come back.
+    jacobian, G : optional
+        J and its Gram matrix once computed: a rejected step uses them again.
+    square : float
+        ``||W - W_0||^2``, where there is a ridge penalty.
+    proposal : Attempt or None
+        The last step that was computed here: taken to another length it costs no solve.
+    """
+
+    active: Mask
+    residual: Array
+    norm: float
+    penalty: float
+    clock: PhaseClock
+    rows: Array = None
+    second: Array = None
+    index: Index | None = None
+    mark: Any = None
+    jacobian: Jacobian | None = None
+    G: Array = None
+    square: float = 0.0
+    proposal: Attempt | None = None
+
+    @property
+    def objective(self) -> float:
+        """``1/2 ||f - y||^2 + lambda/2 ||W - W_0||^2``."""
+        return 0.5 * self.norm**2 + self.penalty
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A step that was computed, and tried once ``moved`` is set.
+
+    Attributes
+    ----------
+    solution : Solution
+        g.
+    damping : float
+        mu in units of tr(G)/n.
+    theta : float
+        Part of D that the step takes back.
+    fit, penalty : float
+        What ``1/2 ||f - y||^2`` and ``lambda/2 ||W - W_0||^2`` would become after the whole step if the network were
+        linear.
+    length : float
+        Part of the step that was taken.
+    moved : int
+        Rows that moved.
+    """
+
+    solution: Solution
+    damping: float
+    theta: float
+    fit: float
+    penalty: float
+    length: float = 1.0
+    moved: int = 0
+
+
+def forward(network: ShiftedReluNetwork, active: Mask) -> Array:
+    """Return the outputs on the training points from the active set alone, (n,) or (n, c) float64."""
+    return active.forward(network.device, network.signs, network.shift) * network.scale
+
+
+def along(jacobian: Jacobian, D: Array, active: Mask) -> Array:
+    """Return ``J D``, (n,) or (n, c) float64, for a movement D (u, d) of all rows held."""
+    assert not isinstance(jacobian, BitJacobian | FlipJacobian)  # only a ridge penalty asks, and it keeps lists
+    assert not isinstance(active, FlipMask)
+    return jacobian.along(D) if isinstance(jacobian, HingedJacobian) else jacobian.matvec(D[active.neurons].ravel())
