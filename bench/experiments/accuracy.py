@@ -232,7 +232,7 @@ EXPERIMENT = Experiment(
     {
         "tiny": {"data": ["diabetes", "breast_cancer"], "splits": 2, "limit": 60, "folds": 2, "every": 6,
                  "options": {"width": 256, "shift": 0.5, "max_steps": 3}},
-        "quick": {"data": ["diabetes", "breast_cancer", "digits"], "splits": 2, "limit": 400},
+        "quick": {"data": ["diabetes", "breast_cancer", "digits"], "splits": 2, "limit": 250, "every": 2},
         "full": {"data": ["diabetes", "breast_cancer", "digits"], "splits": 5, "limit": None},
     },
     measure, answer, tables, panels,

@@ -223,7 +223,7 @@ EXPERIMENT = Experiment(
     {
         "tiny": {"m": 2**11, "shift": 0.5, "seeds": 1, "limit": 60, "alphas": [0.1, 1.0]},
         "quick": {"m": 2**12, "shift": 1.0, "seeds": 1, "limit": 300, "alphas": [0.1, 1.0]},
-        "full": {"m": 2**14, "shift": 1.5, "seeds": 3, "limit": None, "alphas": [0.1, 1.0]},
+        "full": {"m": 2**13, "shift": 1.0, "seeds": 2, "limit": 900, "alphas": [0.1, 1.0]},
     },
     measure, answer, tables, panels,
 )  # fmt: skip
