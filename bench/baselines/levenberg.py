@@ -14,6 +14,7 @@ from bench.problems import Problem
 
 FIRST_DAMPING = 1e-3  # of the mean diagonal of G
 SMALLEST_DAMPING = 1e-10
+LARGEST_DAMPING = 1e12  # in the same units: steps are nothing from there on
 BYTES = 4 << 30  # bound of pre-activations and mask
 
 
@@ -52,7 +53,7 @@ def fit(problem: Problem, tolerance: float, budget: float) -> Fit:
     residual, G = outputs - y, net.gram(mask)
     damping, growth, rejected = FIRST_DAMPING * G.trace() / len(y), 2.0, 0
     watch.see(np.mean(residual**2))
-    while not watch.over(tolerance):
+    while not watch.over(tolerance) and damping < LARGEST_DAMPING * G.trace() / len(y):
         g = cho_solve(cho_factor(G + damping * np.eye(len(y))), residual)
         W = net.W - net.step(mask, g)
         outputs, new_mask = net.outputs(W)
