@@ -58,7 +58,7 @@ def test_the_regressor_learns_and_remembers_its_training():
 def test_columns_of_several_targets_come_back_in_their_units():
     X, y = regression()
     Y = np.stack([y, 1000 - 3 * y], axis=1)
-    P = SublinearRegressor(**TINY | {"width": 1024, "max_steps": 15}, alpha=1e-6).fit(X, Y).predict(X)
+    P = SublinearRegressor(**TINY | {"width": 1024, "max_steps": 15}, alpha=0).fit(X, Y).predict(X)
     assert P.shape == Y.shape
     np.testing.assert_allclose(P, Y, atol=0.1 * Y.std(axis=0).max())
 
