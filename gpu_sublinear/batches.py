@@ -39,7 +39,7 @@ from .history import PhaseClock
 from .run import Run
 from .solvers import Solution
 from .state import Attempt, State
-from .sums import norm
+from .sums import norm, row_distances
 
 RELAXED = 0.1  # of the damping, after an epoch that lowered the loss: damped epochs are slow, so try to leave them
 
@@ -144,7 +144,7 @@ class BatchRun(Run):
     def restore(self, state: State) -> None:
         """Bring the weights back to ``state``; the blocks hear of it as of any movement."""
         rows = self.network.rows
-        moved = ((rows.astype(np.float64) - state.rows) ** 2).sum(axis=1) ** 0.5  # (u,)
+        moved = row_distances(rows, state.rows)  # (u,)
         rows[...] = state.rows
         self.blocks.update_any(rows, self.network.device.xp.arange(len(rows)), moved)
 

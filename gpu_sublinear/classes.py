@@ -69,15 +69,11 @@ class Classes:
 
     def targets(self, numbers: np.ndarray) -> np.ndarray:
         """Return the targets of class numbers (n,): -1 and +1, (n,), for two classes, else 0 and 1, (n, c)."""
-        if self.outputs == 1:
-            return 2.0 * numbers - 1.0
-        return np.eye(len(self.names))[numbers]
+        return coded(numbers, len(self.names))
 
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         """Return the class numbers that outputs (n,) or (n, c) speak for, (n,) int64: the sign, or the largest."""
-        if self.outputs == 1:
-            return (outputs > 0).astype(np.int64)
-        return outputs.argmax(axis=1)
+        return decided(outputs)
 
     def label(self, numbers: np.ndarray) -> np.ndarray:
         """Return the names of class numbers (n,)."""
@@ -103,6 +99,16 @@ class Classes:
                 f"class '{shown(name, 40)}' has no training point, all are held out; "
                 "give more of them, another --seed or a smaller --test-fraction"
             )
+
+
+def coded(numbers: np.ndarray, count: int) -> np.ndarray:
+    """Return the targets of class numbers (n,): -1 and +1, (n,), for two classes, else 0 and 1, (n, count)."""
+    return 2.0 * numbers - 1 if count == 2 else np.eye(count)[numbers]
+
+
+def decided(outputs: np.ndarray) -> np.ndarray:
+    """Return the class numbers that outputs (n,) or (n, c) speak for, (n,) int64: the sign, or the largest."""
+    return (outputs > 0).astype(np.int64) if outputs.ndim == 1 else outputs.argmax(axis=1)
 
 
 def label_text(label: object) -> str:

@@ -155,7 +155,7 @@ def train(options: Namespace) -> int:
         activation=phi,
     )
     check_supported(trainer, network)
-    settle_sampling(network, len(rows) * len(phi.hinges))
+    settle_sampling(network, n)
     say(_opening(dataset, rows, held_out, network, device, trainer))
     if text := beginning(options):
         say(text)

@@ -22,6 +22,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 
 from .arrays import like, to_host
+from .classes import coded, decided
 from .devices import Device, get_device
 from .errors import DataError, OptionError
 from .gauss_newton import GaussNewton
@@ -448,9 +449,8 @@ class SublinearClassifier(ClassifierMixin, _Sublinear):
         array
             (n,).
         """
-        scores = self._raw(X)
-        chosen = (scores > 0).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
-        return like(X, self.classes_[chosen])
+        numbers = decided(self._raw(X))  # first: it says so where nothing is fitted
+        return like(X, self.classes_[numbers])
 
     def _learn_targets(self, y: np.ndarray, w: np.ndarray | None, classes: Any = None) -> np.ndarray:
         """Learn classes and scaling; return +-1 (n,) or 0/1 (n, c)."""
@@ -476,8 +476,7 @@ class SublinearClassifier(ClassifierMixin, _Sublinear):
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise DataError(f"y holds the class {unknown[0]!r}, which is none of classes_ {self.classes_.tolist()}")
-        places = np.searchsorted(self.classes_, y)
-        return 2.0 * places - 1 if len(self.classes_) == 2 else np.eye(len(self.classes_))[places]
+        return coded(np.searchsorted(self.classes_, y), len(self.classes_))
 
     @staticmethod
     def _classes_of(y: np.ndarray) -> np.ndarray:
@@ -488,19 +487,17 @@ class SublinearClassifier(ClassifierMixin, _Sublinear):
 def _without_device(network: ShiftedReluNetwork) -> ShiftedReluNetwork:
     """Return the network with NumPy arrays and without a device, for a pickle."""
     device = network.device
-    host = {name: device.to_host(a) for name, a in _fields(network) if isinstance(a, device.xp.ndarray)}
-    return _changed(network, device=None, **host)
+    host: dict[str, Any] = {name: device.to_host(a) for name, a in _fields(network) if isinstance(a, device.xp.ndarray)}
+    return replace(network, **(host | {"device": None}))
 
 
 def _with_device(network: ShiftedReluNetwork, device: Device) -> ShiftedReluNetwork:
     """Return the network with its arrays on a device."""
-    there = {name: device.asarray(a, str(a.dtype)) for name, a in _fields(network) if isinstance(a, np.ndarray)}
-    return _changed(network, device=device, **there)
+    there: dict[str, Any] = {
+        name: device.asarray(a, str(a.dtype)) for name, a in _fields(network) if isinstance(a, np.ndarray)
+    }
+    return replace(network, device=device, **there)
 
 
 def _fields(network: ShiftedReluNetwork) -> list[tuple[str, Any]]:
     return [(f.name, getattr(network, f.name)) for f in fields(network) if f.init]
-
-
-def _changed(network: ShiftedReluNetwork, **changes: Any) -> ShiftedReluNetwork:
-    return replace(network, **changes)

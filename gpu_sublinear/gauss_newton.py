@@ -146,6 +146,11 @@ class GaussNewton:
         factored = self.jacobian == "factored" and self.margin == "auto"
         return factored and self.solver in ("auto", "gram") and self.alpha == 0 and not self.both_layers
 
+    @property
+    def robust(self) -> bool:
+        """Whether steps go to the least-squares solution, so that targets may contradict each other."""
+        return self.damping != "none" or self.alpha != 0
+
     def packs(self, share: float, outputs: int = 1) -> bool:
         """Tell whether masks are packed when this share of the pairs fires; lists are kept for several outputs."""
         if outputs > 1:
@@ -218,13 +223,8 @@ class GaussNewton:
         CheckpointError
             If the file to resume from is damaged or belongs to another run.
         """
-        if checkpoint is not None and self.mask == "flips":
-            raise OptionError(
-                "checkpoint and mask='flips' exclude each other: its weights are implicit; use mask='auto'"
-            )
         device = network.device
-        robust = self.damping != "none" or self.alpha != 0
-        y = check_training_data(device, X, y, network.features, robust, network.outputs)
+        y = check_training_data(device, X, y, network.features, self.robust, network.outputs)
         X, y = device.asarray(X, network.dtype), device.asarray(y, np.float64)
         begin = time.perf_counter()
         weights = SampleWeights.of(device, sample_weight, len(X))

@@ -36,6 +36,7 @@ from .gram import GramMatrix
 from .jacobian import FactoredJacobian, SparseJacobian
 from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
+from .sums import row_distances
 from .tree import ThresholdTree
 
 if TYPE_CHECKING:
@@ -297,7 +298,7 @@ class HingedJacobian:
         for first in range(0, len(W), SLOPE_ROWS):
             rows = slice(first, first + SLOPE_ROWS)
             W[rows] = W[rows].astype(np.float64) - network.signs[rows].astype(np.float64)[:, None] * common
-            moved[rows] = ((W[rows].astype(np.float64) - before[rows]) ** 2).sum(axis=1) ** 0.5
+            moved[rows] = row_distances(W[rows], before[rows])
         return moved
 
     def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:

@@ -107,8 +107,7 @@ class SharedScan:
         trainer = self.trainer if alpha is None else replace(self.trainer, alpha=alpha)
         network = replace(self.network, rows=self.network.rows.copy())
         X = self.X if points is None else self.X[device.asarray(np.asarray(points), np.int64)]
-        robust = trainer.damping != "none" or trainer.alpha != 0
-        y = check_training_data(device, X, y, network.features, robust, network.outputs)
+        y = check_training_data(device, X, y, network.features, trainer.robust, network.outputs)
         index: LazyIndex | ThresholdTree
         if isinstance(self.index, ThresholdTree):
             index = ThresholdTree.build(device, X, network.rows, trainer.tree)
@@ -190,11 +189,11 @@ def ridge_path(
     results: dict[int, TrainingResult] = {}
     solved: list[tuple[float, Array]] = []  # log alpha and rows
     for k in sorted(range(len(alphas)), key=lambda k: -alphas[k]):
-        run.trainer, run.ridge = replace(trainer, alpha=alphas[k]), alphas[k] * unit
-        _go_ahead(run, solved, float(np.log(alphas[k])))
+        run.trainer, run.ridge, place = replace(trainer, alpha=alphas[k]), alphas[k] * unit, float(np.log(alphas[k]))
+        _go_ahead(run, solved, place)
         result = run.trainer.train(run)
-        if not solved or solved[-1][0] != np.log(alphas[k]):
-            solved = [*solved[-1:], (float(np.log(alphas[k])), run.network.rows)]
+        if not solved or solved[-1][0] != place:
+            solved = [*solved[-1:], (place, run.network.rows)]
         own = replace(run.network, rows=run.network.rows.copy())
         results[k] = replace(result, network=own)
     return [results[k] for k in range(len(alphas))]

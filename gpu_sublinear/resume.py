@@ -304,13 +304,14 @@ def check_can_resume(trainer: GaussNewton, network: ShiftedReluNetwork) -> None:
         Naming the option.
     """
     other = {
+        f"mask={trainer.mask!r}": trainer.mask == "flips",
         f"batch_size={trainer.batch_size}": trainer.batch_size is not None,
         "both_layers=True": trainer.both_layers,
         f"activation={network.activation.name!r}": not network.activation.plain,
     }
     for name, found in other.items():
         if found:
-            raise OptionError(f"checkpoints and {name} exclude each other: not supported yet; leave out one of them")
+            raise OptionError(f"checkpoint and {name} exclude each other: not supported yet; leave out one of them")
 
 
 def kind_of(index: Index) -> str:

@@ -254,14 +254,17 @@ class Run(LinearSystem):
         unseen = float(((rhs - seen) ** 2).sum())
         size = float((g**2).sum())
         fit = 0.5 * (kappa**2 * size + error**2 + unseen)
-        kept = 1 - theta  # ||(1 - theta) D - J^T g||^2, with G g = rhs - kappa g
-        square = kept**2 * state.square - 2 * kept * float((g * pulled).sum()) + float((g * rhs).sum()) - kappa * size
-        state.proposal = Attempt(solution, damping, theta, fit, 0.5 * self.ridge * square)
+        penalty = 0.0
+        if self.ridge:
+            kept = 1 - theta  # ||(1 - theta) D - J^T g||^2, with G g = rhs - kappa g
+            cross, own = float((g * pulled).sum()), float((g * rhs).sum()) - kappa * size
+            penalty = 0.5 * self.ridge * (kept**2 * state.square - 2 * kept * cross + own)
+        state.proposal = Attempt(solution, damping, theta, fit, penalty)
         return state.proposal
 
     def _apply(self, state: State, proposal: Attempt, length: float) -> int:
         """Move the rows and tell the index; return how many moved."""
-        network, xp, jacobian = self.network, self.network.device.xp, state.jacobian
+        network, jacobian = self.network, state.jacobian
         assert jacobian is not None
         g = proposal.solution.value if length == 1 else length * proposal.solution.value
         if not self.ridge:
@@ -270,22 +273,23 @@ class Run(LinearSystem):
             return len(network.rows) if network.activation.slope else state.active.union
         # a ridge penalty goes without these
         assert not isinstance(jacobian, BitJacobian | FlipJacobian | BothLayersJacobian)
-        network.rows, moved = jacobian.pull(network.rows, self.initial, g, length * proposal.theta)
-        self.measure()
-        neurons = xp.flatnonzero(moved).astype(np.int32)
-        assert not isinstance(self.index, FlipIndex)
-        self.index.update_any(network.rows, neurons, moved[neurons])
-        return len(neurons)
+        return self._replace_rows(*jacobian.pull(network.rows, self.initial, g, length * proposal.theta))
 
     def extrapolate(self, earlier: Array, part: float) -> None:
         """Move on by ``part`` of the way from the rows ``earlier`` (u, d) to the present ones; with a ridge penalty."""
         network, xp = self.network, self.network.device.xp
         nothing = xp.zeros(0, np.int32), xp.zeros((0, network.rows.shape[1]))  # neurons, their change
-        network.rows, moved = network.device.pull_rows(network.rows, earlier, *nothing, -part)
+        self._replace_rows(*network.device.pull_rows(network.rows, earlier, *nothing, -part))
+
+    def _replace_rows(self, rows: Array, moved: Array) -> int:
+        """Take new rows (u, d), moved (u,) from the old ones; return how many moved."""
+        network, xp = self.network, self.network.device.xp
+        network.rows = rows
         self.measure()
         neurons = xp.flatnonzero(moved).astype(np.int32)
         assert not isinstance(self.index, FlipIndex)
-        self.index.update_any(network.rows, neurons, moved[neurons])
+        self.index.update_any(rows, neurons, moved[neurons])
+        return len(neurons)
 
     def _tell(self, active: Mask, moved: Array) -> None:
         """Tell the index how far the rows moved; where lists would grow too long, pack masks from now on."""

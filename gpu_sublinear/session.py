@@ -196,6 +196,5 @@ def _check_trainer(trainer: GaussNewton) -> None:
 
 def _checked(trainer: GaussNewton, network: ShiftedReluNetwork, X: Any, y: Any) -> tuple[Array, Array]:
     """Return points (k, d) and targets (k,) or (k, c) on the network's device."""
-    robust = trainer.damping != "none" or trainer.alpha != 0
-    y = check_training_data(network.device, X, y, network.features, robust, network.outputs)
+    y = check_training_data(network.device, X, y, network.features, trainer.robust, network.outputs)
     return network.device.asarray(X, network.dtype), network.device.asarray(y, np.float64)

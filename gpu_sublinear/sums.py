@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .devices import Array
 
 SERIAL = 8192  # numbers: BLAS shares out an inner product only beyond 10^4
@@ -22,3 +24,8 @@ def norm(a: Array) -> float:
 def rows_of(mask: Array, values: Array) -> Array:
     """Return mask (n,) in a shape that multiplies ``values`` (n,) or (n, c) row by row."""
     return mask if values.ndim == 1 else mask[:, None]
+
+
+def row_distances(A: Array, B: Array) -> Array:
+    """Return the Euclidean distance of each row of A (u, d) from that of B, (u,) float64."""
+    return ((A.astype(np.float64) - B) ** 2).sum(axis=1) ** 0.5

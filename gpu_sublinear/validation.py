@@ -8,6 +8,7 @@ import numpy as np
 
 from .devices import Array
 from .network import ShiftedReluNetwork
+from .sums import row_distances
 
 if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
@@ -77,7 +78,7 @@ class Validation:
         """Put the best weights back; return their step, None where they are the last."""
         if self.best_rows is None or not (self.network.rows != self.best_rows).any():
             return None
-        moved = ((self.network.rows.astype(np.float64) - self.best_rows) ** 2).sum(axis=1) ** 0.5  # (u,)
+        moved = row_distances(self.network.rows, self.best_rows)  # (u,)
         neurons = self.device.xp.flatnonzero(moved).astype(np.int32)
         self.returned = neurons, moved[neurons]
         self.network.rows = self.best_rows  # not in place: with a ridge penalty W_0 may be the same array
