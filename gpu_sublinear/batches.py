@@ -31,7 +31,7 @@ import numpy as np
 from .active_set import ActiveSet
 from .bits import BitMask
 from .blocks import Blocks
-from .damping import ENOUGH, SMALLEST, StepControl
+from .damping import ENOUGH, StepControl
 from .devices import Array
 from .flips import FlipMask
 from .gram import GramMatrix
@@ -41,29 +41,28 @@ from .solvers import Solution
 from .state import Attempt, State
 from .sums import norm, row_distances
 
+FIRST = 0.1  # of tr(G)/n, once epochs of full steps failed: above most of the spectrum's tail, below its bulk
 RELAXED = 0.1  # of the damping, after an epoch that lowered the loss: damped epochs are slow, so try to leave them
+GROWTH = 4.0  # of the damping, after an epoch that was taken back
+SMALLEST = 1e-6  # below this an epoch is one of full steps in all but name
 
 
 class EpochControl(StepControl):
-    """Accepts and rejects epochs; what an epoch promises is not known, so there is no gain ratio."""
-
-    def __init__(self, damping: float | str, watchdog: int):
-        super().__init__(damping, watchdog)
-        self.follows = False
+    """Accepts and rejects epochs; what an epoch promises is not known, so damping goes by trial."""
 
     def accepts(self, attempt: Attempt, trial: State, step: int) -> bool:
         """Judge an epoch from ``source`` to ``trial``."""
         if self.always:
             self.source = trial
             return True
-        if not attempt.damping:
-            return self._accepts_watched(trial, step)
+        if self.watches:
+            return self._accepts_watched(FIRST, trial, step)
         if not trial.objective < (1 - ENOUGH) * self.source.objective or not math.isfinite(trial.objective):
-            self.damping, self.growth = self.damping * self.growth, 2 * self.growth
+            self.damping *= GROWTH
             return False
-        self.damping, self.growth = self.damping * RELAXED, 2.0
+        self.damping *= RELAXED
         if self.damping < SMALLEST:
-            self.damping, self.failures = 0.0, 0
+            self.damping, self.watches, self.failures, self.halved = 0.0, True, 0, 0.0
         self._keep(trial, step)
         return True
 
@@ -125,8 +124,8 @@ class BatchRun(Run):
             state.rows = network.rows.copy()
         return state
 
-    def move(self, state: State, damping: float, step: int, length: float = 1.0) -> Attempt:
-        """Take one step on every block, in the order of this epoch; always whole ones."""
+    def move(self, state: State, damping: float, step: int) -> Attempt:
+        """Take one step on every block, in the order of this epoch."""
         blocks, before = self.blocks, self.blocks.travelled.copy()
         blocks.refreshed, largest = 0, 0.0
         reasons: list[str] = []
@@ -139,7 +138,7 @@ class BatchRun(Run):
         common = max(sorted(set(reasons)), key=reasons.count)
         reason = f"{common}, in {reasons.count(common)} of {len(reasons)} batches"
         moved = int((blocks.travelled > before).sum())
-        return Attempt(Solution(None, len(reasons), largest, reason), damping, 0.0, 0.0, 0.0, moved=moved)
+        return Attempt(Solution(None, len(reasons), largest, reason), damping, 0.0, 0.0, moved=moved)
 
     def restore(self, state: State) -> None:
         """Bring the weights back to ``state``; the blocks hear of it as of any movement."""

@@ -38,7 +38,9 @@ ROWS = (
     "best_rows",
     "validation_rows",
 )  # arrays (u, d) of the network's dtype; only the first is a must
-CONTROL = ("damping", "growth", "failures", "predicted", "best_step", "length", "factor", "first", "halved", "since")
+CONTROL = (
+    "damping", "part", "watches", "failures", "predicted", "best_step", "halved", "since", "last", "before",
+)  # fmt: skip
 WATCH = ("best", "best_step", "waited", "last")
 SECONDS = ("build", "checkpoints")
 
@@ -113,7 +115,8 @@ class Checkpoint:
     index, best_index : str
         How fired pairs are found now, and were at the best weights: "trees", "lists" or "bits".
     control : dict
-        Damping, its growth, full steps that failed in a row, decrease promised last, step of the best weights.
+        Damping and its part of the curvature, whether full steps are watched, how many failed in a row, decrease
+        promised last, step of the best weights, and the objectives that the next one is compared with.
     watch : dict
         Early stopping: best validation error, its step, steps waited, last step looked at.
     ridge : float

@@ -78,8 +78,8 @@ class GaussNewton:
         shifts a first full step overshoots and the next ones recover.
     alpha : float or "auto"
         Ridge penalty ``alpha tr(G_0)/n / 2 ||W - W_0||^2``; W_0 are the weights at the start of this fit.  Above 0
-        the watchdog is 1, so the objective never rises.  "auto" chooses it by leave-one-out cross-validation of the
-        linearised network (:mod:`gpu_sublinear.penalty`).
+        every step is judged.  "auto" chooses it by leave-one-out cross-validation of the linearised network
+        (:mod:`gpu_sublinear.penalty`).
     time_budget : float or None
         Seconds, first scan included, after which no further step begins.
     validation_fraction : float
@@ -330,9 +330,10 @@ class GaussNewton:
             if step < self.max_steps and goal < state.norm < np.inf:
                 while trial is None and not (control.stuck or control.finished):
                     source = control.source
-                    if control.shorten and control.expect(run.propose(source, control.damping, step)) <= self.tolerance:
+                    judged = run.ridge and not control.always
+                    if judged and control.expect(run.propose(source, control.damping, step)) <= self.tolerance:
                         break  # at the minimum: the step is not worth taking
-                    attempt = run.move(source, control.damping, step, control.length)
+                    attempt = run.move(source, control.damping, step)
                     trial = run.look()
                     if not control.accepts(attempt, trial, step + 1):
                         rejected += 1

@@ -129,6 +129,11 @@ class TrainingResult:
     checkpoint_seconds: float = 0.0
     resumed_seconds: float = 0.0
 
+    @property
+    def final(self) -> StepRecord:
+        """The record of the weights that the network holds: the last, or that of ``best_step``."""
+        return self.history[-1 if self.best_step is None else self.best_step]
+
 
 @dataclass
 class PhaseClock:

@@ -10,9 +10,8 @@ whose minimiser is, with ``kappa = lambda + mu`` and ``theta = lambda / kappa`` 
     s = -theta D - J^T g,      (G + kappa I) g = r - theta J D,      G = J J^T.
 
 ``mu = 0`` is the exact step of ridge regression on the linearised network, ``W <- W_0 - J^T g``: the weights stay
-implicit.  Taken to the length l it is ``W <- W - l theta D - l J^T g``.  ``lambda = mu = 0`` is the full Gauss-Newton
-step.  Both are given in units of ``tr(G) / n``: mu of the present G, lambda of the first one, so that the objective
-does not change in a run.
+implicit.  ``lambda = mu = 0`` is the full Gauss-Newton step.  Both are given in units of ``tr(G) / n``: mu of the
+present G, lambda of the first one, so that the objective does not change in a run.
 
 **Implicit weights with the penalty.**  D is never stored: W and W_0 are, and a full step is ``W_0 - J^T g`` of one g
 (n,), whatever the earlier steps were.  The system needs ``J D``, one product over the fired pairs; the objective after
@@ -201,8 +200,7 @@ class Run(LinearSystem):
     def control(self) -> StepControl:
         """Return what judges the steps of one training."""
         trainer = self.trainer
-        shorten = trainer.alpha != 0 and trainer.damping != "none"
-        return StepControl(trainer.damping, 1 if trainer.alpha else trainer.watchdog, shorten)
+        return StepControl(trainer.damping, 0 if trainer.alpha else trainer.watchdog)
 
     # ---- the three moves --------------------------------------------------------------------------------
 
@@ -225,19 +223,20 @@ class Run(LinearSystem):
         self.here = state if self.ridge else None
         return state
 
-    def move(self, state: State, damping: float, step: int, length: float = 1.0) -> Attempt:
-        """Take the step of the module docstring, or a part of it, from ``state``, where the network stands."""
+    def move(self, state: State, damping: float, step: int) -> Attempt:
+        """Take the step of the module docstring from ``state``, where the network stands."""
         proposal = self.propose(state, damping, step)
         with state.clock("update"):
-            moved = self._apply(state, proposal, length)
-        return replace(proposal, length=length, moved=moved)
+            moved = self._apply(state, proposal)
+        return replace(proposal, moved=moved)
 
     def propose(self, state: State, damping: float, step: int) -> Attempt:
         """Compute the step, without moving; once for each state and damping."""
         if state.proposal is not None and state.proposal.damping == damping:
             return state.proposal
         clock = state.clock
-        mu = damping * self._mean_diagonal(state.active) if damping else 0.0
+        unit = self._mean_diagonal(state.active)
+        mu = damping * unit
         kappa = self.ridge + mu
         theta = self.ridge / kappa if kappa else 0.0
         with clock("jacobian"):
@@ -254,26 +253,25 @@ class Run(LinearSystem):
         unseen = float(((rhs - seen) ** 2).sum())
         size = float((g**2).sum())
         fit = 0.5 * (kappa**2 * size + error**2 + unseen)
-        penalty = 0.0
-        if self.ridge:
-            kept = 1 - theta  # ||(1 - theta) D - J^T g||^2, with G g = rhs - kappa g
-            cross, own = float((g * pulled).sum()), float((g * rhs).sum()) - kappa * size
-            penalty = 0.5 * self.ridge * (kept**2 * state.square - 2 * kept * cross + own)
-        state.proposal = Attempt(solution, damping, theta, fit, penalty)
+        own, cross = float((g * seen).sum()) - kappa * size, float((g * pulled).sum())  # <g, G g>, <g, J D>
+        kept = 1 - theta  # of D: W - W_0 becomes kept D - J^T g
+        penalty = 0.5 * self.ridge * (kept**2 * state.square - 2 * kept * cross + own)
+        square = theta**2 * state.square + 2 * theta * cross + own  # ||theta D + J^T g||^2
+        state.proposal = Attempt(solution, damping, theta, fit + penalty, unit * square)
         return state.proposal
 
-    def _apply(self, state: State, proposal: Attempt, length: float) -> int:
+    def _apply(self, state: State, proposal: Attempt) -> int:
         """Move the rows and tell the index; return how many moved."""
         network, jacobian = self.network, state.jacobian
         assert jacobian is not None
-        g = proposal.solution.value if length == 1 else length * proposal.solution.value
+        g = proposal.solution.value
         if not self.ridge:
             moved = jacobian.step(network.rows, g)
             self._tell(state.active, moved)
             return len(network.rows) if network.activation.slope else state.active.union
         # a ridge penalty goes without these
         assert not isinstance(jacobian, BitJacobian | FlipJacobian | BothLayersJacobian)
-        return self._replace_rows(*jacobian.pull(network.rows, self.initial, g, length * proposal.theta))
+        return self._replace_rows(*jacobian.pull(network.rows, self.initial, g, proposal.theta))
 
     def extrapolate(self, earlier: Array, part: float) -> None:
         """Move on by ``part`` of the way from the rows ``earlier`` (u, d) to the present ones; with a ridge penalty."""

@@ -59,7 +59,7 @@ class State:
     square : float
         ``||W - W_0||^2``, where there is a ridge penalty.
     proposal : Attempt or None
-        The last step that was computed here: taken to another length it costs no solve.
+        The last step that was computed here.
     """
 
     active: Mask
@@ -94,11 +94,10 @@ class Attempt:
         mu in units of tr(G)/n.
     theta : float
         Part of D that the step takes back.
-    fit, penalty : float
-        What ``1/2 ||f - y||^2`` and ``lambda/2 ||W - W_0||^2`` would become after the whole step if the network were
-        linear.
-    length : float
-        Part of the step that was taken.
+    promise : float
+        What the objective would become if the network were linear.
+    square : float
+        ``||s||^2`` of the step, in units of damping: times tr(G)/n.
     moved : int
         Rows that moved.
     """
@@ -106,10 +105,13 @@ class Attempt:
     solution: Solution
     damping: float
     theta: float
-    fit: float
-    penalty: float
-    length: float = 1.0
+    promise: float
+    square: float = 0.0
     moved: int = 0
+
+    def curvature(self, trial: State) -> float:
+        """Return c of ``objective = promise + c/2 ||s||^2`` in units of damping, from where the step led to."""
+        return 2 * (trial.objective - self.promise) / self.square if self.square > 0 else 0.0
 
 
 def forward(network: ShiftedReluNetwork, active: Mask) -> Array:

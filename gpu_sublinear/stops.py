@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
 
 STALL_STEPS, STALL = 6, 1e-3  # over so many steps the best objective must fall by this part of itself
-RIDGE_STALL_STEPS = 3  # the same with a ridge penalty, where steps have the best length and the objective never rises
+RIDGE_STALL_STEPS = 3  # the same with a ridge penalty, where the damping is that of the last steps
 ADVICE = (
     "contradicting or noisy targets cannot be fitted; add a ridge penalty (alpha), or a larger width or smaller shift"
 )
@@ -69,7 +69,7 @@ class Stops:
     def _standstill(self, history: list[StepRecord], taken: str) -> tuple[bool, str] | None:
         """Say whether the objective can still fall."""
         trainer, least = self.trainer, self.trainer.tolerance
-        if trainer.alpha and self.control.predicted <= least and not self.control.damping:
+        if trainer.alpha and self.control.predicted <= least:
             return (
                 True,
                 f"the penalised loss is at its minimum: a full step promised less than {least:g} of it, {taken}",
@@ -78,7 +78,7 @@ class Stops:
             return False, f"no progress: the loss is at a minimum above the tolerance after {taken}; {ADVICE}"
         if self.control.stuck:
             return False, f"no progress: no damped step lowers the objective after {taken}; {ADVICE}"
-        steps = RIDGE_STALL_STEPS if trainer.alpha else 2 * STALL_STEPS if self.control.factor else STALL_STEPS
+        steps = RIDGE_STALL_STEPS if trainer.alpha else STALL_STEPS if self.control.watches else 2 * STALL_STEPS
         if len(history) > steps:
             earlier = min(record.objective for record in history[:-steps])
             if min(record.objective for record in history) > (1 - STALL) * earlier:

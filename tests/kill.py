@@ -152,6 +152,7 @@ def one_run(folder: Path, options: Sequence[str], rng: random.Random, times: int
     if not ended:
         subprocess.run(arguments, env=ENVIRONMENT, check=True, capture_output=True)
     tally.runs += 1
+    print(f"{tally.kills} kills, run {tally.runs} ended", flush=True)
     tally.different += [f"{name}: {part}" for part, mine, other in zip(
         ("model", "history", "ending"), results(folder, name), results(folder, "whole"), strict=True
     ) if mine != other]  # fmt: skip

@@ -63,7 +63,7 @@ def test_clusters_converge(spread, smooth, options):
     else:
         assert min(record.mse for record in result.history) < 0.7
     objective = np.array([record.objective for record in result.history])
-    assert not options or (np.diff(objective) < 0).all()
+    assert not options or all(later < objective[max(0, k - 2) : k + 1].max() for k, later in enumerate(objective[1:]))
 
 
 def test_damping_beats_full_steps_on_random_labels():
@@ -117,7 +117,7 @@ def test_active_sets_after_rejections_are_those_of_the_weights(name, options):
     result = trainer.fit(network_for(device, 8, 2**10, 1.5, dtype="float64"), X, y, [look])
     objective = [record.objective for record in result.history]
     assert sum(checked) > 0 and len(checked) > 6
-    assert all(later < sooner for sooner, later in zip(objective, objective[1:], strict=False))
+    assert all(later < max(objective[max(0, k - 2) : k + 1]) for k, later in enumerate(objective[1:]))
 
 
 def test_damping_changes_nothing_where_every_full_step_helps(device):

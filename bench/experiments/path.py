@@ -91,7 +91,7 @@ def _both(problem: Problem, kind: str, work: tuple, repeats: int) -> dict:
         ours.append(spent)
         single, spent = _timed(apart, problem, kind, work)
         theirs.append(spent)
-    mine, other = ([run.history[-1].objective for run in runs] for runs in (shared, single))
+    mine, other = ([run.final.objective for run in runs] for runs in (shared, single))
     return {
         "kind": kind, "count": len(shared), "together": float(np.median(ours)), "apart": float(np.median(theirs)),
         "scan": float(np.median([run.build_seconds for run in single])),
@@ -99,7 +99,7 @@ def _both(problem: Problem, kind: str, work: tuple, repeats: int) -> dict:
         "above": max(a / b - 1 for a, b in zip(mine, other, strict=True)),
         "below": max(b / a - 1 for a, b in zip(mine, other, strict=True)),
         "converged": all(run.converged for run in shared) and all(run.converged for run in single),
-        "mse": [run.history[-1].mse for run in shared], "objective": mine, "objective_apart": other,
+        "mse": [run.final.mse for run in shared], "objective": mine, "objective_apart": other,
     }  # fmt: skip
 
 
