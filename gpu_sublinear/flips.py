@@ -65,12 +65,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from .bits import BitIndex
 from .devices import Array, Device, Flips, ImplicitDevice, ImplicitRows, NearPairs
+from .devices.implicit import run_starts
 from .errors import OptionError
 from .network import ShiftedReluNetwork
 from .weights import SampleWeights
@@ -217,7 +217,7 @@ class FlipIndex:
         """
         if not isinstance(device, ImplicitDevice):
             raise OptionError(
-                f"mask='flips' has no operations on device={device.name!r} yet; use device='cpu', or mask='bits'"
+                f"mask='flips' has no operations on device={device.name!r}; use another device, or mask='bits'"
             )
         BitIndex.hold(X, network)
         return cls.look(device, X, network, min(foreseen_radius(device, X, network, y), LARGEST))
@@ -375,7 +375,7 @@ class FlipIndex:
         self._pending = None
         while len(self._segments) > mark.segments:
             flips = self._segments.pop()
-            size, first = len(self._before) - len(flips), _first_of_run(self.device.xp, flips.neurons)
+            size, first = len(self._before) - len(flips), run_starts(self.device.xp, flips.neurons)
             state = self.bits, self.pair_counts, self._heads
             self.device.flip_mask(*state, flips, flips.above, self._total, size)
             self._heads[flips.neurons[first]] = self._before[size:][first]
@@ -450,8 +450,3 @@ def rounding(X: Array, rows: Array, shift: float, radius: float) -> float:
     squares = max((float((block**2).sum(axis=1).max()) for block in blocks), default=0.0)
     point_max = float(((X.astype(np.float64) ** 2).sum(axis=1) ** 0.5).max())
     return (d + 1) * eps * point_max * math.sqrt(squares) + 2 * eps * (abs(shift) + radius)
-
-
-def _first_of_run(xp: Any, values: Array) -> Array:
-    """Return the places at which runs of equal values start."""
-    return xp.flatnonzero(xp.concatenate([xp.ones(1, bool), values[1:] != values[:-1]]))
