@@ -17,6 +17,7 @@ Several flips of one pair add up (induction over q). So with a log of (r, j, c),
     w_r^t = w_r^0 - a_r m^{-1/2} ( sum_j M^t_rj Gamma^t_j x_j + sum_{log entries of r} c x_j )            (exact),
 
 and a row costs n / 4 table look-ups (sums of subsets of four points) when somebody asks for it; nobody writes rows.
+So it is on the cpu; the cuda device adds up points instead, in float64 throughout.
 
 **Outputs.** With z the pre-activations at the new weights and ``delta = M' - M``,
 
@@ -47,7 +48,8 @@ looked up, 10 to 50 times tighter than B. Listed values move along (in REAL, err
 whose bit may be wrong is computed in float64, and those within a smaller radius of b form the new list; known =
 radius. A row that moved too far for ``known`` is looked at on all points. This visits every row, n / 4 look-ups each,
 but no pair of d products for most: after the first step it is 5 to 10 times cheaper than a scan, and the list it
-leaves is short enough for small steps.
+leaves is short enough for small steps. (The cuda device moves no values: it computes, in float64, whatever may be near
+enough.)
 
 **What exact means.** The implicit weights are those of the formula above in float64, from rows ``w^0`` as stored.
 After every query M equals ``P > b`` for a full float64 recomputation of P, except for pairs with ``|P - b|`` below

@@ -47,10 +47,10 @@ def test_a_neuron_at_a_time(gpu, dtype, monkeypatch):
     test_every_operation(gpu, dtype, 9, 30, 5)
 
 
-def test_points_beyond_the_grid_are_reached(gpu, dtype, monkeypatch):
-    monkeypatch.setattr(launcher_module, "MAX_GRID_Y", 2)
+def test_points_beyond_the_grid_are_reached(gpu, monkeypatch):
+    monkeypatch.setattr(launcher_module, "MAX_GRID_Y", 40)
     rng = np.random.default_rng(3)
-    check_mask_flips(gpu, made_implicit(rng, make_problem(rng, 70, 30, 4, dtype, False, 0.1), 9), rng)
+    check_mask_flips(gpu, made_implicit(rng, make_problem(rng, 300, 20, 4, "float32", False, 0.1), 9), rng)
 
 
 def outcome(gpu: CudaDevice, dtype: str) -> list[Any]:

@@ -141,7 +141,7 @@ def check_looks(device, problem: Problem, implicit: ImplicitRows, radius: float)
     slack = 8 * (n + problem.X.shape[1] + 8) * eps * float(size + abs(problem.shift))
     values = (problem.W.astype(np.float64) @ problem.X.T.astype(np.float64)).astype(problem.W.dtype)
     pairs = all_pairs(u, n, values)
-    none = NearPairs(pairs.starts, pairs.starts, pairs.points, pairs.values)
+    none = NearPairs(np.zeros(u, np.int64), np.zeros(u, np.int64), pairs.points[:0], values[0, :0])
     where, step = (problem.shift, radius), (implicit.total, slack)
     for mask, known, lost in ((everything, np.inf, slack), (nothing, -1.0, slack)):
         found = call(device, "first_flips", implicit, mask, *where, known)
@@ -275,6 +275,23 @@ def test_the_same_steps_as_packed_bits_and_as_the_reference(name, options):
         # a step amplifies a difference of the rounding of G by its condition
         assert np.allclose([step[2] for step in history], [step[2] for step in wanted], rtol=1e-8, atol=1e-20)
         assert np.allclose(rows, want, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", [name for name in DEVICES if name != "reference"])
+def test_the_steps_of_the_reference_where_one_is_rejected(name):
+    X, y = sphere(60, D)
+    X[1::2] = X[::2] + 1e-3 * X[1::2]  # each point twice, nearly, with another target
+    results = []
+    for device in (make_device(name), REFERENCE):
+        network = network_for(device, 100, 0.1)
+        history = GaussNewton(mask="flips", damping="auto", max_steps=5).fit(network, X, y).history
+        results.append((history, device.to_host(network.rows)))
+    (history, rows), (wanted, want) = results
+    assert sum(record.rejected for record in wanted) == 1
+    for ours, theirs in zip(history, wanted, strict=True):
+        assert (ours.fired, ours.union, ours.rejected) == (theirs.fired, theirs.union, theirs.rejected)
+        assert ours.mse == pytest.approx(theirs.mse, rel=1e-8)
+    assert np.allclose(rows, want, atol=1e-8)  # G is nearly singular, as far as damping lets it
 
 
 @pytest.mark.parametrize("name", DEVICES)

@@ -253,7 +253,7 @@ class _Findings:
 def _chunks(implicit: ImplicitRows, count: int | None = None) -> Iterator[slice]:
     """Cut ``count`` neurons, or all, into as many as may be computed at a time."""
     n, d = implicit.X.shape
-    size, count = max(1, LOOK_BYTES // (32 * (n + d))), len(implicit.W) if count is None else count
+    size, count = max(1, LOOK_BYTES // (40 * (n + d))), len(implicit.W) if count is None else count
     for first in range(0, count, size):
         yield slice(first, min(first + size, count))
 
