@@ -23,7 +23,7 @@ PEAKS = {  # operations/s on an H200 without tensor cores; None: no peak assumed
 }
 N, D, M, ARITY, MARGIN = 1024, 64, 2**20, 8, 0.1
 SHIFTS = (2.58, 3.0)
-FLIPPED = 0.01  # of the fired pairs, in change_pairs
+FLIPPED = 0.01  # of the fired pairs, in change_pairs and flip_mask
 BUCKETS, SKETCH_ROWS, NONZEROS = 2 * N, 8 * N, 1
 
 
@@ -92,6 +92,14 @@ TABLE = (
     Kernel("pack_mask", "mask_union", "n*m/8", "n*m/64", "integer"),
     Kernel("count_mask", "count_mask", "n*m/8 + 8*n*n", "n*n*m/128", "integer", "n*n*m/256"),
     Kernel("move_mask", "move_mask", "8*m*d + n*m/8 + 16*m", "2*n*m*d", "float64 apart"),
+    Kernel("pack_mask", "near_mask", "4*(m*d + n*d) + 4*m + n*m/4", "2*n*m*d", "float32"),
+    Kernel("turn_mask", "turn_mask", "n*m/4", "n*m/32", "integer"),
+    Kernel("mask_sums", "mask_sums", "n*m/8 + 8*m*d", "nnz*d", "float64 apart", "8*nnz*d"),
+    Kernel("near_pairs", "count_near", "4*c + 32*m", "c", "float64 apart"),
+    Kernel("near_pairs", "list_near", "4*c + 36*m + 8*flips", "c", "float64 apart"),
+    Kernel("look", "look", "13*c + 20*v + 8*v*d", "2*c*d", "float64", "4*c*d"),
+    Kernel("flip_mask", "flip_bits", "52*flips + n*flips/8", "flips", "integer"),
+    Kernel("flip_mask", "count_flips", "16*flips + 4*n*n", "4*n*flips", "integer", "n*flips/4"),
     Kernel("sketch_neurons", "hash_neurons", "12*u", "60*u", "integer"),
     Kernel("sketch_neurons", "sketch_points", "4*nnz + 8*n*B", "nnz", "atomic", "4*nnz"),
     Kernel("probe", "probe", "0", "0", "float32"),

@@ -17,6 +17,7 @@ Several flips of one pair add up (induction over q). So with a log of (r, j, c),
     w_r^t = w_r^0 - a_r m^{-1/2} ( sum_j M^t_rj Gamma^t_j x_j + sum_{log entries of r} c x_j )            (exact),
 
 and a row costs n / 4 table look-ups (sums of subsets of four points) when somebody asks for it; nobody writes rows.
+So it is on the cpu; the cuda device adds up points instead, in float64 throughout.
 
 **Outputs.** With z the pre-activations at the new weights and ``delta = M' - M``,
 
@@ -47,7 +48,8 @@ looked up, 10 to 50 times tighter than B. Listed values move along (in REAL, err
 whose bit may be wrong is computed in float64, and those within a smaller radius of b form the new list; known =
 radius. A row that moved too far for ``known`` is looked at on all points. This visits every row, n / 4 look-ups each,
 but no pair of d products for most: after the first step it is 5 to 10 times cheaper than a scan, and the list it
-leaves is short enough for small steps.
+leaves is short enough for small steps. (The cuda device moves no values: it computes, in float64, whatever may be near
+enough.)
 
 **What exact means.** The implicit weights are those of the formula above in float64, from rows ``w^0`` as stored.
 After every query M equals ``P > b`` for a full float64 recomputation of P, except for pairs with ``|P - b|`` below
@@ -65,12 +67,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from .bits import BitIndex
 from .devices import Array, Device, Flips, ImplicitDevice, ImplicitRows, NearPairs
+from .devices.implicit import run_starts
 from .errors import OptionError
 from .network import ShiftedReluNetwork
 from .weights import SampleWeights
@@ -217,7 +219,7 @@ class FlipIndex:
         """
         if not isinstance(device, ImplicitDevice):
             raise OptionError(
-                f"mask='flips' has no operations on device={device.name!r} yet; use device='cpu', or mask='bits'"
+                f"mask='flips' has no operations on device={device.name!r}; use another device, or mask='bits'"
             )
         BitIndex.hold(X, network)
         return cls.look(device, X, network, min(foreseen_radius(device, X, network, y), LARGEST))
@@ -375,7 +377,7 @@ class FlipIndex:
         self._pending = None
         while len(self._segments) > mark.segments:
             flips = self._segments.pop()
-            size, first = len(self._before) - len(flips), _first_of_run(self.device.xp, flips.neurons)
+            size, first = len(self._before) - len(flips), run_starts(self.device.xp, flips.neurons)
             state = self.bits, self.pair_counts, self._heads
             self.device.flip_mask(*state, flips, flips.above, self._total, size)
             self._heads[flips.neurons[first]] = self._before[size:][first]
@@ -450,8 +452,3 @@ def rounding(X: Array, rows: Array, shift: float, radius: float) -> float:
     squares = max((float((block**2).sum(axis=1).max()) for block in blocks), default=0.0)
     point_max = float(((X.astype(np.float64) ** 2).sum(axis=1) ** 0.5).max())
     return (d + 1) * eps * point_max * math.sqrt(squares) + 2 * eps * (abs(shift) + radius)
-
-
-def _first_of_run(xp: Any, values: Array) -> Array:
-    """Return the places at which runs of equal values start."""
-    return xp.flatnonzero(xp.concatenate([xp.ones(1, bool), values[1:] != values[:-1]]))

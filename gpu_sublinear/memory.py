@@ -15,7 +15,7 @@ from .network import firing_probability
 if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
 
-FIXED = 400 << 20  # interpreter, compiled code, BLAS buffers and the scan's scratch memory
+FIXED = 400 << 20  # interpreter, compiled code, BLAS buffers, scratch memory of a GPU's scans and looks
 PROGRAM = "program"
 LISTS = "candidate pairs and their products"
 

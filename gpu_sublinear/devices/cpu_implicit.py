@@ -11,7 +11,7 @@ from . import cpu_flips
 from .base import Array
 from .cpu_lists import BLOCKS
 from .cpu_vectors import TABLE, WIDE
-from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs
+from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs, longest_point
 
 kernels: Any = cpu_flips  # mypy does not know what numba makes of a function with many parameters
 SHARE = 0.5  # of the pairs in a unit of distance, and a quarter: the density of N(0, 1) is at most 0.4
@@ -57,7 +57,7 @@ class ImplicitOperations(ImplicitDevice):
     ) -> tuple[Flips, NearPairs, int]:
         """Visit all rows: exact sums."""
         W, X, bits, weights, tables = _wide(implicit)[:5]
-        arguments = (W, X, bits, weights, tables, near, float(shift), float(radius), float(known), _longest(X))
+        arguments = (W, X, bits, weights, tables, near, float(shift), float(radius), float(known), longest_point(X))
         n, u = len(X), len(W)
         block = np.arange(BLOCKS + 1) * u // BLOCKS
         edges = (block * n * min(1.0, SHARE * 2 * (radius + LISTED))).astype(np.int64) + SLACK * np.arange(BLOCKS + 1)
@@ -72,7 +72,7 @@ class ImplicitOperations(ImplicitDevice):
         tables = _tables(X, g, implicit.bits.shape[1], dtype)
         arguments = (
             *wide, near.starts, near.stops, near.points, near.values, float(shift), float(radius), float(known),
-            float(slack), tables, X.astype(dtype, copy=False), _longest(X),
+            float(slack), tables, X.astype(dtype, copy=False), longest_point(X),
         )  # fmt: skip
         return _retried(kernels.all_flips, arguments, _edges(near), implicit)
 
@@ -108,11 +108,6 @@ def _retried(
         if (needed <= np.diff(edges)).all():
             return _packed(flips, edges, counts), NearPairs(starts, stops, points, values), int(looked.sum())
         edges = np.concatenate([[0], np.cumsum(needed)])
-
-
-def _longest(X: Array) -> float:
-    """Return the norm of the longest point."""
-    return float(np.sqrt((X * X).sum(axis=1).max()))
 
 
 def _tables(X: Array, coefficients: Array, words: int, dtype: np.dtype) -> Array:

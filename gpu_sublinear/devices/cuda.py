@@ -20,10 +20,9 @@ from ..errors import (
     KernelCompileError,
     NoCudaDeviceError,
 )
-from .base import CSR, Array, Device, TreeLayout
+from .base import CSR, Array, TreeLayout
 from .checks import check_array
-from .cuda_bits import BitOperations
-from .cuda_lists import ListOperations
+from .cuda_implicit import ImplicitOperations
 from .cupy_toolkit import Toolkit, cupy_toolkit
 from .cusparse import check_index_range
 from .launcher import BLOCK, Launcher, names_memory
@@ -34,7 +33,7 @@ COUNTED_COLUMNS = 8192  # of count_pairs at a time: 32 KiB of shared memory
 SKETCH_BITS = 61  # see kernels/sketch_rows.cu
 
 
-class CudaDevice(ListOperations, BitOperations, Device):
+class CudaDevice(ImplicitOperations):
     """The op list on one GPU.
 
     Parameters

@@ -24,6 +24,18 @@ class BitOperations:
     @names_memory
     def pack_mask(self, X: Array, W: Array, signs: Array, shift: float) -> tuple[Array, Array]:
         """Vote warp by warp; sum by parts of the neurons, then add the parts."""
+        return self._packed("pack_mask", X, W, signs, shift, ())
+
+    @names_memory
+    def near_mask(self, X: Array, W: Array, signs: Array, shift: float, radius: float) -> tuple[Array, Array, Array]:
+        """Vote twice."""
+        check_array("X", X, 2, "REAL")
+        near = self._gpu.empty("mask of the near pairs", (-(-len(W) // 64), len(X)), np.int64)
+        bits, totals = self._packed("near_mask", X, W, signs, shift, (X.dtype.type(radius), near))
+        return bits, totals, near.view(np.uint64)
+
+    def _packed(self, kernel: str, X: Array, W: Array, signs: Array, shift: float, more: tuple) -> tuple[Array, Array]:
+        """Run a kernel of pack_mask.cu, with more arguments; return bits and totals."""
         check_array("X", X, 2, "REAL")
         real, (n, d), u = X.dtype.name, X.shape, len(W)
         check_array("W", W, 2, real, (None, d))
@@ -34,9 +46,9 @@ class BitOperations:
         totals = self._gpu.zeros("partial outputs", (parts, n), np.float64)
         arguments = (
             X, np.int64(n), W, signs, X.dtype.type(shift), np.float64(shift), np.int64(u), np.int32(d),
-            np.int64(parts), np.int64(words), bits, totals,
+            np.int64(parts), np.int64(words), bits, totals, *more,
         )  # fmt: skip
-        self._gpu.run("pack_mask", "pack_mask", real, -(-n // TILE[0]) * parts * BLOCK, arguments)
+        self._gpu.run("pack_mask", kernel, real, -(-n // TILE[0]) * parts * BLOCK, arguments)
         return bits.view(np.uint64), totals.sum(axis=0)
 
     @names_memory

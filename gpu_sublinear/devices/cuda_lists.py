@@ -51,14 +51,20 @@ class ListOperations:
         """Return offsets (count + 1,) and points of some neurons."""
         (n, d), count, real = X.shape, len(neurons), X.dtype.name
         bits = self._gpu.empty("bits of the scan", (tiles, count), np.int64)
-        counts = self._gpu.empty("numbers of candidates", count, np.int32)
         arguments = (X, np.int64(n), W, neurons, thresholds, np.int64(count), np.int32(d), bits)
         self._gpu.run("scan", "scan_bits", real, tiles * -(-count // SCAN_TILE[1]) * BLOCK, arguments)
-        self._gpu.run("scan", "count_bits", real, count, (bits, np.int64(tiles), np.int64(count), counts))
+        return self._listed_bits(bits, real)
+
+    def _listed_bits(self, bits: Array, real: str) -> tuple[Array, Array]:
+        """Return offsets (count + 1,) and points of neurons, from words of points (words, count) int64."""
+        words, count = bits.shape
+        mask = bits, np.int64(words), np.int64(count)
+        counts = self._gpu.empty("numbers of candidates", count, np.int32)
+        self._gpu.run("scan", "count_bits", real, count, (*mask, counts))
         starts = self._starts(counts)
         points = self._gpu.empty("candidates", int(starts[-1]), np.int32)
         if len(points):
-            self._gpu.run("scan", "list_bits", real, count, (bits, np.int64(tiles), np.int64(count), starts, points))
+            self._gpu.run("scan", "list_bits", real, count, (*mask, starts, points))
         return starts, points
 
     @names_memory

@@ -1,12 +1,14 @@
 """What a device must do where weights are implicit and the mask is kept through flips (:mod:`gpu_sublinear.flips`).
 
-The operations are not part of :class:`gpu_sublinear.devices.Device`: the cuda device has none of them.
+The operations are apart from those of :class:`gpu_sublinear.devices.Device`, because one mode alone needs them.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from types import ModuleType
 
 from .base import Array, Device
 
@@ -97,7 +99,7 @@ class Flips:
 
 
 class ImplicitDevice(Device):
-    """A device with operations on implicit rows: cpu and reference."""
+    """A device with operations on implicit rows."""
 
     @abstractmethod
     def near_mask(self, X: Array, W: Array, signs: Array, shift: float, radius: float) -> tuple[Array, Array, Array]:
@@ -179,3 +181,13 @@ class ImplicitDevice(Device):
         coefficients : Array
             (f,) float64.
         """
+
+
+def longest_point(X: Array) -> float:
+    """Return the norm of the longest row of X (n, d) float64."""
+    return math.sqrt(float((X * X).sum(axis=1).max()))
+
+
+def run_starts(xp: ModuleType, values: Array) -> Array:
+    """Return the places at which runs of equal values (f,) start, int64; there is at least one value."""
+    return xp.flatnonzero(xp.concatenate([xp.ones(1, bool), values[1:] != values[:-1]]))
