@@ -40,7 +40,7 @@ class Dataset:
     target_name : str
         Name of the target.
     preprocessing : str
-        ``"standard"`` or ``"unit"``: see :class:`Preprocessing`.
+        ``"standard"``, ``"smooth"`` or ``"unit"``: see :class:`Preprocessing`.
     classes : Classes or None
         Where the targets stand for class labels.
     labels : numpy.ndarray or None

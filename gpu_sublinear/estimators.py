@@ -52,7 +52,7 @@ class _Sublinear(BaseEstimator):
         alpha="auto",
         max_steps=30,
         tolerance=1e-2,
-        preprocessing="standard",
+        preprocessing="smooth",
         sampling="explicit",
         solver="auto",
         margin="auto",
@@ -255,8 +255,9 @@ class SublinearRegressor(RegressorMixin, _Sublinear):
         Most Gauss-Newton steps.
     tolerance : float
         Training ends when the error is this part of the targets, or a step promises less than this part of the loss.
-    preprocessing : {"standard", "unit"}
-        Standardise, append a constant coordinate and normalise each row, or only normalise.
+    preprocessing : {"smooth", "standard", "unit"}
+        Standardise, append a constant coordinate (large: smooth; 1: standard) and normalise each row, or only
+        normalise: :class:`gpu_sublinear.preprocessing.Preprocessing`.
     sampling : {"explicit", "virtual", "auto"}
         Of the neurons; the last two draw only neurons that take part, as the order of the points says.
     solver, margin, mask, batch_size, memory_limit, time_budget : optional
@@ -363,8 +364,9 @@ class SublinearClassifier(ClassifierMixin, _Sublinear):
         Most Gauss-Newton steps.
     tolerance : float
         Training ends when the error is this part of the targets, or a step promises less than this part of the loss.
-    preprocessing : {"standard", "unit"}
-        Standardise, append a constant coordinate and normalise each row, or only normalise.
+    preprocessing : {"smooth", "standard", "unit"}
+        Standardise, append a constant coordinate (large: smooth; 1: standard) and normalise each row, or only
+        normalise: :class:`gpu_sublinear.preprocessing.Preprocessing`.
     sampling : {"explicit", "virtual", "auto"}
         Of the neurons; the last two draw only neurons that take part, as the order of the points says.
     solver, margin, mask, batch_size, memory_limit, time_budget : optional

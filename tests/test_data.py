@@ -339,6 +339,14 @@ def test_statistics_come_from_training_alone():
     np.testing.assert_allclose(Z, np.array([[4.0, 1.0]]) / np.sqrt(17), rtol=4 * EPS)
 
 
+def test_smooth_preprocessing_has_a_large_constant_coordinate():
+    X = np.random.default_rng(0).normal(3.0, 5.0, (50, 9))
+    Z = np.column_stack([(X - X.mean(axis=0)) / X.std(axis=0), np.full(50, 2 * np.sqrt(9.0))])
+    want = Z / np.linalg.norm(Z, axis=1, keepdims=True)
+    np.testing.assert_allclose(Preprocessing.fit(X, "smooth").transform(X), want, rtol=64 * EPS, atol=8 * EPS)
+    assert Preprocessing.fit([[0.1, 1.0], [0.1, 2.0]], "smooth").scale[0] == 0
+
+
 def test_unit_preprocessing_only_normalises_and_names_a_zero_row():
     fitted = Preprocessing.fit([[3.0, 4.0]], "unit")
     np.testing.assert_allclose(fitted.transform([[3.0, 4.0], [1e-300, 0]]), [[0.6, 0.8], [1, 0]], rtol=4 * EPS)
@@ -352,7 +360,7 @@ def test_preprocessing_refusals():
         fitted.transform(np.ones((1, 3)))
     with pytest.raises(DataError, match="overflows"):
         Preprocessing.fit([[1e-300], [2e-300]]).transform([[1e300]])
-    with pytest.raises(OptionError, match="'standard' or 'unit'"):
+    with pytest.raises(OptionError, match="'standard', 'smooth' or 'unit'"):
         Preprocessing.fit([[1.0]], "whiten")
 
 

@@ -24,12 +24,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 RNG = np.random.default_rng(7)
 RAW = RNG.standard_normal((33, 5)) * [1, 10, 100, 0, 1e-3] + [0, 5, 2000, 3, 0]  # column 3 is constant
 Y = RAW[:, 0] * 7 + 100
-CASES = [(kind, dtype) for kind in ("standard", "unit", "bare") for dtype in ("float32", "float64")]
+CASES = [(kind, dtype) for kind in ("standard", "smooth", "unit", "bare") for dtype in ("float32", "float64")]
 
 
 def make(kind: str, dtype: str, width: int = 10_000) -> tuple[FittedModel | ShiftedReluNetwork, np.ndarray]:
     """Return a model of several blocks of neurons and points for it."""
-    preprocessing = Preprocessing.fit(RAW, "unit" if kind == "unit" else "standard")
+    preprocessing = Preprocessing.fit(RAW, "standard" if kind == "bare" else kind)
     network = ShiftedReluNetwork.initialize(
         width, preprocessing.inputs, shift=0.5, seed=3, dtype=dtype, device=get_device("reference")
     )

@@ -49,7 +49,7 @@ def refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("kind", ["standard", "unit"])
+@pytest.mark.parametrize("kind", ["standard", "smooth", "unit"])
 def test_round_trip_gives_the_same_predictions(tmp_path, dtype, kind):
     model = make_model(dtype, kind)
     model.save(tmp_path / "m.safetensors")
