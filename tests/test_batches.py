@@ -211,3 +211,16 @@ def test_weights_of_a_batch_are_those_of_its_points(engine):
         GaussNewton(batch_size=8, **options).fit(network, *data[:2], sample_weight=data[2])
         pair.append(network.predict(X))
     assert np.array_equal(*pair)
+
+
+def test_a_row_that_moves_a_little_after_a_long_way_is_heard_of(device):
+    network, X, y = problem_of(device, dtype="float64", n=12, width=200)
+    blocks = GaussNewton(batch_size=4, margin=0).begin(network, X, y).run.blocks
+    rows = device.asarray(np.arange(3), "int64")
+    blocks.update_any(network.rows, rows, device.asarray(np.array([100.0, 100.0, 100.0]), np.float64))
+    blocks.visit(0)
+    network.rows[1, 0] = np.nextafter(float(network.rows[1, 0]), np.inf)
+    blocks.update_any(network.rows, rows, device.asarray(np.array([0.0, 1e-17, 0.0]), np.float64))
+    before = device.to_host(blocks.visited[0])
+    blocks.visit(0)
+    assert np.flatnonzero(device.to_host(blocks.visited[0]) > before).tolist() == [1]
