@@ -1,10 +1,11 @@
 """Checkpoint files: all that the rest of a run depends on, between two steps.
 
-A checkpoint stands *before* a step.  It holds the rows, W_0 and the penalty in absolute units, the best weights where a
-run may go back to them, the state of damping and early stopping, the history so far, and what the run was started with.
-Everything else follows from these, bit for bit: who fires is exact whatever lists it is read from, the Gram matrix
-counts whole numbers, and sketches are keyed by the step.  So candidate lists, trees, masks and Gram matrices are made
-anew.  What a run does with checkpoints is in :mod:`gpu_sublinear.resume`.
+A checkpoint stands *before* a step.  It holds the rows, the second layer if it is trained, W_0 and the penalty in
+absolute units, the best weights where a run may go back to them, the state of damping and early stopping, the history
+so far, and what the run was started with.  Everything else follows from these, bit for bit: who fires is exact whatever
+lists it is read from, the Gram matrix counts whole numbers, and batches and sketches are keyed by the step.  So
+candidate lists, trees, masks and Gram matrices are made anew.  What a run does with checkpoints is in
+:mod:`gpu_sublinear.resume`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ ROWS = (
     "best_rows",
     "validation_rows",
 )  # arrays (u, d) of the network's dtype; only the first is a must
+SECOND_LAYERS = ("second", "best_second", "validation_second")  # arrays (u,) of the network's dtype
 CONTROL = (
     "damping", "part", "watches", "failures", "predicted", "best_step", "halved", "since", "last", "before",
 )  # fmt: skip
@@ -109,7 +111,8 @@ class Checkpoint:
         What the run was started with: settings as they are, arrays as digests.
     arrays : dict of ndarray
         ``rows`` (u, d), ``neurons`` (u,), ``seen`` (n, d), and where the run has them: ``initial`` (u, d) W_0,
-        ``best_rows`` (u, d), ``validation_rest`` (k,), ``validation_rows`` (u, d).
+        ``best_rows`` (u, d), ``validation_rest`` (k,), ``validation_rows`` (u, d); where the second layer is trained
+        also ``second`` (u,), and ``best_second`` (u,), ``validation_second`` (u,) unless these are +1 and -1.
     history : list of StepRecord
         One per step taken; the next step has the number ``len(history)``.
     index, best_index : str
@@ -205,6 +208,10 @@ class Checkpoint:
             raise ValueError(f"the points seen have shape {seen.shape}")
         if neurons.dtype != np.int64 or neurons.shape != rows.shape[:1] or (np.diff(neurons) <= 0).any():
             raise ValueError("the numbers of the neurons are not ascending")
+        if any(name in self.arrays and _kind(self.arrays[name]) != _kind(rows[:, 0]) for name in SECOND_LAYERS):
+            raise ValueError("the second layer does not fit the weights")
+        if ("second" in self.arrays) is not (self.identity.get("both_layers") is True):
+            raise ValueError("the second layer is there without being trained, or trained without being there")
         rest = self.arrays.get("validation_rest", np.zeros(0))
         if rest.dtype != np.float64 or rest.ndim not in (1, 2):
             raise ValueError("the validation outputs are not a list of float64 numbers")

@@ -33,13 +33,19 @@ def contradictions() -> tuple[np.ndarray, np.ndarray]:
     return clusters(0.03, False, 48)
 
 
-def noisy() -> tuple[np.ndarray, np.ndarray]:
+def noisy(size: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     X, y = sphere(60, 6)
-    return X, y + np.random.default_rng(0).standard_normal(60)
+    return X, y + size * np.random.default_rng(0).standard_normal(60)
+
+
+def mild() -> tuple[np.ndarray, np.ndarray]:
+    return noisy(0.3)
 
 
 LISTS = {"mask": "lists"}
 FAITHFUL = {"solver": "sketch-cg", "margin": 0, "jacobian": "csr", "sketch": SketchOptions("rows"), "max_steps": 5}
+BOTH = {"both_layers": True, "max_steps": 6, "tolerance": 1e-9}
+BATCHES = {"batch_size": 13, "max_steps": 6, "tolerance": 1e-9, "mask": "lists"}
 FAR = {"width": 10**11, "shift": 5.9, "sampling": "virtual"}
 
 # name -> data, options of the trainer, options of the network, what must be seen in its checkpoints or history
@@ -63,6 +69,55 @@ CASES: dict[str, tuple[Callable, dict, dict, set[str]]] = {
     "cg": (noisy, {"solver": "cg", "max_steps": 5, "alpha": 1e-2}, {}, {"rejected"}),
     "csr": (noisy, {"jacobian": "csr", "max_steps": 5}, {}, {"lists"}),
     "faithful": (noisy, FAITHFUL, {"paired": False}, {"trees"}),
+    "leaky": (contradictions, {"max_steps": 9}, {"activation": "leaky"}, {"best elsewhere: lists", "rejected"}),
+    "abs, trees": (noisy, {"margin": 0, "max_steps": 5}, {"activation": "abs"}, {"trees"}),
+    "abs, ridge": (noisy, {"alpha": 0.01, "max_steps": 5, "tolerance": 1e-9}, {"activation": "abs"}, {"initial"}),
+    "softshrink": (contradictions, {"max_steps": 9}, {"activation": "softshrink"}, {"best elsewhere: lists"}),
+    "softshrink, trees": (
+        contradictions,
+        {"margin": 0, "max_steps": 8},
+        {"activation": "softshrink"},
+        {"best elsewhere: trees"},
+    ),
+    "hardshrink, ridge": (
+        noisy,
+        {"alpha": 0.1, "max_steps": 5, "tolerance": 1e-9},
+        {"activation": "hardshrink"},
+        {"initial"},
+    ),
+    "hardshrink, cg": (noisy, {"solver": "sketch-cg", "max_steps": 5}, {"activation": "hardshrink"}, {"lists"}),
+    "both layers": (noisy, BOTH, {}, {"lists", "second"}),
+    "both layers, watchdog": (mild, BOTH | {"max_steps": 16}, {"width": 2**8}, {"best_second", "rejected", "restored"}),
+    "both layers, trees": (contradictions, BOTH | {"margin": 0, "watchdog": 2}, {}, {"best elsewhere: trees"}),
+    "both layers, validation": (
+        mild,
+        BOTH | {"validation_fraction": 0.3},
+        {"width": 2**8},
+        {"validation", "validation_second", "restored"},
+    ),
+    "both layers, cg": (noisy, BOTH | {"solver": "sketch-cg"}, {"dtype": "float64"}, {"second"}),
+    "batches": (noisy, BATCHES, {}, {"lists"}),
+    "batches, watchdog": (contradictions, BATCHES | {"max_steps": 12}, {}, {"best elsewhere: lists", "rejected"}),
+    "batches, trees": (
+        contradictions,
+        BATCHES | {"margin": 0, "mask": "auto", "max_steps": 12},
+        {"dtype": "float64"},
+        {"best elsewhere: trees"},
+    ),
+    "batches, bits": (noisy, BATCHES | {"mask": "bits"}, {"shift": 0.0}, {"bits"}),
+    "batches, virtual": (
+        lambda: sphere(24, 6),
+        BATCHES,
+        {"width": 10**7, "shift": 4.2, "sampling": "virtual"},
+        {"lists", "seen"},
+    ),
+    "batches, validation": (
+        noisy,
+        BATCHES | {"validation_fraction": 0.3},
+        {"width": 2**8},
+        {"validation", "restored"},
+    ),
+    "batches, damped": (contradictions, BATCHES | {"damping": 0.1, "solver": "sketch-cg"}, {}, {"rejected"}),
 }
 
 
@@ -73,7 +128,8 @@ def network_for(features: int, device: str = "cpu", **options) -> ShiftedReluNet
 
 def weights(network: ShiftedReluNetwork) -> tuple[bytes, ...]:
     host = network.device.to_host
-    return tuple(host(array).tobytes() for array in (network.rows, network.neurons, network.seen))
+    arrays = (network.rows, network.neurons, network.seen, network.signs)
+    return tuple(host(array).tobytes() for array in arrays)
 
 
 def trajectory(result: TrainingResult) -> list[dict]:
@@ -143,7 +199,7 @@ def test_stopped_anywhere_and_resumed_the_bytes_are_the_same(tmp_path, case):
 
 
 @pytest.mark.parametrize("device", ["reference", "emulated", "cuda"])
-@pytest.mark.parametrize("case", ["watchdog", "ridge"])
+@pytest.mark.parametrize("case", ["watchdog", "ridge", "leaky", "softshrink", "both layers", "batches, watchdog"])
 def test_other_devices(tmp_path, device, case):
     *expected, _ = uninterrupted(case, tmp_path / "whole", device)
     assert [*interrupted(case, tmp_path / "parts", [3, 1], device)] == expected
@@ -291,6 +347,9 @@ def test_damage_is_found_wherever_it_is(written):
         (lambda c: replace(c, arrays=c.arrays | {"rows": c.arrays["neurons"]}), "the weights have shape"),
         (lambda c: replace(c, arrays=c.arrays | {"initial": c.arrays["rows"][1:]}), "do not fit together"),
         (lambda c: replace(c, arrays=c.arrays | {"neurons": c.arrays["neurons"][::-1]}), "not ascending"),
+        (lambda c: replace(c, arrays=c.arrays | {"second": c.arrays["rows"]}), "second layer does not fit"),
+        (lambda c: replace(c, arrays=c.arrays | {"second": c.arrays["rows"][:, 0]}), "without being trained"),
+        (lambda c: replace(c, identity=c.identity | {"both_layers": True}), "trained without being there"),
         (lambda c: replace(c, arrays=c.arrays | {"seen": c.arrays["rows"][:, :2]}), "points seen"),
         (lambda c: replace(c, arrays=c.arrays | {"validation_rest": c.arrays["rows"][None]}), "validation outputs"),
     ],
