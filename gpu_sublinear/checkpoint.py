@@ -21,6 +21,7 @@ import numpy as np
 from .errors import CheckpointError, OptionError, shown
 from .files import check_writable
 from .history import PHASES, StepRecord
+from .kept_flips import check_flips
 from .tensor_files import DAMAGE, FileKind
 
 FORMAT_VERSION = 1
@@ -32,7 +33,7 @@ CHECKPOINT = FileKind(
     "take a copy of the file, or remove it to start from the beginning",
     sealed=True,  # a flipped bit in a model shows in its predictions; here it would only make the bytes differ
 )
-INDICES = ("trees", "lists", "bits")
+INDICES = ("trees", "lists", "bits", "flips")
 ROWS = (
     "rows",
     "initial",
@@ -113,10 +114,11 @@ class Checkpoint:
         ``rows`` (u, d), ``neurons`` (u,), ``seen`` (n, d), and where the run has them: ``initial`` (u, d) W_0,
         ``best_rows`` (u, d), ``validation_rest`` (k,), ``validation_rows`` (u, d); where the second layer is trained
         also ``second`` (u,), and ``best_second`` (u,), ``validation_second`` (u,) unless these are +1 and -1.
+        With the index "flips" the rows are those of the start, and :mod:`gpu_sublinear.kept_flips` says what else.
     history : list of StepRecord
         One per step taken; the next step has the number ``len(history)``.
     index, best_index : str
-        How fired pairs are found now, and were at the best weights: "trees", "lists" or "bits".
+        How fired pairs are found now, and were at the best weights: "trees", "lists", "bits" or "flips".
     control : dict
         Damping and its part of the curvature, whether full steps are watched, how many failed in a row, decrease
         promised last, step of the best weights, and the objectives that the next one is compared with.
@@ -212,6 +214,8 @@ class Checkpoint:
             raise ValueError("the second layer does not fit the weights")
         if ("second" in self.arrays) is not (self.identity.get("both_layers") is True):
             raise ValueError("the second layer is there without being trained, or trained without being there")
+        if self.index == "flips":
+            check_flips(self.arrays)
         rest = self.arrays.get("validation_rest", np.zeros(0))
         if rest.dtype != np.float64 or rest.ndim not in (1, 2):
             raise ValueError("the validation outputs are not a list of float64 numbers")

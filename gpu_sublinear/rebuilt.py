@@ -2,22 +2,28 @@
 
 Every kind of index follows from the rows: lists over one look at the rows held, trees, packed masks, each of these over
 the points that the hinges of an activation look at, or one for each block of a batch run.  None of them has looked at
-the rows as they were before, and none needs to: the pairs that they find are exactly those of the stored rows.
+the rows as they were before, and none needs to: the pairs that they find are exactly those of the stored rows.  With
+``mask="flips"`` alone an index is led on from the start, see :mod:`gpu_sublinear.kept_flips`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from .batches import BatchRun
 from .bits import BitIndex
 from .blocks import Blocks, Part
-from .devices import Array
+from .devices import Array, ImplicitDevice
+from .flips import FlipIndex
 from .hinges import HingedIndex, gram_of
+from .kept_flips import BEST, HERE, go_on
 from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
 from .run import Run, memory_left
-from .state import Index
+from .state import Index, State
 from .tree import ThresholdTree
 from .weights import SampleWeights
 
@@ -25,11 +31,14 @@ if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
 
 
+KINDS = {"trees": ThresholdTree, "bits": BitIndex, "flips": FlipIndex}
+
+
 def kind_of(index: Index | Blocks) -> str:
     """Return the word for an index in a checkpoint; of a hinged one or of blocks, that of what finds their pairs."""
     found: Any = index.parts[0] if isinstance(index, Blocks) else index
     found = found.inner if isinstance(found, HingedIndex) else found
-    return "trees" if isinstance(found, ThresholdTree) else "bits" if isinstance(found, BitIndex) else "lists"
+    return next((word for word, kind in KINDS.items() if isinstance(found, kind)), "lists")
 
 
 def rebuilt_run(
@@ -82,6 +91,55 @@ def rebuilt_run(
     else:
         index = HingedIndex(cast(LazyIndex | ThresholdTree, find(points)), network, X)
         index.keep_empty = moving
+    return _run_with(index, trainer, network, X, y, weights, initial, ridge)
+
+
+def rebuilt_flips(
+    trainer: GaussNewton,
+    network: ShiftedReluNetwork,
+    X: Array,
+    y: Array,
+    weights: SampleWeights,
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[Run, State | None]:
+    """Return a run with ``mask="flips"`` over implicit rows.
+
+    Parameters
+    ----------
+    trainer, network, X, y, weights
+        As for :func:`rebuilt_run`; the network holds the rows that the run began with.
+    arrays : mapping of ndarray
+        What :func:`gpu_sublinear.kept_flips.kept` returned.
+
+    Returns
+    -------
+    run : Run
+        Ready for its next step.
+    best : State or None
+        The best place, where that is another one.
+    """
+    device = network.device
+    assert isinstance(device, ImplicitDevice)  # the identity names it
+    memory_left(trainer, network, X)
+    index = FlipIndex.over_rows(device, X, network, y)
+    run, best = _run_with(index, trainer, network, X, y, weights), None
+    if BEST + "lengths" in arrays:
+        go_on(index, arrays, BEST)
+        best = run.look()
+    go_on(index, arrays, HERE)
+    return run, best
+
+
+def _run_with(
+    index: Index,
+    trainer: GaussNewton,
+    network: ShiftedReluNetwork,
+    X: Array,
+    y: Array,
+    weights: SampleWeights,
+    initial: Array = None,
+    ridge: float = 0.0,
+) -> Run:
     gram = gram_of(network, weights.scaled(X))
     parts = (trainer, network, X, y, network.initial_signs, index, gram, weights, initial, ridge)
     run = (BatchRun if trainer.batch_size else Run)(*parts, warm=True)

@@ -13,16 +13,18 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .checkpoint import CONTROL, WATCH, Checkpoint, Checkpointing
+from .checkpoint import CHECKPOINT, CONTROL, WATCH, Checkpoint, Checkpointing
 from .damping import StepControl
 from .devices import Array
 from .environment import package_version
 from .errors import CheckpointError, OptionError
 from .files import discard_temporary
+from .flips import FlipIndex
 from .history import StepRecord
 from .identity import identity
+from .kept_flips import kept
 from .network import ShiftedReluNetwork
-from .rebuilt import kind_of, rebuilt_run
+from .rebuilt import kind_of, rebuilt_flips, rebuilt_run
 from .run import Run
 from .state import State
 from .validation import Validation
@@ -115,13 +117,12 @@ class CheckpointKeeper(Keeper):
         watch: Validation,
     ):
         super().__init__()
-        check_can_resume(trainer)
         self.options = options
         self.identity = identity(trainer, network, X, y, weights, watch)
         self.saved = options.find()
         discard_temporary(options.path)
         if self.saved is not None:
-            self._check(self.saved, trainer)
+            self._check(self.saved, trainer, len(X))
             self.history, self.seconds = self.saved.history, self.saved.seconds["checkpoints"]
             self.build_seconds = self.saved.seconds["build"]
         self._resumed = self.seconds + self.build_seconds + sum(record.seconds for record in self.history)
@@ -131,13 +132,15 @@ class CheckpointKeeper(Keeper):
         """Seconds of training before this process."""
         return self._resumed
 
-    def _check(self, saved: Checkpoint, trainer: GaussNewton) -> None:
+    def _check(self, saved: Checkpoint, trainer: GaussNewton, n: int) -> None:
         different = list(saved.differences(self.identity))
         if different:
             raise CheckpointError(
                 f"'{self.options.path}' is a checkpoint of another run: {'; '.join(different[:6])}; give the settings, "
                 "network and data of that run, or another path"
             )
+        if len(saved.arrays.get("flips_total", range(n))) != n:
+            raise CHECKPOINT.damaged(self.options.path, "its flips are those of other points")
         if trainer.max_steps < len(saved.history):
             raise OptionError(
                 f"'{self.options.path}' has {len(saved.history)} steps already, more than max_steps, which is "
@@ -194,6 +197,9 @@ class CheckpointKeeper(Keeper):
         watch.best_rows, watch.best_second = on_device("validation_rows"), on_device("validation_second")
         restore_watch(watch, saved, on_device("validation_rest", "float64"))
         trainer = replace(trainer, alpha=saved.alpha)  # "auto" was settled when the run began
+        if saved.index == "flips":
+            run, self.best = rebuilt_flips(trainer, network, X, y, weights, saved.arrays)
+            return run
         build = partial(rebuilt_run, trainer, network, X, y, weights, on_device("initial"), saved.ridge)
         best_rows, here = on_device("best_rows"), (network.rows, network.second)
         if best_rows is None:
@@ -230,7 +236,7 @@ class CheckpointKeeper(Keeper):
         host = network.device.to_host
         elsewhere = not control.always and control.best is not control.source
         arrays = {
-            "rows": network.rows,
+            "rows": run.index.base if isinstance(run.index, FlipIndex) else network.rows,
             "second": network.second,
             "neurons": network.neurons,
             "seen": network.seen,
@@ -241,9 +247,12 @@ class CheckpointKeeper(Keeper):
             "validation_rows": watch.best_rows,
             "validation_second": watch.best_second,
         }
+        stored = {name: host(array) for name, array in arrays.items() if array is not None}
+        if isinstance(run.index, FlipIndex):
+            stored |= kept(run.index, control.best.mark if elsewhere else None)
         return Checkpoint(
             identity=self.identity,
-            arrays={name: host(array) for name, array in arrays.items() if array is not None},
+            arrays=stored,
             history=history,
             index=here,
             best_index=kind_of(control.best.index) if elsewhere and control.best.index is not None else here,
@@ -254,25 +263,6 @@ class CheckpointKeeper(Keeper):
             sampling=network.sampling,
             seconds={"build": self.build_seconds, "checkpoints": self.seconds},
             package_version=package_version(),
-        )
-
-
-def check_can_resume(trainer: GaussNewton) -> None:
-    """Refuse what a checkpoint cannot bring back: an index whose state does not follow from the rows.
-
-    Parameters
-    ----------
-    trainer : GaussNewton
-        Options.
-
-    Raises
-    ------
-    OptionError
-        Naming the option.
-    """
-    if trainer.mask == "flips":
-        raise OptionError(
-            f"checkpoint and mask={trainer.mask!r} exclude each other: not supported yet; leave out one of them"
         )
 
 

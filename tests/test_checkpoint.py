@@ -46,6 +46,7 @@ LISTS = {"mask": "lists"}
 FAITHFUL = {"solver": "sketch-cg", "margin": 0, "jacobian": "csr", "sketch": SketchOptions("rows"), "max_steps": 5}
 BOTH = {"both_layers": True, "max_steps": 6, "tolerance": 1e-9}
 BATCHES = {"batch_size": 13, "max_steps": 6, "tolerance": 1e-9, "mask": "lists"}
+FLIPS = {"mask": "flips", "max_steps": 6, "tolerance": 1e-9}
 FAR = {"width": 10**11, "shift": 5.9, "sampling": "virtual"}
 
 # name -> data, options of the trainer, options of the network, what must be seen in its checkpoints or history
@@ -117,6 +118,21 @@ CASES: dict[str, tuple[Callable, dict, dict, set[str]]] = {
         {"width": 2**8},
         {"validation", "restored"},
     ),
+    "flips": (noisy, FLIPS, {"shift": 0.0}, {"flips"}),
+    "flips, watchdog": (
+        contradictions,
+        FLIPS | {"max_steps": 14},
+        {"shift": 1.0, "width": 2**8, "dtype": "float64"},
+        {"best elsewhere: flips", "best_flips_total", "rejected"},
+    ),
+    "flips, back to the start": (contradictions, FLIPS | {"max_steps": 9}, {}, {"best elsewhere: flips", "rejected"}),
+    "flips, damped": (contradictions, FLIPS | {"damping": 0.1}, {"width": 2**8, "paired": False}, {"rejected"}),
+    "flips, validation": (
+        mild,
+        FLIPS | {"validation_fraction": 0.3},
+        {"width": 2**8},
+        {"flips", "validation", "restored"},
+    ),
     "batches, damped": (contradictions, BATCHES | {"damping": 0.1, "solver": "sketch-cg"}, {}, {"rejected"}),
 }
 
@@ -174,7 +190,7 @@ def uninterrupted(case: str, path: Path, device: str = "cpu"):
         if path.exists():
             checkpoint = Checkpoint.load(path)
             seen.update({checkpoint.index, *(name for name, array in checkpoint.arrays.items() if len(array))})
-            if "best_rows" in checkpoint.arrays:
+            if {"best_rows", "best_flips_lengths"} & set(checkpoint.arrays):
                 seen.add(f"best elsewhere: {checkpoint.best_index}")
 
     network, result = fit(case, device, [look], checkpoint=Checkpointing(path))
@@ -203,6 +219,11 @@ def test_stopped_anywhere_and_resumed_the_bytes_are_the_same(tmp_path, case):
 def test_other_devices(tmp_path, device, case):
     *expected, _ = uninterrupted(case, tmp_path / "whole", device)
     assert [*interrupted(case, tmp_path / "parts", [3, 1], device)] == expected
+
+
+@pytest.mark.parametrize("case", ["flips, watchdog", "flips, back to the start"])
+def test_flips_on_the_other_device(tmp_path, case):
+    test_other_devices(tmp_path, "reference", case)
 
 
 def test_a_checkpoint_every_few_steps_and_one_at_the_end(tmp_path):
