@@ -54,6 +54,8 @@ RUNS = {  # full steps on contradicting near-duplicates never settle, so that ev
     "leaky": ["--shift", "1", "--activation", "leaky", "--damping", "none", "--tolerance", "0", "--max-steps", "60"],
     "softshrink": ["--shift", "2", "--activation", "softshrink", "--tolerance", "0", "--max-steps", "100"],
     "both layers": ["--shift", "2", "--both-layers", "--tolerance", "0", "--max-steps", "100"],
+    "flips": ["--shift", "0.5", "--mask", "flips", "--damping", "none", "--tolerance", "0", "--max-steps", "60"],
+    "flips, damped": ["--shift", "1", "--mask", "flips", "--tolerance", "0", "--max-steps", "60"],
     "batches": ["--shift", "2", "--batch-size", "20", "--tolerance", "0", "--max-steps", "60"],
 }
 AFTER_START = 0.25  # share of the kills that are timed from the start of the process, others from a new checkpoint
