@@ -182,6 +182,12 @@ class Blocks:
         points = self.points + [block + n for block in new]
         return replace(self, X=everywhere, points=points, parts=parts, travelled=travelled, visited=visited)
 
+    def afresh(self) -> Blocks:
+        """Return the same blocks with indices made anew, for rows whose path cannot be measured."""
+        parts = self._new_parts(self.parts[0], [self.X[block] for block in self.points])
+        travelled = self.device.xp.zeros(len(self.network.rows))  # (u,)
+        return replace(self, parts=parts, travelled=travelled, visited=[travelled.copy() for _ in parts])
+
     def _new_parts(self, like: Part, points: list[Array]) -> list[Part]:
         """Return an index over each of these blocks of points, with the rows that ``like`` lists."""
         rows = self.network.rows

@@ -224,3 +224,18 @@ def test_a_row_that_moves_a_little_after_a_long_way_is_heard_of(device):
     before = device.to_host(blocks.visited[0])
     blocks.visit(0)
     assert np.flatnonzero(device.to_host(blocks.visited[0]) > before).tolist() == [1]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("lost", [np.nan, np.inf])
+def test_blocks_are_exact_again_after_rows_overflowed(device, engine, lost):
+    network, X, y = problem_of(device, n=12, width=400)
+    run = GaussNewton(batch_size=4, **ENGINES[engine]).begin(network, X, y).run
+    state = run.look()
+    network.rows[2:5] = lost
+    run.blocks.update_any(network.rows, device.xp.arange(2, 5), device.xp.full(3, lost))
+    run.blocks.visit(1)
+    run.restore(state)
+    run.move(run.look(), 0.0, 1)
+    assert np.isfinite(device.to_host(network.rows)).all()
+    assert every_block_is_exact(run)
