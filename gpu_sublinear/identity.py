@@ -48,11 +48,13 @@ def identity(
     dict
         Of numbers and words, as JSON gives them back.
     """
-    device = network.device
+    device, activation = network.device, network.activation
     parts = {part.name: getattr(network, part.name) for part in fields(network)}
     drawn = {name: value for name, value in parts.items() if hasattr(value, "shape")}
     settings = {name: value for name, value in asdict(trainer).items() if name not in LIMITS}
     settings |= {name: value for name, value in parts.items() if name not in drawn}
+    if not activation.plain:  # its name alone does not say what it is
+        settings |= {f"activation.{name}": value for name, value in activation.as_dict().items() if name != "name"}
     settings |= {"features": network.features, "dtype": network.dtype, "device": device.name}
     return {
         **_plain(settings),

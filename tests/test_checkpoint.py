@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpu_sublinear.activation import Activation
 from gpu_sublinear.checkpoint import CHECKPOINT, Checkpoint, Checkpointing
 from gpu_sublinear.errors import CheckpointError, OptionError
 from gpu_sublinear.files import OutputFileError
@@ -301,6 +302,7 @@ def refusal(path: Path, error: type[Exception] = CheckpointError, resume: bool =
         ({"network": {"shift": 1.6}}, ["shift was 1.5 and is 1.6 now"]),
         ({"network": {"width": 2**11}}, ["width was 1024 and is 2048 now"]),
         ({"network": {"dtype": "float32"}}, ["dtype was 'float64' and is 'float32' now"]),
+        ({"network": {"activation": Activation(slope=0.5)}}, ["activation.slope was 'not known' and is 0.5 now"]),
         ({"network": {"device": "reference"}}, ["device was 'cpu' and is 'reference' now"]),
         ({"points": slice(1, None)}, ["the targets differ", "the training points differ"]),
         ({"add": 1e-9}, ["the targets differ"]),
