@@ -2,7 +2,8 @@
 
 What is made anew when a run is resumed cannot change its trajectory: candidate lists, trees and masks all give exactly
 the pairs ``P_ir > b`` of the stored rows, and all that is computed from them is done in an order that depends on them
-alone.  What depends on the way here (rows, damping, the best weights, early stopping) is in the file.
+alone.  What depends on the way here (rows, damping, the best weights, early stopping, sums kept through flips) is in
+the file.
 """
 
 from __future__ import annotations
