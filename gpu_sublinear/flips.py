@@ -170,8 +170,6 @@ class FlipIndex:
         The certificate of the module docstring.
     refreshed : int
         Rows visited by the last query: 0 or all.
-    segments : list of Flips
-        The flips of every query that found some, in order.
     """
 
     device: ImplicitDevice
@@ -187,8 +185,8 @@ class FlipIndex:
     error: float
     looked: int
     refreshed: int = 0
-    segments: list[Flips] = field(default_factory=list, repr=False)
     _pending: Array = field(default=None, repr=False)
+    _segments: list[Flips] = field(default_factory=list, repr=False)
     _G: Array = field(default=None, repr=False)
     _written: Array = field(default=None, repr=False)
 
@@ -280,6 +278,11 @@ class FlipIndex:
         if self._G is None:
             self._G = self._K * self.pair_counts / self.network.width
         return self._G
+
+    @property
+    def segments(self) -> list[Flips]:
+        """The flips of every query that found some, in order."""
+        return self._segments
 
     @property
     def coefficients(self) -> Array:
@@ -388,19 +391,19 @@ class FlipIndex:
         self._before = xp.concatenate([self._before, before])
         self._points = xp.concatenate([self._points, flips.points])
         self._coefficients = xp.concatenate([self._coefficients, coefficients])
-        self.segments.append(flips)
+        self._segments.append(flips)
 
     # ---- coming back ------------------------------------------------------------------------------------
 
     def mark(self) -> Mark:
         """Return what :meth:`restore` needs, after a query."""
-        return Mark(self._total, self.totals, self.near, self.error, self.known, self.union, len(self.segments))
+        return Mark(self._total, self.totals, self.near, self.error, self.known, self.union, len(self._segments))
 
     def restore(self, mark: Mark) -> None:
         """Come back to where :meth:`mark` was called, to the same bytes."""
         self._pending = None
-        while len(self.segments) > mark.segments:
-            flips = self.segments.pop()
+        while len(self._segments) > mark.segments:
+            flips = self._segments.pop()
             size, first = len(self._before) - len(flips), run_starts(self.device.xp, flips.neurons)
             state = self.bits, self.pair_counts, self._heads
             self.device.flip_mask(*state, flips, flips.above, self._total, size)
