@@ -12,12 +12,14 @@ import pytest
 
 from gpu_sublinear.activation import Activation
 from gpu_sublinear.checkpoint import CHECKPOINT, Checkpoint, Checkpointing
+from gpu_sublinear.devices import ImplicitDevice
 from gpu_sublinear.errors import CheckpointError, OptionError
 from gpu_sublinear.files import OutputFileError
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.history import StepRecord
 from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.sketch import SketchOptions
+from tests.conftest import make_device
 from tests.kill import campaign
 from tests.problems import sphere
 from tests.resumption import CASES, StopAfter, fit, interrupted, network_for, trajectory, uninterrupted, weights
@@ -43,9 +45,12 @@ def test_other_devices(tmp_path, device, case):
     assert [*interrupted(case, tmp_path / "parts", [3, 1], device)] == expected
 
 
+@pytest.mark.parametrize("device", ["reference", "emulated", "cuda"])
 @pytest.mark.parametrize("case", ["flips, watchdog", "flips, back to the start"])
-def test_flips_on_the_other_device(tmp_path, case):
-    test_other_devices(tmp_path, "reference", case)
+def test_flips_on_other_devices(tmp_path, device, case):
+    if not isinstance(make_device(device), ImplicitDevice):
+        pytest.skip(f"device {device} has no operations on implicit rows")
+    test_other_devices(tmp_path, device, case)
 
 
 def test_a_checkpoint_every_few_steps_and_one_at_the_end(tmp_path):
