@@ -44,6 +44,7 @@ SECOND_LAYERS = ("second", "best_second", "validation_second")  # arrays (u,) of
 CONTROL = (
     "damping", "part", "watches", "failures", "predicted", "best_step", "halved", "since", "last", "before",
 )  # fmt: skip
+FLAGS = ("watches",)  # of these, the truth values
 WATCH = ("best", "best_step", "waited", "last")
 SECONDS = ("build", "checkpoints")
 
@@ -190,7 +191,9 @@ class Checkpoint:
             raise ValueError("it has no history")
         for name, keys in (("control", CONTROL), ("watch", WATCH), ("seconds", SECONDS)):
             numbers = getattr(self, name)
-            if set(numbers) != set(keys) or not all(_is_number(value) for value in numbers.values()):
+            if set(numbers) != set(keys) or not all(
+                isinstance(value, bool) if key in FLAGS else _is_number(value) for key, value in numbers.items()
+            ):
                 raise ValueError(f"the entry '{name}' has not the numbers {', '.join(keys)}")
         if not all(_is_number(value) and 0 <= value < math.inf for value in (self.ridge, self.alpha)):
             raise ValueError("the penalty is no number from 0 on")
