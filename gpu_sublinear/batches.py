@@ -36,6 +36,7 @@ from .devices import Array
 from .flips import FlipMask
 from .gram import GramMatrix
 from .history import PhaseClock
+from .network import all_finite
 from .run import Run
 from .solvers import Solution
 from .state import Attempt, State
@@ -141,11 +142,14 @@ class BatchRun(Run):
         return Attempt(Solution(None, len(reasons), largest, reason), damping, 0.0, 0.0, moved=moved)
 
     def restore(self, state: State) -> None:
-        """Bring the weights back to ``state``; the blocks hear of it as of any movement."""
-        rows = self.network.rows
+        """Bring the weights back to ``state``; the blocks hear of it as of any movement, unless that has no length."""
+        rows, xp = self.network.rows, self.network.device.xp
         moved = row_distances(rows, state.rows)  # (u,)
         rows[...] = state.rows
-        self.blocks.update_any(rows, self.network.device.xp.arange(len(rows)), moved)
+        if all_finite(moved):
+            self.blocks.update_any(rows, xp.arange(len(rows)), moved)
+        else:  # rows overflowed: no bound on what their lists hold
+            self.index = cast(Any, self.blocks.afresh())
 
     def _on(self, number: int, clock: PhaseClock) -> Run:
         """Return the run of one block, where it stands."""

@@ -23,6 +23,7 @@ than about one candidate in each, that is the larger part.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -102,18 +103,45 @@ class Blocks:
         Blocks
             Ready for visits.
         """
+        device = network.device
+        if trainer.margin == 0:
+            survey(network, X, 0)
+            return cls.deal(
+                trainer, network, X, lambda block: ThresholdTree.build(device, block, network.rows, trainer.tree)
+            )
+        if trainer.packs(firing_probability(network.shift), network.outputs):
+            BitIndex.build(device, X, network)
+            return cls.deal(trainer, network, X, lambda block: BitIndex(device, block, network))
+        whole = LazyIndex.build(device, X, network, trainer.margin, memory_limit)
+        return cls.deal(trainer, network, X, whole)
+
+    @classmethod
+    def deal(
+        cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, find: Callable[[Array], Part] | LazyIndex
+    ) -> Blocks:
+        """Deal the points and give each block its index: made over its points (k, d), or cut out of one over all.
+
+        Parameters
+        ----------
+        trainer : GaussNewton
+            Batch size.
+        network : ShiftedReluNetwork
+            Holds the rows that take part.
+        X : Array
+            (n, d) points.
+        find : callable or LazyIndex
+            Takes the points of a block; or what is cut.
+
+        Returns
+        -------
+        Blocks
+            Ready for visits, which have seen the rows as they are now.
+        """
         device, size = network.device, trainer.batch_size or len(X)
         points = [device.asarray(block) for block in dealt(len(X), size, network.seed, 0)]
         parts: list[Part]
-        if trainer.margin == 0:
-            survey(network, X, 0)
-            parts = [ThresholdTree.build(device, X[block], network.rows, trainer.tree) for block in points]
-        elif trainer.packs(firing_probability(network.shift), network.outputs):
-            BitIndex.build(device, X, network)
-            parts = [BitIndex(device, X[block], network) for block in points]
-        else:
-            parts = list(cut(LazyIndex.build(device, X, network, trainer.margin, memory_limit), points))
-        travelled = device.xp.zeros(len(network.rows))
+        parts = [*cut(find, points)] if isinstance(find, LazyIndex) else [find(X[block]) for block in points]
+        travelled = device.xp.zeros(len(network.rows))  # (u,)
         return cls(device, network, X, points, parts, size, travelled, [travelled.copy() for _ in points])
 
     def order(self, epoch: int) -> np.ndarray:
@@ -132,8 +160,10 @@ class Blocks:
         return Visit(self, number)
 
     def update_any(self, W: Array, neurons: Array, moved: Array) -> None:
-        """Note that these rows (j,) were moved by ``moved``."""
-        self.travelled[neurons] += moved
+        """Note that these rows (j,) were moved by ``moved``; a row that moved has a longer path, however little."""
+        xp, before = self.device.xp, self.travelled[neurons]  # (j,)
+        further = xp.maximum(before + moved, xp.nextafter(before, np.inf))
+        self.travelled[neurons] = xp.where(moved == 0, before, further)
 
     def extend(self, network: ShiftedReluNetwork, X: Array) -> Blocks:
         """Return the blocks of this index followed by blocks of the new points X (k, d); the old ones stay as dealt."""
@@ -151,6 +181,12 @@ class Blocks:
             after[...] = travelled
         points = self.points + [block + n for block in new]
         return replace(self, X=everywhere, points=points, parts=parts, travelled=travelled, visited=visited)
+
+    def afresh(self) -> Blocks:
+        """Return the same blocks with indices made anew, for rows whose path cannot be measured."""
+        parts = self._new_parts(self.parts[0], [self.X[block] for block in self.points])
+        travelled = self.device.xp.zeros(len(self.network.rows))  # (u,)
+        return replace(self, parts=parts, travelled=travelled, visited=[travelled.copy() for _ in parts])
 
     def _new_parts(self, like: Part, points: list[Array]) -> list[Part]:
         """Return an index over each of these blocks of points, with the rows that ``like`` lists."""

@@ -1,10 +1,11 @@
 """Checkpoint files: all that the rest of a run depends on, between two steps.
 
-A checkpoint stands *before* a step.  It holds the rows, W_0 and the penalty in absolute units, the best weights where a
-run may go back to them, the state of damping and early stopping, the history so far, and what the run was started with.
-Everything else follows from these, bit for bit: who fires is exact whatever lists it is read from, the Gram matrix
-counts whole numbers, and sketches are keyed by the step.  So candidate lists, trees, masks and Gram matrices are made
-anew.  What a run does with checkpoints is in :mod:`gpu_sublinear.resume`.
+A checkpoint stands *before* a step.  It holds the rows, the second layer if it is trained, W_0 and the penalty in
+absolute units, the best weights where a run may go back to them, the state of damping and early stopping, the history
+so far, and what the run was started with.  Everything else follows from these, bit for bit: who fires is exact whatever
+lists it is read from, the Gram matrix counts whole numbers, and batches and sketches are keyed by the step.  So
+candidate lists, trees, masks and Gram matrices are made anew.  What a run does with checkpoints is in
+:mod:`gpu_sublinear.resume`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from .errors import CheckpointError, OptionError, shown
 from .files import check_writable
 from .history import PHASES, StepRecord
+from .kept_flips import check_flips
 from .tensor_files import DAMAGE, FileKind
 
 FORMAT_VERSION = 1
@@ -31,16 +33,18 @@ CHECKPOINT = FileKind(
     "take a copy of the file, or remove it to start from the beginning",
     sealed=True,  # a flipped bit in a model shows in its predictions; here it would only make the bytes differ
 )
-INDICES = ("trees", "lists", "bits")
+INDICES = ("trees", "lists", "bits", "flips")
 ROWS = (
     "rows",
     "initial",
     "best_rows",
     "validation_rows",
 )  # arrays (u, d) of the network's dtype; only the first is a must
+SECOND_LAYERS = ("second", "best_second", "validation_second")  # arrays (u,) of the network's dtype
 CONTROL = (
     "damping", "part", "watches", "failures", "predicted", "best_step", "halved", "since", "last", "before",
 )  # fmt: skip
+FLAGS = ("watches",)  # of these, the truth values
 WATCH = ("best", "best_step", "waited", "last")
 SECONDS = ("build", "checkpoints")
 
@@ -109,11 +113,13 @@ class Checkpoint:
         What the run was started with: settings as they are, arrays as digests.
     arrays : dict of ndarray
         ``rows`` (u, d), ``neurons`` (u,), ``seen`` (n, d), and where the run has them: ``initial`` (u, d) W_0,
-        ``best_rows`` (u, d), ``validation_rest`` (k,), ``validation_rows`` (u, d).
+        ``best_rows`` (u, d), ``validation_rest`` (k,), ``validation_rows`` (u, d); where the second layer is trained
+        also ``second`` (u,), and ``best_second`` (u,), ``validation_second`` (u,) unless these are +1 and -1.
+        With the index "flips" the rows are those of the start, and :mod:`gpu_sublinear.kept_flips` says what else.
     history : list of StepRecord
         One per step taken; the next step has the number ``len(history)``.
     index, best_index : str
-        How fired pairs are found now, and were at the best weights: "trees", "lists" or "bits".
+        How fired pairs are found now, and were at the best weights: "trees", "lists", "bits" or "flips".
     control : dict
         Damping and its part of the curvature, whether full steps are watched, how many failed in a row, decrease
         promised last, step of the best weights, and the objectives that the next one is compared with.
@@ -185,7 +191,9 @@ class Checkpoint:
             raise ValueError("it has no history")
         for name, keys in (("control", CONTROL), ("watch", WATCH), ("seconds", SECONDS)):
             numbers = getattr(self, name)
-            if set(numbers) != set(keys) or not all(_is_number(value) for value in numbers.values()):
+            if set(numbers) != set(keys) or not all(
+                isinstance(value, bool) if key in FLAGS else _is_number(value) for key, value in numbers.items()
+            ):
                 raise ValueError(f"the entry '{name}' has not the numbers {', '.join(keys)}")
         if not all(_is_number(value) and 0 <= value < math.inf for value in (self.ridge, self.alpha)):
             raise ValueError("the penalty is no number from 0 on")
@@ -205,6 +213,12 @@ class Checkpoint:
             raise ValueError(f"the points seen have shape {seen.shape}")
         if neurons.dtype != np.int64 or neurons.shape != rows.shape[:1] or (np.diff(neurons) <= 0).any():
             raise ValueError("the numbers of the neurons are not ascending")
+        if any(name in self.arrays and _kind(self.arrays[name]) != _kind(rows[:, 0]) for name in SECOND_LAYERS):
+            raise ValueError("the second layer does not fit the weights")
+        if ("second" in self.arrays) is not (self.identity.get("both_layers") is True):
+            raise ValueError("the second layer is there without being trained, or trained without being there")
+        if self.index == "flips":
+            check_flips(self.arrays)
         rest = self.arrays.get("validation_rest", np.zeros(0))
         if rest.dtype != np.float64 or rest.ndim not in (1, 2):
             raise ValueError("the validation outputs are not a list of float64 numbers")

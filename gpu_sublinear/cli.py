@@ -246,7 +246,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     files.add_argument("--history", metavar="H.json", help="save environment, settings and one record per step")
     files.add_argument("--figure", metavar="F.png", help="draw loss, time by phase, fired and flipped pairs (.png, .svg or .pdf)")  # fmt: skip  # noqa: E501
     files.add_argument("--report", metavar="F.html", help="write a page with settings, figures, steps and errors")
-    files.add_argument("--checkpoint", metavar="FILE", help="write a checkpoint after every step, to go on from after an interruption")  # fmt: skip  # noqa: E501
+    files.add_argument("--checkpoint", metavar="FILE", help="write a checkpoint after every step (with batches: epoch), to go on from after an interruption")  # fmt: skip  # noqa: E501
     files.add_argument("--checkpoint-every", type=at_least(1), metavar="K", help="steps between two checkpoints (default: 1)")  # fmt: skip  # noqa: E501
     files.add_argument("--resume", action="store_true", help="go on from --checkpoint if it is there: the same bytes as without the interruption")  # fmt: skip  # noqa: E501
 

@@ -222,6 +222,11 @@ class FlipIndex:
                 f"mask='flips' has no operations on device={device.name!r}; use another device, or mask='bits'"
             )
         BitIndex.hold(X, network)
+        return cls.over_rows(device, X, network, y)
+
+    @classmethod
+    def over_rows(cls, device: ImplicitDevice, X: Array, network: ShiftedReluNetwork, y: Array) -> FlipIndex:
+        """Do the same with the rows that the network holds, whoever fires."""
         return cls.look(device, X, network, min(foreseen_radius(device, X, network, y), LARGEST))
 
     @classmethod
@@ -273,6 +278,16 @@ class FlipIndex:
         if self._G is None:
             self._G = self._K * self.pair_counts / self.network.width
         return self._G
+
+    @property
+    def segments(self) -> list[Flips]:
+        """The flips of every query that found some, in order."""
+        return self._segments
+
+    @property
+    def coefficients(self) -> Array:
+        """(L,) float64: what the log says of each flip of ``segments``."""
+        return self._coefficients
 
     @property
     def implicit(self) -> ImplicitRows:
@@ -357,10 +372,22 @@ class FlipIndex:
         """Keep bits, counts, outputs and the log true to the flips."""
         if not len(flips):
             return
-        xp, terms = self.device.xp, self._signs[flips.neurons] * flips.above  # (f,)
+        terms = self._signs[flips.neurons] * flips.above  # (f,)
         state = self.bits, self.pair_counts, self._heads
         sums, union, before, coefficients = self.device.flip_mask(*state, flips, terms, self._total, len(self._before))
-        self.totals, self.union, self._G = self.totals + sums, self.union + union, None
+        self.totals = self.totals + sums
+        self._note(flips, union, before, coefficients)
+
+    def replay(self, flips: Flips, coefficients: Array) -> None:
+        """Apply flips (f,) of an earlier run, whose log had these coefficients (f,); :meth:`stand_at` has the sums."""
+        state = self.bits, self.pair_counts, self._heads
+        _, union, before, _ = self.device.flip_mask(*state, flips, flips.above, self._total, len(self._before))
+        self._note(flips, union, before, coefficients)
+
+    def _note(self, flips: Flips, union: int, before: Array, coefficients: Array) -> None:
+        """Append flips, not none, to the log."""
+        xp = self.device.xp
+        self.union, self._G = self.union + union, None
         self._before = xp.concatenate([self._before, before])
         self._points = xp.concatenate([self._points, flips.points])
         self._coefficients = xp.concatenate([self._coefficients, coefficients])
@@ -384,6 +411,10 @@ class FlipIndex:
             self._before, self._points = self._before[:size], self._points[:size]
             self._coefficients = self._coefficients[:size]
             self._G = None
+        self.stand_at(mark)
+
+    def stand_at(self, mark: Mark) -> None:
+        """Take the sums, near pairs and certificate of a place whose flips are in the log, and no later ones."""
         self._total, self.totals, self.near = mark.total, mark.totals, mark.near
         self.error, self.known, self.union = mark.error, mark.known, mark.union
 

@@ -2,43 +2,37 @@
 
 What is made anew when a run is resumed cannot change its trajectory: candidate lists, trees and masks all give exactly
 the pairs ``P_ir > b`` of the stored rows, and all that is computed from them is done in an order that depends on them
-alone.  What depends on the way here (rows, damping, the best weights, early stopping) is in the file.
+alone.  What depends on the way here (rows, damping, the best weights, early stopping, sums kept through flips) is in
+the file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from .bits import BitIndex
-from .checkpoint import CONTROL, WATCH, Checkpoint, Checkpointing
+from .checkpoint import CHECKPOINT, CONTROL, WATCH, Checkpoint, Checkpointing
 from .damping import StepControl
-from .devices import Array, Device
+from .devices import Array
 from .environment import package_version
 from .errors import CheckpointError, OptionError
 from .files import discard_temporary
-from .gram import GramMatrix
+from .flips import FlipIndex
 from .history import StepRecord
-from .lazy import LazyIndex
-from .memory import plan_memory
+from .identity import identity
+from .kept_flips import kept
 from .network import ShiftedReluNetwork
+from .rebuilt import kind_of, rebuilt_flips, rebuilt_run
 from .run import Run
-from .state import Index, State
-from .tensor_files import update
-from .tree import ThresholdTree
+from .state import State
 from .validation import Validation
 from .weights import SampleWeights
 
 if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
-
-LIMITS = ("max_steps", "time_budget", "memory_limit", "tolerance")  # say when to end, not how to get there
 
 _log = logging.getLogger(__name__)
 
@@ -124,13 +118,12 @@ class CheckpointKeeper(Keeper):
         watch: Validation,
     ):
         super().__init__()
-        check_can_resume(trainer, network)
         self.options = options
         self.identity = identity(trainer, network, X, y, weights, watch)
         self.saved = options.find()
         discard_temporary(options.path)
         if self.saved is not None:
-            self._check(self.saved, trainer)
+            self._check(self.saved, trainer, len(X))
             self.history, self.seconds = self.saved.history, self.saved.seconds["checkpoints"]
             self.build_seconds = self.saved.seconds["build"]
         self._resumed = self.seconds + self.build_seconds + sum(record.seconds for record in self.history)
@@ -140,13 +133,15 @@ class CheckpointKeeper(Keeper):
         """Seconds of training before this process."""
         return self._resumed
 
-    def _check(self, saved: Checkpoint, trainer: GaussNewton) -> None:
+    def _check(self, saved: Checkpoint, trainer: GaussNewton, n: int) -> None:
         different = list(saved.differences(self.identity))
         if different:
             raise CheckpointError(
                 f"'{self.options.path}' is a checkpoint of another run: {'; '.join(different[:6])}; give the settings, "
                 "network and data of that run, or another path"
             )
+        if len(saved.arrays.get("flips_total", range(n))) != n:
+            raise CHECKPOINT.damaged(self.options.path, "its flips are those of other points")
         if trainer.max_steps < len(saved.history):
             raise OptionError(
                 f"'{self.options.path}' has {len(saved.history)} steps already, more than max_steps, which is "
@@ -199,16 +194,21 @@ class CheckpointKeeper(Keeper):
 
         network.sampling, network.seen = saved.sampling, on_device("seen")
         network.hold(on_device("neurons", "int64"), on_device("rows"))
-        restore_watch(watch, saved, on_device("validation_rest", "float64"), on_device("validation_rows"))
+        network.second = on_device("second")
+        watch.best_rows, watch.best_second = on_device("validation_rows"), on_device("validation_second")
+        restore_watch(watch, saved, on_device("validation_rest", "float64"))
         trainer = replace(trainer, alpha=saved.alpha)  # "auto" was settled when the run began
-        build = partial(resumed_run, trainer, network, X, y, weights, on_device("initial"), saved.ridge)
-        best_rows, rows = on_device("best_rows"), network.rows
+        if saved.index == "flips":
+            run, self.best = rebuilt_flips(trainer, network, X, y, weights, saved.arrays)
+            return run
+        build = partial(rebuilt_run, trainer, network, X, y, weights, on_device("initial"), saved.ridge)
+        best_rows, here = on_device("best_rows"), (network.rows, network.second)
         if best_rows is None:
             return build(saved.index)
-        network.rows = best_rows
+        network.rows, network.second = best_rows, on_device("best_second")
         self.best = build(saved.best_index).look()
-        network.rows = rows
-        trees = isinstance(self.best.index, ThresholdTree)
+        network.rows, network.second = here
+        trees = self.best.index is not None and saved.best_index == "trees"
         if trees:
             self.best.index = None  # the one set of trees that a run has follows its rows, there and back
         run = build(saved.index)
@@ -237,17 +237,23 @@ class CheckpointKeeper(Keeper):
         host = network.device.to_host
         elsewhere = not control.always and control.best is not control.source
         arrays = {
-            "rows": network.rows,
+            "rows": run.index.base if isinstance(run.index, FlipIndex) else network.rows,
+            "second": network.second,
             "neurons": network.neurons,
             "seen": network.seen,
             "initial": run.initial,
             "best_rows": control.best.rows if elsewhere else None,
+            "best_second": control.best.second if elsewhere else None,
             "validation_rest": watch.rest if watch.active else None,
             "validation_rows": watch.best_rows,
+            "validation_second": watch.best_second,
         }
+        stored = {name: host(array) for name, array in arrays.items() if array is not None}
+        if isinstance(run.index, FlipIndex):
+            stored |= kept(run.index, control.best.mark if elsewhere else None)
         return Checkpoint(
             identity=self.identity,
-            arrays={name: host(array) for name, array in arrays.items() if array is not None},
+            arrays=stored,
             history=history,
             index=here,
             best_index=kind_of(control.best.index) if elsewhere and control.best.index is not None else here,
@@ -261,135 +267,9 @@ class CheckpointKeeper(Keeper):
         )
 
 
-def resumed_run(
-    trainer: GaussNewton,
-    network: ShiftedReluNetwork,
-    X: Array,
-    y: Array,
-    weights: SampleWeights,
-    initial: Array,
-    ridge: float,
-    kind: str,
-) -> Run:
-    """Return a run over the rows that the network holds, with an index of this kind; no other neuron is looked at."""
-    device = network.device
-    size = (*X.shape, network.width, network.shift, network.dtype, network.outputs)  # n, d, m, b, type, c
-    left = plan_memory(trainer, device, *size)
-    index: Index
-    if kind == "trees":
-        index = ThresholdTree.build(device, X, network.rows, trainer.tree)
-    elif kind == "bits":
-        index = BitIndex(device, X, network, len(network.rows))
-    else:
-        index = LazyIndex.over_rows(device, X, network, trainer.margin, left, keep_empty=ridge > 0)
-    gram = GramMatrix(device, weights.scaled(X), network.width)
-    run = Run(trainer, network, X, y, network.initial_signs, index, gram, weights, initial, ridge, warm=True)
-    run.measure()
-    return run
-
-
-def check_can_resume(trainer: GaussNewton, network: ShiftedReluNetwork) -> None:
-    """Refuse what a checkpoint cannot bring back: it holds the rows and the kind of one index over the points.
-
-    Parameters
-    ----------
-    trainer : GaussNewton
-        Options.
-    network : ShiftedReluNetwork
-        To be trained.
-
-    Raises
-    ------
-    OptionError
-        Naming the option.
-    """
-    other = {
-        f"mask={trainer.mask!r}": trainer.mask == "flips",
-        f"batch_size={trainer.batch_size}": trainer.batch_size is not None,
-        "both_layers=True": trainer.both_layers,
-        f"activation={network.activation.name!r}": not network.activation.plain,
-    }
-    for name, found in other.items():
-        if found:
-            raise OptionError(f"checkpoint and {name} exclude each other: not supported yet; leave out one of them")
-
-
-def kind_of(index: Index) -> str:
-    """Return the word for an index in a checkpoint."""
-    return "trees" if isinstance(index, ThresholdTree) else "bits" if isinstance(index, BitIndex) else "lists"
-
-
-def restore_watch(watch: Validation, saved: Checkpoint, rest: Array, rows: Array) -> None:
-    """Bring back the state of early stopping; ``rest`` (k,) and ``rows`` (u, d) are None where there are none."""
+def restore_watch(watch: Validation, saved: Checkpoint, rest: Array) -> None:
+    """Bring back the numbers of early stopping; ``rest`` (k,) or (k, c) is None where there is none."""
     for name in WATCH:
         setattr(watch, name, saved.watch[name])
-    watch.best_rows = rows
     if rest is not None:
         watch.rest = rest
-
-
-# ---- whose checkpoint it is -----------------------------------------------------------------------------
-
-
-def identity(
-    trainer: GaussNewton,
-    network: ShiftedReluNetwork,
-    X: Array,
-    y: Array,
-    weights: SampleWeights,
-    watch: Validation,
-) -> dict[str, Any]:
-    """Return all that a trajectory begins from: settings as they are, arrays as digests.
-
-    Parameters
-    ----------
-    trainer : GaussNewton
-        Its options, without those that only say when to end.
-    network : ShiftedReluNetwork
-        As it is before training.
-    X, y : Array
-        (n, d), and (n,) or (n, c) training points and targets.
-    weights : SampleWeights
-        Of the training points.
-    watch : Validation
-        Its points.
-
-    Returns
-    -------
-    dict
-        Of numbers and words, as JSON gives them back.
-    """
-    device = network.device
-    parts = {part.name: getattr(network, part.name) for part in fields(network)}
-    drawn = {name: value for name, value in parts.items() if hasattr(value, "shape")}
-    settings = {name: value for name, value in asdict(trainer).items() if name not in LIMITS}
-    settings |= {name: value for name, value in parts.items() if name not in drawn}
-    settings |= {"features": network.features, "dtype": network.dtype, "device": device.name}
-    return {
-        **_plain(settings),
-        "training points": digest(device, X=X),
-        "targets": digest(device, y=y),
-        "sample weights": None if weights.roots is None else digest(device, roots=weights.roots),
-        "validation points": digest(device, X=watch.X, y=watch.y) if watch.active else None,
-        "initial weights": digest(device, **drawn),
-    }
-
-
-def _plain(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Return nested settings as one level of ``outer.inner`` names with plain values."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _plain(value, f"{before}{name}.")
-        else:
-            plain = value is None or isinstance(value, bool | int | float | str)
-            flat[before + name] = value if plain else str(getattr(value, "name", value))
-    return flat
-
-
-def digest(device: Device, **arrays: Array) -> str:
-    """Return a digest of the shapes, types and bytes of some arrays."""
-    total = hashlib.blake2b(digest_size=16)
-    for name, array in arrays.items():
-        update(total, name, np.asarray(device.to_host(array)))
-    return total.hexdigest()

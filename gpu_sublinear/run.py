@@ -100,9 +100,7 @@ class Run(LinearSystem):
         device = network.device
         check_supported(trainer, network)
         points = network.activation.points(X, device.xp)  # those that the hinges look at: X itself for one hinge
-        (n, d), everyone = points.shape, bool(network.activation.slope)
-        size = (n, d, network.width, network.shift, network.dtype, network.outputs, everyone)
-        left = plan_memory(trainer, device, *size)
+        left = memory_left(trainer, network, points)
         index: Index
         if trainer.batch_size:
             from .batches import BatchRun
@@ -338,3 +336,9 @@ class Run(LinearSystem):
         update = record.phases["update"] + clock.seconds["update"]
         seconds = record.seconds + clock.seconds["update"]
         return replace(record, seconds=seconds, phases={**record.phases, "update": update})
+
+
+def memory_left(trainer: GaussNewton, network: ShiftedReluNetwork, points: Array) -> int | None:
+    """Return the bytes that the limit leaves to lists over these points (n, d); see :func:`plan_memory`."""
+    size = (*points.shape, network.width, network.shift, network.dtype, network.outputs, bool(network.activation.slope))
+    return plan_memory(trainer, network.device, *size)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from .errors import GpuSublinearError, shown
 from .files import write_atomically
 
-DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64"}
+DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64"}
 SEAL = "seal"  # the metadata entry with a digest of everything else
 DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)  # what assembling parts may raise
 
@@ -66,7 +66,7 @@ class FileKind:
         header : mapping
             What JSON can hold; ``format_version`` is added.
         arrays : mapping
-            float32, float64 or int64 arrays of the host by name.
+            float32, float64, int32 or int64 arrays of the host by name.
         again : bool
             Whether the file is written again and again, see :func:`gpu_sublinear.files.write_atomically`.
         """

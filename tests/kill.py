@@ -1,4 +1,4 @@
-"""``python -m tests.kill [--times N] [--seed S]``: SIGKILL at random moments, resume until the run ends, compare bytes.
+"""``python -m tests.kill [--times N] [--seed S] [--runs KIND ...]``: SIGKILL at random moments, resume, compare bytes.
 
 The program is killed from outside, so nothing can be tidied up: at start-up, in steps, while a checkpoint is written,
 while models and histories are written.  What comes out in the end must be what an undisturbed run gives.
@@ -51,6 +51,12 @@ RUNS = {  # full steps on contradicting near-duplicates never settle, so that ev
         "--patience",
         "99",
     ],
+    "leaky": ["--shift", "1", "--activation", "leaky", "--damping", "none", "--tolerance", "0", "--max-steps", "60"],
+    "softshrink": ["--shift", "2", "--activation", "softshrink", "--tolerance", "0", "--max-steps", "100"],
+    "both layers": ["--shift", "2", "--both-layers", "--tolerance", "0", "--max-steps", "100"],
+    "flips": ["--shift", "0.5", "--mask", "flips", "--damping", "none", "--tolerance", "0", "--max-steps", "60"],
+    "flips, damped": ["--shift", "1", "--mask", "flips", "--tolerance", "0", "--max-steps", "60"],
+    "batches": ["--shift", "2", "--batch-size", "20", "--tolerance", "0", "--max-steps", "60"],
 }
 AFTER_START = 0.25  # share of the kills that are timed from the start of the process, others from a new checkpoint
 
@@ -175,11 +181,12 @@ def campaign(times: int, seed: int, device: str, span: float, runs: Sequence[str
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.kill", description=__doc__)
     parser.add_argument("--times", type=int, default=60, help="kills (default: 60)")
+    parser.add_argument("--runs", nargs="+", choices=tuple(RUNS), default=tuple(RUNS), help="kinds (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--device", default="cpu", help="where to train (default: cpu)")
     parser.add_argument("--span", type=float, default=2.0, help="longest wait before a kill, seconds (default: 2)")
     options = parser.parse_args()
-    tally = campaign(options.times, options.seed, options.device, options.span)
+    tally = campaign(options.times, options.seed, options.device, options.span, options.runs)
     print(f"{tally.kills} kills in {tally.runs} runs")
     for moment, count in tally.moments.most_common():
         print(f"  {moment:<40} {count:>4}")

@@ -211,3 +211,31 @@ def test_weights_of_a_batch_are_those_of_its_points(engine):
         GaussNewton(batch_size=8, **options).fit(network, *data[:2], sample_weight=data[2])
         pair.append(network.predict(X))
     assert np.array_equal(*pair)
+
+
+def test_a_row_that_moves_a_little_after_a_long_way_is_heard_of(device):
+    network, X, y = problem_of(device, dtype="float64", n=12, width=200)
+    blocks = GaussNewton(batch_size=4, margin=0).begin(network, X, y).run.blocks
+    rows = device.asarray(np.arange(3), "int64")
+    blocks.update_any(network.rows, rows, device.asarray(np.array([100.0, 100.0, 100.0]), np.float64))
+    blocks.visit(0)
+    network.rows[1, 0] = np.nextafter(float(network.rows[1, 0]), np.inf)
+    blocks.update_any(network.rows, rows, device.asarray(np.array([0.0, 1e-17, 0.0]), np.float64))
+    before = device.to_host(blocks.visited[0])
+    blocks.visit(0)
+    assert np.flatnonzero(device.to_host(blocks.visited[0]) > before).tolist() == [1]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("lost", [np.nan, np.inf])
+def test_blocks_are_exact_again_after_rows_overflowed(device, engine, lost):
+    network, X, y = problem_of(device, n=12, width=400)
+    run = GaussNewton(batch_size=4, **ENGINES[engine]).begin(network, X, y).run
+    state = run.look()
+    network.rows[2:5] = lost
+    run.blocks.update_any(network.rows, device.xp.arange(2, 5), device.xp.full(3, lost))
+    run.blocks.visit(1)
+    run.restore(state)
+    run.move(run.look(), 0.0, 1)
+    assert np.isfinite(device.to_host(network.rows)).all()
+    assert every_block_is_exact(run)

@@ -4,129 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gpu_sublinear.activation import Activation
 from gpu_sublinear.checkpoint import CHECKPOINT, Checkpoint, Checkpointing
+from gpu_sublinear.devices import ImplicitDevice
 from gpu_sublinear.errors import CheckpointError, OptionError
 from gpu_sublinear.files import OutputFileError
 from gpu_sublinear.gauss_newton import GaussNewton
-from gpu_sublinear.history import StepRecord, TrainingResult
+from gpu_sublinear.history import StepRecord
 from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.sketch import SketchOptions
 from tests.conftest import make_device
 from tests.kill import campaign
 from tests.problems import sphere
-from tests.test_robust import clusters
-
-# What depends on clocks, on the process, or on how the fired pairs were found; everything else must be equal.
-FREE = {"seconds", "phases", "peak_bytes", "refreshed", "tree_nodes_visited"}
-NETWORK = {"width": 2**10, "shift": 1.5, "seed": 1, "paired": True, "sampling": "explicit"}
-
-
-def contradictions() -> tuple[np.ndarray, np.ndarray]:
-    """Points on which full steps fail: near-duplicates with random signs."""
-    return clusters(0.03, False, 48)
-
-
-def noisy() -> tuple[np.ndarray, np.ndarray]:
-    X, y = sphere(60, 6)
-    return X, y + np.random.default_rng(0).standard_normal(60)
-
-
-LISTS = {"mask": "lists"}
-FAITHFUL = {"solver": "sketch-cg", "margin": 0, "jacobian": "csr", "sketch": SketchOptions("rows"), "max_steps": 5}
-FAR = {"width": 10**11, "shift": 5.9, "sampling": "virtual"}
-
-# name -> data, options of the trainer, options of the network, what must be seen in its checkpoints or history
-CASES: dict[str, tuple[Callable, dict, dict, set[str]]] = {
-    "lists": (lambda: sphere(40, 8), LISTS, {}, {"lists"}),
-    "rejections": (contradictions, LISTS | {"max_steps": 9, "watchdog": 1}, {}, {"lists", "rejected"}),
-    "watchdog": (contradictions, LISTS | {"max_steps": 10}, {"dtype": "float64"}, {"best elsewhere: lists"}),
-    "undamped": (contradictions, LISTS | {"max_steps": 5, "damping": "none"}, {}, {"lists"}),
-    "damped": (lambda: sphere(40, 8), {"damping": 0.5}, {}, {"bits"}),
-    "ridge": (noisy, {"alpha": 0.1, "max_steps": 6, "tolerance": 1e-9}, {}, {"lists", "initial", "rejected"}),
-    "ridge, float64": (contradictions, {"alpha": 1e-3, "max_steps": 8}, {"dtype": "float64"}, {"initial", "rejected"}),
-    "ridge, trees": (contradictions, {"alpha": 1e-3, "max_steps": 5, "margin": 0}, {}, {"trees", "initial"}),
-    "validation": (noisy, {"validation_fraction": 0.3, "tolerance": 1e-9}, {"width": 2**8}, {"validation", "restored"}),
-    "bits": (noisy, {"mask": "bits", "max_steps": 5, "tolerance": 1e-9}, {"shift": 0.0}, {"bits"}),
-    "bits, watchdog": (contradictions, {"mask": "bits", "max_steps": 8}, {}, {"best elsewhere: bits", "rejected"}),
-    "virtual": (lambda: sphere(24, 6), LISTS, {"width": 10**7, "shift": 4.2, "sampling": "virtual"}, {"lists", "seen"}),
-    "lists to bits": (lambda: sphere(24, 6), {"watchdog": 2, "max_steps": 8}, FAR, {"bits", "best elsewhere: lists"}),
-    "unpaired": (noisy, LISTS | {"max_steps": 5, "margin": 0.2}, {"paired": False}, {"lists"}),
-    "trees": (contradictions, {"margin": 0, "max_steps": 8, "watchdog": 2}, {}, {"best elsewhere: trees", "rejected"}),
-    "sketch-cg": (noisy, {"solver": "sketch-cg", "max_steps": 5}, {"dtype": "float64"}, {"lists"}),
-    "cg": (noisy, {"solver": "cg", "max_steps": 5, "alpha": 1e-2}, {}, {"rejected"}),
-    "csr": (noisy, {"jacobian": "csr", "max_steps": 5}, {}, {"lists"}),
-    "faithful": (noisy, FAITHFUL, {"paired": False}, {"trees"}),
-}
-
-
-def network_for(features: int, device: str = "cpu", **options) -> ShiftedReluNetwork:
-    settings = NETWORK | {"device": make_device(device)} | options
-    return ShiftedReluNetwork.initialize(settings.pop("width"), features, **settings)
-
-
-def weights(network: ShiftedReluNetwork) -> tuple[bytes, ...]:
-    host = network.device.to_host
-    return tuple(host(array).tobytes() for array in (network.rows, network.neurons, network.seen))
-
-
-def trajectory(result: TrainingResult) -> list[dict]:
-    """Return the history without what may differ, and how it ended."""
-    records = [{k: v for k, v in record.as_dict().items() if k not in FREE} for record in result.history]
-    return [*records, {"converged": result.converged, "reason": result.reason, "best": result.best_step}]
-
-
-class StopAfter:
-    """Callback that stops the run in the process at its k-th record, as Ctrl-C would."""
-
-    def __init__(self, records: int):
-        self.left = records
-
-    def __call__(self, record: StepRecord, network: ShiftedReluNetwork) -> bool:
-        self.left -= 1
-        return not self.left
-
-
-def fit(case: str, device: str = "cpu", callbacks=(), **options) -> tuple[ShiftedReluNetwork, TrainingResult]:
-    data, trainer, network, _ = CASES[case]
-    X, y = data()
-    trained = network_for(X.shape[1], device, **network)
-    return trained, GaussNewton(**trainer).fit(trained, X, y, callbacks, **options)
-
-
-def interrupted(case: str, path: Path, stops: list[int], device: str = "cpu", every: int = 1):
-    """Train in as many pieces as there are stops and one; return weights and trajectory of the last."""
-    for stop in [*stops, 0]:
-        checkpoint = Checkpointing(path, every, resume=True)
-        network, result = fit(case, device, [StopAfter(stop)], checkpoint=checkpoint)
-    return weights(network), trajectory(result)
-
-
-def uninterrupted(case: str, path: Path, device: str = "cpu"):
-    """Train in one piece; return weights, trajectory, and what was seen on the way."""
-    seen: set[str] = set()
-
-    def look(record: StepRecord, network: ShiftedReluNetwork) -> None:
-        if record.rejected:
-            seen.add("rejected")
-        if path.exists():
-            checkpoint = Checkpoint.load(path)
-            seen.update({checkpoint.index, *(name for name, array in checkpoint.arrays.items() if len(array))})
-            if "best_rows" in checkpoint.arrays:
-                seen.add(f"best elsewhere: {checkpoint.best_index}")
-
-    network, result = fit(case, device, [look], checkpoint=Checkpointing(path))
-    if result.best_step is not None:
-        seen.add("restored")
-    if "validation_rows" in seen:
-        seen.add("validation")
-    return weights(network), trajectory(result), seen
+from tests.resumption import CASES, StopAfter, fit, interrupted, network_for, trajectory, uninterrupted, weights
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -143,10 +39,18 @@ def test_stopped_anywhere_and_resumed_the_bytes_are_the_same(tmp_path, case):
 
 
 @pytest.mark.parametrize("device", ["reference", "emulated", "cuda"])
-@pytest.mark.parametrize("case", ["watchdog", "ridge"])
+@pytest.mark.parametrize("case", ["watchdog", "ridge", "leaky", "softshrink", "both layers", "batches, watchdog"])
 def test_other_devices(tmp_path, device, case):
     *expected, _ = uninterrupted(case, tmp_path / "whole", device)
     assert [*interrupted(case, tmp_path / "parts", [3, 1], device)] == expected
+
+
+@pytest.mark.parametrize("device", ["reference", "emulated", "cuda"])
+@pytest.mark.parametrize("case", ["flips, watchdog", "flips, back to the start"])
+def test_flips_on_other_devices(tmp_path, device, case):
+    if not isinstance(make_device(device), ImplicitDevice):
+        pytest.skip(f"device {device} has no operations on implicit rows")
+    test_other_devices(tmp_path, device, case)
 
 
 def test_a_checkpoint_every_few_steps_and_one_at_the_end(tmp_path):
@@ -224,6 +128,7 @@ def refusal(path: Path, error: type[Exception] = CheckpointError, resume: bool =
         ({"network": {"shift": 1.6}}, ["shift was 1.5 and is 1.6 now"]),
         ({"network": {"width": 2**11}}, ["width was 1024 and is 2048 now"]),
         ({"network": {"dtype": "float32"}}, ["dtype was 'float64' and is 'float32' now"]),
+        ({"network": {"activation": Activation(slope=0.5)}}, ["activation.slope was 'not known' and is 0.5 now"]),
         ({"network": {"device": "reference"}}, ["device was 'cpu' and is 'reference' now"]),
         ({"points": slice(1, None)}, ["the targets differ", "the training points differ"]),
         ({"add": 1e-9}, ["the targets differ"]),
@@ -291,6 +196,9 @@ def test_damage_is_found_wherever_it_is(written):
         (lambda c: replace(c, arrays=c.arrays | {"rows": c.arrays["neurons"]}), "the weights have shape"),
         (lambda c: replace(c, arrays=c.arrays | {"initial": c.arrays["rows"][1:]}), "do not fit together"),
         (lambda c: replace(c, arrays=c.arrays | {"neurons": c.arrays["neurons"][::-1]}), "not ascending"),
+        (lambda c: replace(c, arrays=c.arrays | {"second": c.arrays["rows"]}), "second layer does not fit"),
+        (lambda c: replace(c, arrays=c.arrays | {"second": c.arrays["rows"][:, 0]}), "without being trained"),
+        (lambda c: replace(c, identity=c.identity | {"both_layers": True}), "trained without being there"),
         (lambda c: replace(c, arrays=c.arrays | {"seen": c.arrays["rows"][:, :2]}), "points seen"),
         (lambda c: replace(c, arrays=c.arrays | {"validation_rest": c.arrays["rows"][None]}), "validation outputs"),
     ],

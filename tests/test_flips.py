@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork
-from gpu_sublinear.checkpoint import Checkpointing
 from gpu_sublinear.devices import Flips, ImplicitRows, NearPairs, get_device
 from gpu_sublinear.devices.reference import mask_of_rows, rows_of_mask, unpacked, wide_rows
 from gpu_sublinear.errors import OptionError
@@ -360,7 +359,7 @@ def test_same_bytes_for_any_number_of_threads():
     assert runs[0] == runs[-1]
 
 
-def test_what_flips_cannot_do_is_refused(monkeypatch, tmp_path):
+def test_what_flips_cannot_do_is_refused(monkeypatch):
     with pytest.raises(OptionError, match="batch_size and mask='flips'"):
         GaussNewton(mask="flips", batch_size=8)
     for options in ({"solver": "cg"}, {"margin": 0}, {"jacobian": "csr"}, {"alpha": 0.1}, {"alpha": "auto"}):
@@ -372,8 +371,6 @@ def test_what_flips_cannot_do_is_refused(monkeypatch, tmp_path):
         trainer.begin(network_for(device, 300), X, y)
     with pytest.raises(OptionError, match=r"mask='flips' has one output.*2 outputs"):
         trainer.fit(network_for(device, 300, outputs=2), X, np.stack([y, -y], axis=1))
-    with pytest.raises(OptionError, match="checkpoint and mask='flips'"):
-        trainer.fit(network_for(device, 300), X, y, checkpoint=Checkpointing(tmp_path / "run.ckpt"))
     network = network_for(device, 300)
     monkeypatch.setattr("gpu_sublinear.flips.ImplicitDevice", type("Nothing", (), {}))
     with pytest.raises(OptionError, match=r"mask='flips' has no operations on device='cpu'"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,10 +89,11 @@ def models() -> list[bytes]:
 
 
 def checkpoints() -> list[bytes]:
-    """Return checkpoints of a run with a penalty and early stopping, and of one without."""
+    """Return checkpoints of a run with a penalty and early stopping, of one without, of both layers, and of flips."""
     files = []
     unit, y = X / np.linalg.norm(X, axis=1, keepdims=True), (Y - Y.mean()) / Y.std()
-    for options in ({"alpha": 0.1, "validation_fraction": 0.2}, {"damping": "none"}):
+    both: dict[str, Any] = {"both_layers": True, "validation_fraction": 0.2}
+    for options in ({"alpha": 0.1, "validation_fraction": 0.2}, {"damping": "none"}, both, {"mask": "flips"}):
         network = ShiftedReluNetwork.initialize(32, 3, shift=0.2, seed=5, device=get_device("reference"))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "run.checkpoint"

@@ -1,0 +1,86 @@
+"""Whose checkpoint it is: all that a trajectory begins from, settings as they are and arrays as digests."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .devices import Array, Device
+from .network import ShiftedReluNetwork
+from .tensor_files import update
+from .validation import Validation
+from .weights import SampleWeights
+
+if TYPE_CHECKING:
+    from .gauss_newton import GaussNewton
+
+LIMITS = ("max_steps", "time_budget", "memory_limit", "tolerance")  # say when to end, not how to get there
+
+
+def identity(
+    trainer: GaussNewton,
+    network: ShiftedReluNetwork,
+    X: Array,
+    y: Array,
+    weights: SampleWeights,
+    watch: Validation,
+) -> dict[str, Any]:
+    """Return all that a trajectory begins from: settings as they are, arrays as digests.
+
+    Parameters
+    ----------
+    trainer : GaussNewton
+        Its options, without those that only say when to end.
+    network : ShiftedReluNetwork
+        As it is before training.
+    X, y : Array
+        (n, d), and (n,) or (n, c) training points and targets.
+    weights : SampleWeights
+        Of the training points.
+    watch : Validation
+        Its points.
+
+    Returns
+    -------
+    dict
+        Of numbers and words, as JSON gives them back.
+    """
+    device, activation = network.device, network.activation
+    parts = {part.name: getattr(network, part.name) for part in fields(network)}
+    drawn = {name: value for name, value in parts.items() if hasattr(value, "shape")}
+    settings = {name: value for name, value in asdict(trainer).items() if name not in LIMITS}
+    settings |= {name: value for name, value in parts.items() if name not in drawn}
+    if not activation.plain:  # its name alone does not say what it is
+        settings |= {f"activation.{name}": value for name, value in activation.as_dict().items() if name != "name"}
+    settings |= {"features": network.features, "dtype": network.dtype, "device": device.name}
+    return {
+        **_plain(settings),
+        "training points": digest(device, X=X),
+        "targets": digest(device, y=y),
+        "sample weights": None if weights.roots is None else digest(device, roots=weights.roots),
+        "validation points": digest(device, X=watch.X, y=watch.y) if watch.active else None,
+        "initial weights": digest(device, **drawn),
+    }
+
+
+def _plain(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Return nested settings as one level of ``outer.inner`` names with plain values."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _plain(value, f"{before}{name}.")
+        else:
+            plain = value is None or isinstance(value, bool | int | float | str)
+            flat[before + name] = value if plain else str(getattr(value, "name", value))
+    return flat
+
+
+def digest(device: Device, **arrays: Array) -> str:
+    """Return a digest of the shapes, types and bytes of some arrays."""
+    total = hashlib.blake2b(digest_size=16)
+    for name, array in arrays.items():
+        update(total, name, np.asarray(device.to_host(array)))
+    return total.hexdigest()

@@ -1,0 +1,185 @@
+"""A run made anew over the rows that a network holds, as a checkpoint brings them back.
+
+Every kind of index follows from the rows: lists over one look at the rows held, trees, packed masks, each of these over
+the points that the hinges of an activation look at, or one for each block of a batch run.  None of them has looked at
+the rows as they were before, and none needs to: the pairs that they find are exactly those of the stored rows.  With
+``mask="flips"`` alone an index is led on from the start, see :mod:`gpu_sublinear.kept_flips`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from .batches import BatchRun
+from .bits import BitIndex
+from .blocks import Blocks, Part
+from .devices import Array, ImplicitDevice
+from .flips import FlipIndex
+from .hinges import HingedIndex, gram_of
+from .kept_flips import BEST, HERE, go_on
+from .lazy import LazyIndex
+from .network import ShiftedReluNetwork
+from .run import Run, memory_left
+from .state import Index, State
+from .tree import ThresholdTree
+from .weights import SampleWeights
+
+if TYPE_CHECKING:
+    from .gauss_newton import GaussNewton
+
+
+KINDS = {"trees": ThresholdTree, "bits": BitIndex, "flips": FlipIndex}
+
+
+def kind_of(index: Index | Blocks) -> str:
+    """Return the word for an index in a checkpoint; of a hinged one or of blocks, that of what finds their pairs."""
+    found: Any = index.parts[0] if isinstance(index, Blocks) else index
+    found = found.inner if isinstance(found, HingedIndex) else found
+    return next((word for word, kind in KINDS.items() if isinstance(found, kind)), "lists")
+
+
+def rebuilt_run(
+    trainer: GaussNewton,
+    network: ShiftedReluNetwork,
+    X: Array,
+    y: Array,
+    weights: SampleWeights,
+    initial: Array,
+    ridge: float,
+    kind: str,
+) -> Run:
+    """Return a run over the rows that the network holds; no other neuron is looked at.
+
+    Parameters
+    ----------
+    trainer : GaussNewton
+        Options, with ``alpha`` settled.
+    network : ShiftedReluNetwork
+        With the rows and the second layer to go on from.
+    X, y : Array
+        (n, d), and (n,) or (n, c) training points and targets.
+    weights : SampleWeights
+        Of the training points.
+    initial : Array or None
+        (u, d) W_0, where there is a ridge penalty.
+    ridge : float
+        lambda, in absolute units.
+    kind : str
+        How fired pairs are found: "trees", "lists" or "bits".
+
+    Returns
+    -------
+    Run
+        Ready for its next step.
+    """
+    activation = network.activation
+    points = activation.points(X, network.device.xp)  # (k n, d)
+    left = memory_left(trainer, network, points)
+    moving = ridge > 0 or bool(activation.slope) or bool(trainer.batch_size)  # rows move also where they do not fire
+
+    def find(points: Array) -> Part:
+        return index_over(kind, trainer, network, points, left, moving)
+
+    index: Index
+    if trainer.batch_size:
+        index = cast(Index, Blocks.deal(trainer, network, X, find))
+    elif activation.plain:
+        index = find(points)
+    else:
+        index = HingedIndex(cast(LazyIndex | ThresholdTree, find(points)), network, X)
+        index.keep_empty = moving
+    return _run_with(index, trainer, network, X, y, weights, initial, ridge)
+
+
+def rebuilt_flips(
+    trainer: GaussNewton,
+    network: ShiftedReluNetwork,
+    X: Array,
+    y: Array,
+    weights: SampleWeights,
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[Run, State | None]:
+    """Return a run with ``mask="flips"`` over implicit rows.
+
+    Parameters
+    ----------
+    trainer, network, X, y, weights
+        As for :func:`rebuilt_run`; the network holds the rows that the run began with.
+    arrays : mapping of ndarray
+        What :func:`gpu_sublinear.kept_flips.kept` returned.
+
+    Returns
+    -------
+    run : Run
+        Ready for its next step.
+    best : State or None
+        The best place, where that is another one.
+    """
+    device = network.device
+    assert isinstance(device, ImplicitDevice)  # the identity names it
+    memory_left(trainer, network, X)
+    index = FlipIndex.over_rows(device, X, network, y)
+    run, best = _run_with(index, trainer, network, X, y, weights), None
+    if BEST + "lengths" in arrays:
+        go_on(index, arrays, BEST)
+        best = run.look()
+    go_on(index, arrays, HERE)
+    return run, best
+
+
+def _run_with(
+    index: Index,
+    trainer: GaussNewton,
+    network: ShiftedReluNetwork,
+    X: Array,
+    y: Array,
+    weights: SampleWeights,
+    initial: Array = None,
+    ridge: float = 0.0,
+) -> Run:
+    gram = gram_of(network, weights.scaled(X))
+    parts = (trainer, network, X, y, network.initial_signs, index, gram, weights, initial, ridge)
+    run = (BatchRun if trainer.batch_size else Run)(*parts, warm=True)
+    run.measure()
+    return run
+
+
+def index_over(
+    kind: str,
+    trainer: GaussNewton,
+    network: ShiftedReluNetwork,
+    points: Array,
+    memory_limit: int | None,
+    keep_empty: bool,
+) -> Part:
+    """Return an index of this kind over points (n, d) and the rows held.
+
+    Parameters
+    ----------
+    kind : str
+        "trees", "lists" or "bits".
+    trainer : GaussNewton
+        Margin and tree.
+    network : ShiftedReluNetwork
+        Its rows.
+    points : Array
+        (n, d) of the network's dtype.
+    memory_limit : int or None
+        Bytes that lists may take.
+    keep_empty : bool
+        Whether rows move that fire on none of the points.
+
+    Returns
+    -------
+    ThresholdTree, BitIndex or LazyIndex
+        Ready for queries.
+    """
+    device = network.device
+    if kind == "trees":
+        return ThresholdTree.build(device, points, network.rows, trainer.tree)
+    if kind == "bits":
+        return BitIndex(device, points, network, len(network.rows))
+    return LazyIndex.over_rows(device, points, network, trainer.margin, memory_limit, keep_empty)
