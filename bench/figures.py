@@ -54,7 +54,8 @@ def _panel(axis: Any, panel: Panel, names: list[str]) -> None:
     if panel.line is not None:
         axis.axhline(panel.line, color=MUTED, linewidth=1, linestyle=":")
     if "x" in panel.log:
-        axis.set_xscale("log")
+        low, high = axis.get_xlim()
+        axis.set_xscale("log", base=2 if low > 0 and high < 100 * low else 10)  # decades would be too few
     if "y" in panel.log:
         axis.set_yscale("log")
     axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)

@@ -58,14 +58,15 @@ def test_the_regressor_learns_and_remembers_its_training():
 def test_columns_of_several_targets_come_back_in_their_units():
     X, y = regression()
     Y = np.stack([y, 1000 - 3 * y], axis=1)
-    P = SublinearRegressor(**TINY | {"width": 1024, "max_steps": 15}, alpha=0).fit(X, Y).predict(X)
+    options = {"width": 1024, "max_steps": 15, "preprocessing": "standard"}
+    P = SublinearRegressor(**TINY | options, alpha=0).fit(X, Y).predict(X)
     assert P.shape == Y.shape
     np.testing.assert_allclose(P, Y, atol=0.1 * Y.std(axis=0).max())
 
 
 def test_classes_of_any_kind_come_back():
     X, y = classes()
-    model = SublinearClassifier(**TINY).fit(X, y)
+    model = SublinearClassifier(**TINY, preprocessing="standard").fit(X, y)
     assert model.classes_.tolist() == ["ant", "bee", "cat"]
     assert model.decision_function(X).shape == (90, 3)
     assert (model.predict(X) == y).mean() == model.score(X, y) > 0.9
@@ -172,12 +173,12 @@ def test_partial_fit_trains_on_all_points_given():
 def test_partial_fit_after_fit_or_a_pickle_starts_from_the_weights():
     X, y = regression(80)
     model = SublinearRegressor(**TINY).fit(X[:50], y[:50])
-    before = model.network_.rows.copy()
+    before = model.network_.W.copy()
     loaded = pickle.loads(pickle.dumps(model)).partial_fit(X[50:], y[50:])
     model.partial_fit(X[50:], y[50:])
     assert len(model._session.X) == 30
     assert model.alpha_ == loaded.alpha_
-    assert abs(model.network_.rows - before).max() > 0
+    assert abs(model.network_.W - before).max() > 0
     np.testing.assert_array_equal(model.predict(X), loaded.predict(X))
     assert model.fit(X, y)._session is None
 

