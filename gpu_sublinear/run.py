@@ -242,7 +242,7 @@ class Run(LinearSystem):
         rhs, pulled = state.residual, 0.0
         if theta:
             with clock("forward"):
-                pulled = along(state.jacobian, self.network.rows.astype(np.float64) - self.initial, state.active)
+                pulled = along(state.jacobian, self.network.rows, self.initial, state.active)
                 rhs = rhs - theta * pulled
         solution = self.solve(state.active, state.jacobian, rhs, step, clock, kappa, state)
         g = solution.value

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .active_set import ActiveSet
 from .bits import BitIndex, BitJacobian, BitMask
 from .both_layers import BothLayersJacobian
@@ -119,8 +121,10 @@ def forward(network: ShiftedReluNetwork, active: Mask) -> Array:
     return active.forward(network.device, network.signs, network.shift) * network.scale
 
 
-def along(jacobian: Jacobian, D: Array, active: Mask) -> Array:
-    """Return ``J D``, (n,) or (n, c) float64, for a movement D (u, d) of all rows held."""
+def along(jacobian: Jacobian, rows: Array, initial: Array, active: Mask) -> Array:
+    """Return ``J D``, (n,) or (n, c) float64, for the movement D from ``initial`` (u, d) to ``rows``, all rows held."""
     assert not isinstance(jacobian, BitJacobian | FlipJacobian)  # only a ridge penalty asks, and it keeps lists
     assert not isinstance(active, FlipMask)
-    return jacobian.along(D) if isinstance(jacobian, HingedJacobian) else jacobian.matvec(D[active.neurons].ravel())
+    if isinstance(jacobian, HingedJacobian):
+        return jacobian.along(rows.astype(np.float64) - initial)
+    return jacobian.matvec((rows[active.neurons].astype(np.float64) - initial[active.neurons]).ravel())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
 
 STALL_STEPS, STALL = 6, 1e-3  # over so many steps the best objective must fall by this part of itself
-RIDGE_STALL_STEPS = 3  # the same with a ridge penalty, where the damping is that of the last steps
+RIDGE_STALL_STEPS = 2  # the same with a ridge penalty, if none of them raised it
 ADVICE = (
     "contradicting or noisy targets cannot be fitted; add a ridge penalty (alpha), or a larger width or smaller shift"
 )
@@ -78,13 +79,14 @@ class Stops:
             return False, f"no progress: the loss is at a minimum above the tolerance after {taken}; {ADVICE}"
         if self.control.stuck:
             return False, f"no progress: no damped step lowers the objective after {taken}; {ADVICE}"
-        steps = RIDGE_STALL_STEPS if trainer.alpha else STALL_STEPS if self.control.watches else 2 * STALL_STEPS
-        if len(history) > steps:
-            earlier = min(record.objective for record in history[:-steps])
-            if min(record.objective for record in history) > (1 - STALL) * earlier:
-                if trainer.alpha:
-                    return True, f"the penalised loss settled: it fell by less than {STALL:.1%} in {steps} steps"
-                return False, f"no progress: the best loss fell by less than {STALL:.1%} in {steps} steps; {ADVICE}"
+        objectives = [record.objective for record in history]
+        steps = STALL_STEPS if trainer.alpha or self.control.watches else 2 * STALL_STEPS
+        if trainer.alpha and all(b < a for a, b in pairwise(objectives[-1 - RIDGE_STALL_STEPS :])):
+            steps = RIDGE_STALL_STEPS
+        if len(objectives) > steps and min(objectives) > (1 - STALL) * min(objectives[:-steps]):
+            if trainer.alpha:
+                return True, f"the penalised loss settled: it fell by less than {STALL:.1%} in {steps} steps"
+            return False, f"no progress: the best loss fell by less than {STALL:.1%} in {steps} steps; {ADVICE}"
         return None
 
     def _last(self, record: StepRecord) -> tuple[bool, str]:
