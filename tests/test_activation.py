@@ -128,8 +128,8 @@ def check_operators(device, activation, jacobian, seed, shift, n):
     assert run._mean_diagonal(state.active) == pytest.approx(np.diag(G).mean(), rel=1e-12)
     J_run = run.jacobian(state.active)
     assert np.allclose(device.to_host(J_run.gram(device.asarray(g))), G @ g, atol=1e-11)
-    still = device.asarray(0 * D)
-    assert np.allclose(device.to_host(along(J_run, device.asarray(D), still, state.active)), J @ held.ravel(), atol=1e-11)
+    got = device.to_host(along(J_run, device.asarray(D), device.asarray(0 * D), state.active))
+    assert np.allclose(got, J @ held.ravel(), atol=1e-11)
     rows = device.to_host(network.rows).copy()
     moved = device.to_host(J_run.step(network.rows, device.asarray(g)))
     after = Dense(network, X).W
