@@ -54,10 +54,17 @@ def _panel(axis: Any, panel: Panel, names: list[str]) -> None:
     if panel.line is not None:
         axis.axhline(panel.line, color=MUTED, linewidth=1, linestyle=":")
     if "x" in panel.log:
-        low, high = axis.get_xlim()
-        axis.set_xscale("log", base=2 if low > 0 and high < 100 * low else 10)  # decades would be too few
+        _scale(axis, [x for points in panel.curves.values() for x, _ in points])
     if "y" in panel.log:
         axis.set_yscale("log")
     axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
     if len(panel.curves) > 1:
         axis.legend(fontsize=7.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=LEGEND_COLUMNS)
+
+
+def _scale(axis: Any, values: list[float]) -> None:
+    """Make x logarithmic; under two decades with ticks at powers of two, since one power of ten says little."""
+    few = max(values) < 100 * min(values)
+    axis.set_xscale("log", base=2 if few else 10)
+    if few and min(values) < 64:  # seconds, penalties: as they are read; widths stay powers
+        axis.xaxis.set_major_formatter("{x:g}")
