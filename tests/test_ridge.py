@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 from scipy import optimize
@@ -43,22 +45,29 @@ def penalty_of(W0, X, shift, alpha) -> float:
     return alpha * ((shift < X @ W0.T).sum(axis=1) * (X**2).sum(axis=1)).mean() / len(W0)
 
 
+@lru_cache
+def independent_minimum(weights: bytes):
+    """Return the penalised loss as a function of weights, and its minimum by another method, from initial weights."""
+    X, y = noisy()
+    W0 = np.frombuffer(weights).reshape(256, 4)
+    function = dense_objective(W0, 1 - 2 * (np.arange(256) % 2), X, y, 0.5, penalty_of(W0, X, 0.5, 2.0))
+    options = {"maxiter": 2000, "ftol": 1e-14}
+    return function, optimize.minimize(function, W0.ravel(), jac=True, method="L-BFGS-B", options=options).fun
+
+
 @pytest.mark.parametrize("name", [name for name in DEVICES if name != "emulated"])  # CG to 1e-10 takes minutes there
 @pytest.mark.parametrize("options", [{}, {"margin": 0}, {"solver": "cg"}, {"solver": "sketch-cg", "jacobian": "csr"}])
 def test_minimum_is_that_of_an_independent_minimiser(name, options):
     device = make_device(name)
     X, y = noisy()
     network = network_for(device, 4)
-    W0 = device.to_host(network.W).copy()
-    function = dense_objective(W0, device.to_host(1 - 2 * (np.arange(256) % 2)), X, y, 0.5, penalty_of(W0, X, 0.5, 2.0))
-    want = optimize.minimize(
-        function, W0.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-14}
-    )
+    function, want = independent_minimum(device.to_host(network.W).tobytes())
     trainer = GaussNewton(alpha=2.0, tolerance=1e-6, max_steps=60, cg=CGOptions(1e-10), **options)
     result = trainer.fit(network, X, y)
     assert result.converged, result.reason
-    assert function(device.to_host(network.W).ravel())[0] == pytest.approx(want.fun, rel=2e-3)
-    assert result.final.objective == pytest.approx(function(device.to_host(network.W).ravel())[0], rel=1e-8)
+    reached = function(device.to_host(network.W).ravel())[0]
+    assert reached == pytest.approx(want, rel=5e-3)  # two falls of less than 0.1 % end the run
+    assert result.final.objective == pytest.approx(reached, rel=1e-8)
 
 
 @pytest.mark.parametrize("name", DEVICES)
