@@ -38,8 +38,14 @@ def test_stopped_anywhere_and_resumed_the_bytes_are_the_same(tmp_path, case):
     assert len(list(tmp_path.iterdir())) == 3  # no temporary file is left
 
 
-@pytest.mark.parametrize("device", ["reference", "emulated", "cuda"])
-@pytest.mark.parametrize("case", ["watchdog", "ridge", "leaky", "softshrink", "both layers", "batches, watchdog"])
+ELSEWHERE = ["watchdog", "ridge", "leaky", "softshrink", "both layers", "batches, watchdog"]
+SLOW = ELSEWHERE[4:]  # hundreds of emulated products: a quarter of a minute each
+
+
+@pytest.mark.parametrize(
+    ("device", "case"),
+    [(d, case) for d in ("reference", "emulated", "cuda") for case in ELSEWHERE if d != "emulated" or case not in SLOW],
+)
 def test_other_devices(tmp_path, device, case):
     *expected, _ = uninterrupted(case, tmp_path / "whole", device)
     assert [*interrupted(case, tmp_path / "parts", [3, 1], device)] == expected
