@@ -115,7 +115,7 @@ class StepControl:
         self._keep(trial, step)
         return True
 
-    def _accepts_watched(self, curvature: float, trial: State, step: int) -> bool:
+    def _accepts_watched(self, damping: float, trial: State, step: int) -> bool:
         """Take a full step that was not asked to help; after too many that did not, go back and damp from now on."""
         if not self.halved or self.best.objective <= self.halved / 2:
             self.halved, self.since = self.best.objective, 0
@@ -125,16 +125,16 @@ class StepControl:
         self.failures = 0 if helps else self.failures + 1
         if helps or (self.failures < self.watchdog and not slow and math.isfinite(trial.objective)):
             self._keep(trial, step)
-            self._damp_from_now_on(curvature, slow)
+            if slow:
+                self._damp_from_now_on(damping)
             return True
         self.source = self.best
-        self._damp_from_now_on(curvature, True)
+        self._damp_from_now_on(damping)
         return False
 
-    def _damp_from_now_on(self, curvature: float, damped: bool) -> None:
-        if damped:
-            self.watches = False
-            self.damping = max(curvature, SMALLEST) if math.isfinite(curvature) else 1.0
+    def _damp_from_now_on(self, damping: float) -> None:
+        self.watches = False
+        self.damping = max(damping, SMALLEST) if math.isfinite(damping) else 1.0
 
     def _keep(self, trial: State, step: int) -> None:
         """Stand at this state, the best one if it is."""

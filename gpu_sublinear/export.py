@@ -71,7 +71,7 @@ class Parts:
     @property
     def standard(self) -> bool:
         """Whether features are standardised and get a constant coordinate."""
-        return self.preprocessing is not None and self.preprocessing.kind != "unit"
+        return self.preprocessing is not None and self.preprocessing.standardises
 
     @property
     def divisors(self) -> np.ndarray:

@@ -167,6 +167,11 @@ class Preprocessing:
         return cls(cast(Kind, kind), mean, scale)
 
     @property
+    def standardises(self) -> bool:
+        """Whether features are standardised and get a constant coordinate."""
+        return self.kind != "unit"
+
+    @property
     def features(self) -> int:
         """Number of raw features."""
         return len(self.mean)
@@ -174,7 +179,7 @@ class Preprocessing:
     @property
     def inputs(self) -> int:
         """Number of coordinates that the network sees."""
-        return self.features + (self.kind != "unit")
+        return self.features + self.standardises
 
     def transform(self, X: object) -> np.ndarray:
         """Return the rows that the network sees.
@@ -201,7 +206,7 @@ class Preprocessing:
                 f"X has {X.shape[1]} features, but the model was trained on {self.features}; "
                 "give the same features in the same order"
             )
-        if self.kind != "unit":
+        if self.standardises:
             X = self._standardise(X)  # (n, inputs)
         return _unit_rows(X)
 

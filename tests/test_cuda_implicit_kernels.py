@@ -5,6 +5,7 @@ Expected values come from the definitions in ``tests/test_flips.py``; output buf
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from gpu_sublinear.devices import Flips, ImplicitRows, NearPairs, cuda_implicit,
 from gpu_sublinear.devices import launcher as launcher_module
 from gpu_sublinear.devices.cuda import CudaDevice
 from tests.conftest import machine
-from tests.cuda_emulator import require_sanitizer, run_pytest_sanitized
+from tests.kernel_checks import check_refusals, check_sanitized
 from tests.problems import make_problem
 from tests.test_cuda_list_kernels import awkward_problem
 from tests.test_flips import all_pairs, call, check_mask_flips, check_operations, made_implicit, moved
@@ -122,16 +123,8 @@ USES = {
 
 @pytest.mark.parametrize("operation", USES)
 def test_arguments_are_checked(operation):
-    gpu = machine("emulated")
-    run(gpu, operation)
-    for name in USES[operation].split():
-        good = GOOD[name]
-        with pytest.raises(TypeError, match=r"must be an array of .*(float16|int16)"):
-            run(gpu, operation, **{name: good.astype(np.float16 if good.dtype.kind == "f" else np.int16)})
-        with pytest.raises(ValueError, match=r"contiguous|shape"):
-            run(gpu, operation, **{name: np.repeat(good, 2, axis=-1)[..., ::2]})
-        with pytest.raises(ValueError, match=r"dimensions|shape"):
-            run(gpu, operation, **{name: good[None]})
+    used = {name: GOOD[name] for name in USES[operation].split()}
+    check_refusals(partial(run, machine("emulated"), operation), used, r"dimensions|shape")
 
 
 @pytest.mark.parametrize(
@@ -165,9 +158,4 @@ def test_small_step_through_every_kernel(gpu, dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["asan", "tsan"])
 def test_sanitizers_are_silent(sanitizer):
-    require_sanitizer(sanitizer)
-    chosen = "test_small_step_through_every_kernel and emulated"
-    if sanitizer == "tsan":
-        chosen += " and random and float32"
-    done = run_pytest_sanitized(sanitizer, ["-q", "tests/test_cuda_implicit_kernels.py", "-k", chosen], timeout=900)
-    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:]
+    check_sanitized(sanitizer, "tests/test_cuda_implicit_kernels.py")

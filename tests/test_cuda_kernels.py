@@ -15,7 +15,7 @@ from gpu_sublinear.devices import CSR, TreeLayout, get_device, kernels, philox
 from gpu_sublinear.devices import cuda as cuda_module
 from gpu_sublinear.devices import launcher as launcher_module
 from gpu_sublinear.devices.cuda import CudaDevice
-from tests.cuda_emulator import require_sanitizer, run_pytest_sanitized
+from tests.kernel_checks import check_sanitized
 from tests.problems import make_problem
 
 REFERENCE = get_device("reference")
@@ -323,9 +323,4 @@ def test_small_step_through_every_kernel(gpu, dtype, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["asan", "tsan"])
 def test_sanitizers_are_silent(sanitizer):
-    require_sanitizer(sanitizer)
-    chosen = "test_small_step_through_every_kernel and emulated"
-    if sanitizer == "tsan":
-        chosen += " and random and float32"
-    done = run_pytest_sanitized(sanitizer, ["-q", "tests/test_cuda_kernels.py", "-k", chosen], timeout=900)
-    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:]
+    check_sanitized(sanitizer, "tests/test_cuda_kernels.py")

@@ -7,6 +7,7 @@ computed numbers are compared bit for bit, sums in float64 with the bound of the
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from gpu_sublinear.devices import NeuronLists, cuda_lists, get_device
 from gpu_sublinear.devices import launcher as launcher_module
 from gpu_sublinear.devices.cuda import CudaDevice
 from tests.conftest import machine
-from tests.cuda_emulator import require_sanitizer, run_pytest_sanitized
+from tests.kernel_checks import check_refusals, check_sanitized
 from tests.problems import Problem, make_problem
 from tests.test_cuda_kernels import same_bits
 
@@ -314,16 +315,8 @@ USES = {
 
 @pytest.mark.parametrize("operation", USES)
 def test_arguments_are_checked(operation):
-    gpu = machine("emulated")
-    call(gpu, operation)
-    for name in USES[operation].split():
-        good = GOOD[name]
-        with pytest.raises(TypeError, match=r"must be an array of .*(float16|int16)"):
-            call(gpu, operation, **{name: good.astype(np.float16 if good.dtype.kind == "f" else np.int16)})
-        with pytest.raises(ValueError, match=r"contiguous|shape"):
-            call(gpu, operation, **{name: np.repeat(good, 2, axis=-1)[..., ::2]})
-        with pytest.raises(ValueError, match="dimensions"):
-            call(gpu, operation, **{name: good[None]})
+    used = {name: GOOD[name] for name in USES[operation].split()}
+    check_refusals(partial(call, machine("emulated"), operation), used)
 
 
 @pytest.mark.parametrize(
@@ -371,9 +364,4 @@ def test_small_step_through_every_kernel(gpu, dtype, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["asan", "tsan"])
 def test_sanitizers_are_silent(sanitizer):
-    require_sanitizer(sanitizer)
-    chosen = "test_small_step_through_every_kernel and emulated"
-    if sanitizer == "tsan":
-        chosen += " and random and float32"
-    done = run_pytest_sanitized(sanitizer, ["-q", "tests/test_cuda_list_kernels.py", "-k", chosen], timeout=900)
-    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:]
+    check_sanitized(sanitizer, "tests/test_cuda_list_kernels.py")

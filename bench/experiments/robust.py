@@ -79,8 +79,7 @@ def _run(problem: Problem, steps: int, **options: float | str) -> dict:
     except DataError as refusal:
         return {"refused": str(refusal), "finite": True}
     losses = [record.loss for record in result.history]
-    ends = result.best_step if result.best_step is not None else result.history[-1].step
-    last = next(record for record in result.history if record.step == ends)
+    last = result.final
     return {
         "converged": result.converged, "reason": result.reason, "steps": result.history[-1].step,
         "rejected": sum(record.rejected for record in result.history), "loss": last.loss,

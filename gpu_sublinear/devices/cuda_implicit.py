@@ -81,7 +81,8 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
         u = len(implicit.W)
         limits = self.xp.full(u, float(reach))
         findings = _Findings(self, implicit, shift)
-        for look in self._looks(implicit, near, self._range(slice(0, u)), limits, shift):
+        weighted = self._weighted(implicit, implicit.total)
+        for look in self._looks(implicit, weighted, near, self._range(slice(0, u)), limits, shift):
             findings.add(look)
         return findings.flips(), findings.looked
 
@@ -113,22 +114,22 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
         _check_implicit(implicit)
         _check_near(near, implicit)
         check_array("g", g, 1, "float64", (len(implicit.X),))
-        weighted, longest = self._weighted(implicit, g), longest_point(implicit.X.astype(np.float64))
-        findings = _Findings(self, implicit, shift, radius)
+        steps, weighted = (self._weighted(implicit, each) for each in (g, implicit.total))
+        longest, findings = longest_point(implicit.X.astype(np.float64)), _Findings(self, implicit, shift, radius)
         for part in _chunks(implicit):
             neurons = self._range(part)
-            step = self._change(implicit, weighted, neurons, logged=False)
+            step = self._change(implicit, steps, neurons, logged=False)
             reach = _norms(step) * longest * MORE + slack
             limits = self.xp.where(reach + radius > known, -1.0, reach + radius + slack)
-            for look in self._looks(implicit, near, neurons, limits, shift):
+            for look in self._looks(implicit, weighted, near, neurons, limits, shift):
                 findings.add(look)
         return findings.flips(), findings.near(), findings.looked
 
     def _looks(
-        self, implicit: ImplicitRows, near: NearPairs, neurons: Array, limits: Array, shift: float
+        self, implicit: ImplicitRows, weighted: Array, near: NearPairs, neurons: Array, limits: Array, shift: float
     ) -> Iterator[Look]:
         """Compute the pairs of ``neurons`` whose value is within ``limits`` of the shift, all points where negative."""
-        real, n, weighted = implicit.X.dtype.name, np.int32(len(implicit.X)), self._weighted(implicit, implicit.total)
+        real, n = implicit.X.dtype.name, np.int32(len(implicit.X))
         ends, counts = (near.starts, near.stops), self._gpu.empty("pairs within reach", len(neurons), np.int32)
         search = near.values, neurons, limits, np.float64(shift), np.int64(len(neurons)), n
         self._gpu.run("near_pairs", "count_near", real, GROUP * len(neurons), (*ends, *search, counts))
