@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .bits import BitIndex
 from .checks import check_training_data
 from .devices import Array, NeuronLists
 from .errors import OptionError
@@ -36,14 +37,14 @@ class SharedScan:
         As it was given, holding the rows that take part; never changed by the trainings.
     X : Array
         (n, d) points.
-    index : LazyIndex or ThresholdTree
+    index : LazyIndex, ThresholdTree or BitIndex
         As the scan left it.
     """
 
     trainer: GaussNewton
     network: ShiftedReluNetwork
     X: Array
-    index: LazyIndex | ThresholdTree
+    index: LazyIndex | ThresholdTree | BitIndex
 
     @classmethod
     def build(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Any) -> SharedScan:
@@ -82,8 +83,8 @@ class SharedScan:
         y = np.zeros((len(X), network.outputs))
         check_training_data(network.device, X, y, network.features, outputs=network.outputs)
         X = network.device.asarray(X, network.dtype)
-        start = Run.prepare(replace(trainer, alpha=0.0, mask="lists"), network, X, network.device.xp.zeros(len(X)))
-        assert isinstance(start.index, LazyIndex | ThresholdTree)
+        start = Run.prepare(replace(trainer, alpha=0.0), network, X, network.device.xp.zeros(len(X)))
+        assert isinstance(start.index, LazyIndex | ThresholdTree | BitIndex)
         return cls(trainer, network, X, start.index)
 
     def run(self, y: Any, points: Any = None, alpha: float | None = None) -> Run:
@@ -108,8 +109,10 @@ class SharedScan:
         network = replace(self.network, rows=self.network.rows.copy())
         X = self.X if points is None else self.X[device.asarray(np.asarray(points), np.int64)]
         y = check_training_data(device, X, y, network.features, trainer.robust, network.outputs)
-        index: LazyIndex | ThresholdTree
-        if isinstance(self.index, ThresholdTree):
+        index: LazyIndex | ThresholdTree | BitIndex
+        if isinstance(self.index, BitIndex):
+            index = BitIndex(device, X, network)
+        elif isinstance(self.index, ThresholdTree):
             index = ThresholdTree.build(device, X, network.rows, trainer.tree)
         else:
             lists = self.index.candidates
