@@ -25,15 +25,14 @@ of :mod:`gpu_sublinear.run` with ``q_B = W - D_B``, where the weights would be w
 
     W <- W - theta D_B - J_B^T g,      (J_B J_B^T + kappa I) g = f_B - y_B - theta J_B D_B,      kappa = lambda + mu.
 
-While the mask holds still and mu = 0 this is the ascent of the dual problem by blocks (Shalev-Shwartz, Zhang, *JMLR* 14,
-2013), block Gauss-Seidel on ``(G + lambda I) u = f_0 - y``, which converges for every order and size of the blocks.
+While the mask holds still and mu = 0 this is the ascent of the dual problem by blocks (Shalev-Shwartz, Zhang, *JMLR*
+14, 2013), block Gauss-Seidel on ``(G + lambda I) u = f_0 - y``, which converges for every order and size of the blocks.
 Where a run stands still, mask, damping or not, ``lambda D_B = -J_B^T (f_B - y_B)`` for each block with the present J,
 and the sum of these is the condition of the minimum on all points.  The price is one copy of the rows for each block.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 

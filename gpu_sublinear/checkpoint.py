@@ -116,7 +116,8 @@ class Checkpoint:
         ``rows`` (u, d), ``neurons`` (u,), ``seen`` (n, d), and where the run has them: ``initial`` (u, d) W_0,
         ``best_rows`` (u, d), ``validation_rest`` (k,), ``validation_rows`` (u, d); where the second layer is trained
         also ``second`` (u,), and ``best_second`` (u,), ``validation_second`` (u,) unless these are +1 and -1.
-        Of batches with a penalty ``shares`` and ``best_shares`` (blocks, u, d).  With the index "flips" the rows are those of the start, and :mod:`gpu_sublinear.kept_flips` says what else.
+        Of batches with a penalty ``shares`` and ``best_shares`` (blocks, u, d).  With the index "flips" the rows are
+        those of the start, and :mod:`gpu_sublinear.kept_flips` says what else.
     history : list of StepRecord
         One per step taken; the next step has the number ``len(history)``.
     index, best_index : str

@@ -137,7 +137,9 @@ def draw_loss(axes: Any, history: Sequence[StepRecord], goal: float | None = Non
     loss[~(loss > 0)] = np.nan  # a logarithmic axis has no place for zero
     if (penalty > 0).any():
         axes.plot(_steps(history), loss + penalty, "s--", color=COLOURS["update"], linewidth=2, label="with penalty")
-    axes.plot(_steps(history), loss, "o-", color=COLOURS["query"], linewidth=2, markersize=6, clip_on=False, label="loss")
+    axes.plot(
+        _steps(history), loss, "o-", color=COLOURS["query"], linewidth=2, markersize=6, clip_on=False, label="loss"
+    )
     if (penalty > 0).any():
         axes.legend(frameon=False)
     elif goal:

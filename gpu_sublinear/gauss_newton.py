@@ -63,8 +63,8 @@ class GaussNewton:
     mask : {"auto", "lists", "bits", "flips"}
         How fired pairs are kept: listed, with candidates; or one bit for each pair, all looked at in every step
         (:mod:`gpu_sublinear.bits`), or one bit kept through the pairs that flip, with implicit weights
-        (:mod:`gpu_sublinear.flips`).  The last two need the exact Gram matrix, flips also no ridge penalty; "auto" takes
-        bits where pairs are many, or become so, and never flips.
+        (:mod:`gpu_sublinear.flips`).  The last two need the exact Gram matrix; flips know no ridge penalty.  "auto"
+        takes bits where pairs are many, or become so, and never flips.
     tolerance : float
         Stop when ``||f - y|| <= tolerance ||y||``.
     max_steps : int
@@ -132,9 +132,13 @@ class GaussNewton:
         if self.mask not in MASKS:
             raise OptionError(f"mask must be one of {', '.join(MASKS)}; got {self.mask!r}")
         if self.mask in ("bits", "flips") and not self._can_pack:
-            raise OptionError(f"mask={self.mask!r} needs solver 'auto' or 'gram', margin 'auto' and jacobian 'factored'")
+            raise OptionError(
+                f"mask={self.mask!r} needs solver 'auto' or 'gram', margin 'auto' and jacobian 'factored'"
+            )
         if self.mask == "flips" and self.alpha:
-            raise OptionError(f"mask='flips' has no ridge penalty; got alpha={self.alpha!r}: use mask='bits', or alpha=0")
+            raise OptionError(
+                f"mask='flips' has no ridge penalty; got alpha={self.alpha!r}: use mask='bits', or alpha=0"
+            )
         check_batches(self)
         if not 0 <= self.tolerance < 1:
             raise OptionError(f"tolerance must be from 0 to below 1; got {self.tolerance}")

@@ -24,6 +24,8 @@ from .network import ShiftedReluNetwork
 from .run import Run
 from .tree import ThresholdTree
 
+SEVERAL = 2  # steps for a penalty from which on it pays to look where the solutions point to
+
 
 @dataclass(frozen=True)
 class SharedScan:
@@ -160,8 +162,8 @@ def ridge_path(
     """Train for every penalty of a decreasing sequence, each from where the two before point to.
 
     One scan, one index, one W_0; ``alpha`` is in units of tr(G_0)/n of the initial network throughout.  Each training
-    starts on the line through the last two solutions in log alpha, or at the last one where that is lower, with the
-    damping in units of alpha that the one before ended with.
+    starts at the last solution, or, where that one took several steps, on the line through the last two solutions in
+    log alpha if the objective is lower there.
 
     Parameters
     ----------
@@ -192,14 +194,14 @@ def ridge_path(
     unit = run.ridge
     results: dict[int, TrainingResult] = {}
     solved: list[tuple[float, Array]] = []  # log alpha and rows
-    settled = 0.0  # what the last damping was, in units of its alpha
+    taken = 0  # steps for the last penalty
     for k in sorted(range(len(alphas)), key=lambda k: -alphas[k]):
         alpha, place = alphas[k], float(np.log(alphas[k]))
-        begin = settled * alpha if settled else trainer.damping
-        run.trainer, run.ridge = replace(trainer, alpha=alpha, damping=begin), alpha * unit
-        _go_ahead(run, solved, place)
+        run.trainer, run.ridge = replace(trainer, alpha=alpha), alpha * unit
+        if taken >= SEVERAL:
+            _go_ahead(run, solved, place)
         result = run.trainer.train(run)
-        settled = next((record.damping / alpha for record in result.history[::-1] if record.damping), settled)
+        taken = len(result.history) - 1
         if not solved or solved[-1][0] != place:
             solved = [*solved[-1:], (place, run.network.rows)]
         own = replace(run.network, rows=run.network.rows.copy())

@@ -23,11 +23,11 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
+from .active_set import ActiveSet
 from .blocks import Blocks
 from .errors import OptionError
 
 if TYPE_CHECKING:
-    from .active_set import ActiveSet
     from .run import Run
 
 ALPHAS = np.logspace(-6, 3, 37)  # in units of tr(G_0)/n; the least interpolates, the largest hardly moves a weight
@@ -53,6 +53,7 @@ def choose_alpha(run: Run) -> float:
     state, to_host = run.look(), run.network.device.to_host
     G, r = to_host(run.gram(state.active)), to_host(state.residual)  # (n, n), (n,)
     if run.trainer.both_layers:
+        assert isinstance(state.active, ActiveSet)  # both layers keep lists
         G = G + _second_layer(run, state.active)
     total = run.weights.total(len(r))
     roots = np.ones(len(r)) if run.weights.roots is None else to_host(run.weights.roots)  # (n,)

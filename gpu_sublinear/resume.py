@@ -142,7 +142,9 @@ class CheckpointKeeper(Keeper):
             )
         if len(saved.arrays.get("flips_total", range(n))) != n:
             raise CHECKPOINT.damaged(self.options.path, "its flips are those of other points")
-        if any(len(saved.arrays[name]) != -(-n // (trainer.batch_size or n)) for name in SHARES if name in saved.arrays):
+        if any(
+            len(saved.arrays[name]) != -(-n // (trainer.batch_size or n)) for name in SHARES if name in saved.arrays
+        ):
             raise CHECKPOINT.damaged(self.options.path, "its shares are those of other batches")
         if trainer.max_steps < len(saved.history):
             raise OptionError(
@@ -279,7 +281,7 @@ class CheckpointKeeper(Keeper):
 
 
 def _stacked(network: ShiftedReluNetwork, shares: tuple[Array, ...] | None) -> Array:
-    """Return the shares of blocks as one array (blocks, u, d); None before the first epoch, and where there are none."""
+    """Return the shares of blocks as one array (blocks, u, d); None before the first epoch."""
     return None if not shares or shares[0] is None else network.device.xp.stack(shares)
 
 

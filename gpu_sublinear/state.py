@@ -131,6 +131,6 @@ def along(jacobian: Jacobian, rows: Array, initial: Array, active: Mask) -> Arra
         return jacobian.along(rows, initial)
     if isinstance(jacobian, HingedJacobian):
         return jacobian.along(rows.astype(np.float64) - initial)
-    D = rows[active.neurons].astype(np.float64)
-    D -= initial[active.neurons]
+    D = rows.take(active.neurons, axis=0).astype(np.float64)
+    D -= initial.take(active.neurons, axis=0)
     return jacobian.matvec(D.ravel())

@@ -95,7 +95,12 @@ CASES: dict[str, tuple[Callable, dict, dict, set[str]]] = {
         {"width": 2**8},
         {"validation", "validation_second", "restored"},
     ),
-    "both layers, ridge": (contradictions, BOTH | {"alpha": 1e-3, "max_steps": 9}, {}, {"initial", "second", "rejected"}),
+    "both layers, ridge": (
+        contradictions,
+        BOTH | {"alpha": 1e-3, "max_steps": 9},
+        {},
+        {"initial", "second", "rejected"},
+    ),
     "both layers, cg": (noisy, BOTH | {"solver": "sketch-cg"}, {"dtype": "float64"}, {"second"}),
     "batches": (noisy, BATCHES, {}, {"lists"}),
     "batches, watchdog": (contradictions, BATCHES | {"max_steps": 12}, {}, {"best elsewhere: lists", "rejected"}),

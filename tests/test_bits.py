@@ -182,7 +182,8 @@ def test_a_shared_scan_and_a_path_on_bits_are_separate_trainings():
         assert found.final.objective == pytest.approx(alone.final.objective, rel=5e-3)  # both within 0.1 % a step
     fold = np.arange(0, 40, 2)
     scan = SharedScan.build(replace(trainer, alpha=3.0), network_for(device, shift=0.0), X)
-    part, alone = scan.fit(y[fold], fold), replace(trainer, alpha=3.0).fit(network_for(device, shift=0.0), X[fold], y[fold])
+    part = scan.fit(y[fold], fold)
+    alone = replace(trainer, alpha=3.0).fit(network_for(device, shift=0.0), X[fold], y[fold])
     assert part.network.rows.tobytes() == alone.network.rows.tobytes()
 
 

@@ -160,8 +160,8 @@ def tables(content: Content) -> list[Table]:
             cells += told(row, mode)
         body.append([*cells, number(row["dense"]["loss"]), str(row["dense"]["trials"])])
     caption = (
-        f"m = {power_of_two(content['m'])}, b = {content['shift']:g}, at most {content['steps']} steps and {content['budget']:g} s; alpha = "
-        f"{content['alpha']:g}; loss = 1/2 ||f - y||^2, goal mse {GOAL:g}"
+        f"m = {power_of_two(content['m'])}, b = {content['shift']:g}, at most {content['steps']} steps and "
+        f"{content['budget']:g} s; alpha = {content['alpha']:g}; loss = 1/2 ||f - y||^2, goal mse {GOAL:g}"
     )
     return [Table(caption, head, body)]
 
