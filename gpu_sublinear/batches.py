@@ -16,14 +16,24 @@ part: where a full Gauss-Newton step squares the error, an epoch divides it by a
 
 **Where it does not.**  Targets that contradict each other, or a mask that changes too much: then an epoch of full steps
 ends above the best loss.  The rule is that of full steps, epoch by epoch: after ``watchdog`` epochs in a row without a
-new best one, go back to the best weights and damp; a damped epoch that does not lower the loss is taken back and damped
-more, one that does is followed by one damped less.
+new best one, go back to the best weights and damp; a damped epoch that raises the loss is taken back and damped
+more, one that lowers it at the first try is followed by one damped less.
+
+**A ridge penalty.**  The minimum has ``W - W_0 = -J^T u``, ``u = (f - y) / lambda``: every block adds a share to the
+movement, ``W - W_0 = sum_B D_B``.  A visit keeps the shares of the others and finds that of B anew: the penalised step
+of :mod:`gpu_sublinear.run` with ``q_B = W - D_B``, where the weights would be without the block, for W_0,
+
+    W <- W - theta D_B - J_B^T g,      (J_B J_B^T + kappa I) g = f_B - y_B - theta J_B D_B,      kappa = lambda + mu.
+
+While the mask holds still and mu = 0 this is the ascent of the dual problem by blocks (Shalev-Shwartz, Zhang, *JMLR*
+14, 2013), block Gauss-Seidel on ``(G + lambda I) u = f_0 - y``, which converges for every order and size of the blocks.
+Where a run stands still, mask, damping or not, ``lambda D_B = -J_B^T (f_B - y_B)`` for each block with the present J,
+and the sum of these is the condition of the minimum on all points.  The price is one copy of the rows for each block.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -43,7 +53,7 @@ from .state import Attempt, State
 from .sums import norm, row_distances
 
 FIRST = 0.1  # of tr(G)/n, once epochs of full steps failed: above most of the spectrum's tail, below its bulk
-RELAXED = 0.1  # of the damping, after an epoch that lowered the loss: damped epochs are slow, so try to leave them
+RELAXED = 0.25  # of the damping, after an epoch that lowered the loss at the first try
 GROWTH = 4.0  # of the damping, after an epoch that was taken back
 SMALLEST = 1e-6  # below this an epoch is one of full steps in all but name
 
@@ -58,10 +68,12 @@ class EpochControl(StepControl):
             return True
         if self.watches:
             return self._accepts_watched(FIRST, trial, step)
-        if not trial.objective < (1 - ENOUGH) * self.source.objective or not math.isfinite(trial.objective):
-            self.damping *= GROWTH
+        if not trial.objective <= (1 + ENOUGH) * self.source.objective:  # so that NaN is refused
+            self.damping, self.failures = self.damping * GROWTH, 1
             return False
-        self.damping *= RELAXED
+        if trial.objective < (1 - ENOUGH) * self.source.objective and not self.failures:
+            self.damping *= RELAXED
+        self.failures = 0
         if self.damping < SMALLEST:
             self.damping, self.watches, self.failures, self.halved = 0.0, True, 0, 0.0
         self._keep(trial, step)
@@ -94,7 +106,35 @@ class Firing:
 
 @dataclass
 class BatchRun(Run):
-    """A run whose move is an epoch, one step on every block, and whose look evaluates all points, block by block."""
+    """A run whose move is an epoch, one step on every block, and whose look evaluates all points, block by block.
+
+    Attributes
+    ----------
+    shares : tuple of Array or None
+        With a ridge penalty (u, d), how far each block has moved the rows; None before its first visit.
+    """
+
+    shares: tuple[Array, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        self.shares = self.shares or (None,) * len(self.blocks.parts)
+
+    foresees = False  # the steps of an epoch begin where those before them ended
+
+    def who_fires(self) -> Firing:
+        """Return how many pairs fire."""
+        return cast(Any, self.look().active)
+
+    def extend(self, X: Array, y: Array) -> None:
+        """Add points that arrive now, as blocks of their own."""
+        network, held = self.network, self.network.neurons
+        super().extend(X, y)
+        places, shares = network.device.xp.searchsorted(network.neurons, held), list(self.shares)
+        for number, share in enumerate(shares):
+            if share is not None:
+                shares[number] = network.device.xp.zeros_like(network.rows)
+                shares[number][places] = share
+        self.shares = (*shares, *(None,) * (len(self.blocks.parts) - len(shares)))
 
     @property
     def blocks(self) -> Blocks:
@@ -108,6 +148,7 @@ class BatchRun(Run):
     def look(self) -> State:
         """Evaluate the network on all points."""
         network, xp = self.network, self.network.device.xp
+        self.measure()
         clock, residual = PhaseClock(network.device), xp.empty_like(self.y)
         counts, visited, union = xp.zeros(len(self.X), np.int64), 0, _Union(self)
         for number in range(len(self.blocks.parts)):
@@ -119,10 +160,11 @@ class BatchRun(Run):
             visited += state.active.visited
             assert not isinstance(state.active, FlipMask)  # check_batches
             union.add(state.active)
-        size = norm(residual)
-        state = State(cast(Any, Firing(counts, union.size(), visited)), residual, size, 0.0, clock)
-        if self.trainer.damping != "none":
-            state.rows = network.rows.copy()
+        size, penalty = norm(residual), 0.5 * self.ridge * self.square
+        firing = cast(Any, Firing(counts, union.size(), visited))
+        state = State(firing, residual, size, penalty, clock, square=self.square, mark=self.shares)
+        if self.trainer.damping != "none" or self.ridge:
+            state.rows = network.rows if self.ridge else network.rows.copy()
         return state
 
     def move(self, state: State, damping: float, step: int) -> Attempt:
@@ -133,7 +175,9 @@ class BatchRun(Run):
         for place, number in enumerate(blocks.order(step)):
             run = self._on(int(number), state.clock)
             there = run.look()
-            solution = run.move(there, damping, step * len(blocks.parts) + place).solution
+            draw = step * len(blocks.parts) + place
+            step_on = self._renew if self.ridge else self._step
+            solution = step_on(run, there, int(number), damping, draw)
             state.clock.absorb(there.clock)
             largest, reasons = max(largest, solution.residual), [*reasons, solution.reason]
         common = max(sorted(set(reasons)), key=reasons.count)
@@ -141,11 +185,32 @@ class BatchRun(Run):
         moved = int((blocks.travelled > before).sum())
         return Attempt(Solution(None, len(reasons), largest, reason), damping, 0.0, 0.0, moved=moved)
 
+    def _step(self, run: Run, there: State, number: int, damping: float, draw: int) -> Solution:
+        """Take the step of a block."""
+        return run.move(there, damping, draw).solution
+
+    def _renew(self, run: Run, there: State, number: int, damping: float, draw: int) -> Solution:
+        """Take the step of a block with a penalty: new rows, so that W_0 and the states to come back to stay."""
+        W, share = self.network.rows, self.shares[number]
+        with there.clock("update"):
+            run.initial, run.ridge = W if share is None else W - share, self.ridge
+            there.square = run.measure()
+        solution = run.move(there, damping, draw).solution
+        with there.clock("update"):
+            moved = self.network.rows - W
+            share = moved if share is None else share + moved
+            self.shares = (*self.shares[:number], share, *self.shares[number + 1 :])
+        return solution
+
     def restore(self, state: State) -> None:
         """Bring the weights back to ``state``; the blocks hear of it as of any movement, unless that has no length."""
         rows, xp = self.network.rows, self.network.device.xp
         moved = row_distances(rows, state.rows)  # (u,)
-        rows[...] = state.rows
+        if self.ridge:
+            self.network.rows, self.shares = state.rows, state.mark
+        else:
+            rows[...] = state.rows
+        rows = self.network.rows
         if all_finite(moved):
             self.blocks.update_any(rows, xp.arange(len(rows)), moved)
         else:  # rows overflowed: no bound on what their lists hold

@@ -17,6 +17,8 @@ more.  Nothing else outlives a step, so there is no certificate to keep, and res
 3. *Update.*  ``J^T g`` of row r is ``a_r m^{-1/2} sum_i M_ri g_i x_i``.  For every eight points the 256 sums of subsets
    are tabulated once, and each row adds n / 8 table entries (the method of four Russians): ``u n d / 8`` additions.
 
+With a ridge penalty a step also needs ``J (W - W_0)``, a product of the bits with all rows: as long as a query.
+
 **Invariant.**  After every query the bits are exactly ``P > b`` of the stored rows, because they were just computed
 from them; so the trajectory is that of the lists and of dense algebra.
 """
@@ -31,6 +33,7 @@ import numpy as np
 from .devices import Array, Device
 from .extension import Newcomers
 from .network import ShiftedReluNetwork, firing_probability
+from .sums import row_distances
 from .survey import survey
 
 DENSE = 0.06  # fired or listed share of the pairs from which bits are faster than lists on the cpu device
@@ -188,6 +191,20 @@ class BitJacobian:
         """Scale the signs (u,); ``width`` is m, nominal."""
         return cls(mask, X, signs.astype(np.float64) * width**-0.5)
 
+    def along(self, W: Array, initial: Array) -> Array:
+        """Return ``J D``, (n,) float64, for the movement D of all rows from ``initial`` (u, d)."""
+        D = W.astype(np.float64)
+        D -= initial
+        return self.mask.device.mask_product(self.X, self.mask.bits, self.weights, D)
+
     def step(self, W: Array, g: Array) -> Array:
         """Apply ``W <- W - J^T g`` in place; return how far each row moved, (u,) float64."""
         return self.mask.device.move_mask(W, self.X, self.mask.bits, self.weights, g)
+
+    def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
+        """Return ``W - theta (W - W_0) - J^T g`` with distances, see :meth:`Device.pull_rows`."""
+        xp = self.mask.device.xp
+        nothing = xp.zeros(0, np.int32), xp.zeros((0, W.shape[1]))  # neurons, their change
+        rows, _ = self.mask.device.pull_rows(W, initial, *nothing, theta)
+        self.step(rows, g)
+        return rows, row_distances(rows, W)

@@ -182,6 +182,10 @@ class Blocks:
         points = self.points + [block + n for block in new]
         return replace(self, X=everywhere, points=points, parts=parts, travelled=travelled, visited=visited)
 
+    def over(self, points: Array) -> Part:
+        """Return an index over these of its points (k,), by a look at the rows held."""
+        return self._new_parts(self.parts[0], [self.X[points]])[0]
+
     def afresh(self) -> Blocks:
         """Return the same blocks with indices made anew, for rows whose path cannot be measured."""
         parts = self._new_parts(self.parts[0], [self.X[block] for block in self.points])

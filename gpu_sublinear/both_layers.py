@@ -23,6 +23,9 @@ exact or sketched, with its factor; ``Phi^T Phi`` is a smoother kernel, so it ad
 large eigenvalues where conjugate gradients need a few steps each.
 So every solver is CG with G: ``gram`` preconditions with the exact G_1, ``sketch-cg`` with a sketch of it, ``cg`` not
 at all; all stop at the tolerance of :class:`gpu_sublinear.solvers.CGOptions`.
+
+**A ridge penalty** is on both layers, ``lambda/2 (||W - W_0||^2 + ||a - a_0||^2)``, a_0 being the signs: the step of
+:mod:`gpu_sublinear.run` with one more number for each row.
 """
 
 from __future__ import annotations
@@ -58,10 +61,6 @@ def check_trainer(trainer: GaussNewton) -> None:
     """
     if not trainer.both_layers:
         return
-    if trainer.alpha != 0:
-        raise OptionError(
-            f"both_layers=True has no ridge penalty yet; got alpha={trainer.alpha!r}: use alpha=0, or damping"
-        )
     if trainer.jacobian != "factored":
         raise OptionError(f"both_layers=True needs jacobian='factored'; got jacobian={trainer.jacobian!r}")
     if trainer.batch_size:
@@ -180,6 +179,25 @@ class BothLayersJacobian:
         second[fired.neurons] = self.second - network.scale * along
         network.second = second.astype(network.dtype)
         return self.device.move_rows(W, self.X, fired, self.second * network.scale, g)
+
+    def along(self, W: Array, initial: Array) -> Array:
+        """Return ``J D``, (n,) float64, for the movement D of both layers from ``initial`` (u, d) and the signs."""
+        neurons = self.active.neurons
+        D = self.rows.copy()  # (u, d + 1)
+        D[:, :-1] = W[neurons].astype(np.float64) - initial[neurons]
+        D[:, -1] = self.second - self.network.initial_signs[neurons]
+        return self.matvec(D.ravel())
+
+    def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
+        """Return ``W - theta (W - W_0) - J^T g`` with distances; see :meth:`Device.pull_rows`; so the second layer."""
+        network, neurons = self.network, self.active.neurons
+        change = self.rmatvec(g).reshape(self.rows.shape)  # (u, d + 1)
+        home = network.initial_signs.astype(np.float64)
+        second = home + (1 - theta) * (network.signs - home)  # (u,)
+        second[neurons] -= change[:, -1]
+        network.second = second.astype(network.dtype)
+        rows = self.device.xp.ascontiguousarray(change[:, :-1])
+        return self.device.pull_rows(W, initial, neurons, rows, theta)
 
     def _transposed(self, g: Array) -> tuple[Array, Array]:
         """Return ``T_r`` (u, d + 1) and ``<w'_r, T_r> = sum_i phi_ri g_i`` (u,)."""

@@ -41,6 +41,7 @@ ROWS = (
     "validation_rows",
 )  # arrays (u, d) of the network's dtype; only the first is a must
 SECOND_LAYERS = ("second", "best_second", "validation_second")  # arrays (u,) of the network's dtype
+SHARES = ("shares", "best_shares")  # arrays (blocks, u, d)
 CONTROL = (
     "damping", "part", "watches", "failures", "predicted", "best_step", "halved", "since", "last", "before",
 )  # fmt: skip
@@ -115,7 +116,8 @@ class Checkpoint:
         ``rows`` (u, d), ``neurons`` (u,), ``seen`` (n, d), and where the run has them: ``initial`` (u, d) W_0,
         ``best_rows`` (u, d), ``validation_rest`` (k,), ``validation_rows`` (u, d); where the second layer is trained
         also ``second`` (u,), and ``best_second`` (u,), ``validation_second`` (u,) unless these are +1 and -1.
-        With the index "flips" the rows are those of the start, and :mod:`gpu_sublinear.kept_flips` says what else.
+        Of batches with a penalty ``shares`` and ``best_shares`` (blocks, u, d).  With the index "flips" the rows are
+        those of the start, and :mod:`gpu_sublinear.kept_flips` says what else.
     history : list of StepRecord
         One per step taken; the next step has the number ``len(history)``.
     index, best_index : str
@@ -219,6 +221,9 @@ class Checkpoint:
             raise ValueError("the second layer is there without being trained, or trained without being there")
         if self.index == "flips":
             check_flips(self.arrays)
+        for name in SHARES:
+            if name in self.arrays and _kind(self.arrays[name][:1]) != (rows.dtype, (1, *rows.shape)):
+                raise ValueError("the blocks' shares of the weights do not fit them")
         rest = self.arrays.get("validation_rest", np.zeros(0))
         if rest.dtype != np.float64 or rest.ndim not in (1, 2):
             raise ValueError("the validation outputs are not a list of float64 numbers")

@@ -220,7 +220,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     model.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of weights, sketches and the split (default: 0)")  # fmt: skip  # noqa: E501
     model.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of weights and products (default: float32)")  # fmt: skip  # noqa: E501
     method = train.add_argument_group("method")
-    method.add_argument("--both-layers", action="store_true", help="train the second layer together with the first (one output, relu, no ridge penalty)")  # fmt: skip  # noqa: E501
+    method.add_argument("--both-layers", action="store_true", help="train the second layer together with the first (one output, relu)")  # fmt: skip  # noqa: E501
     _add_device(method, "where to train")
     method.add_argument("--engine", choices=("fast", "faithful"), default="fast", help="faithful: the published method, --margin 0 --jacobian csr --sketch rows --solver sketch-cg (default: fast)")  # fmt: skip  # noqa: E501
     method.add_argument("--solver", choices=("auto", "gram", "sketch-cg", "cg"), help="of the n x n system (default: auto, the cheapest)")  # fmt: skip  # noqa: E501

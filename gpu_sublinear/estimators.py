@@ -247,7 +247,7 @@ class SublinearRegressor(RegressorMixin, _Sublinear):
     activation : str or Activation
         Of the neurons (:mod:`gpu_sublinear.activation`); all but relu and max have one output.
     both_layers : bool
-        Train the second layer as well; needs ``alpha=0`` and one output.
+        Train the second layer as well; needs one output.
     alpha : "auto" or float
         Ridge penalty on the distance from the initial weights, in units of tr(G_0)/n; "auto" takes that of least
         leave-one-out error of the linearised network (:mod:`gpu_sublinear.penalty`); 0 interpolates.
@@ -261,7 +261,7 @@ class SublinearRegressor(RegressorMixin, _Sublinear):
     sampling : {"explicit", "virtual", "auto"}
         Of the neurons; the last two draw only neurons that take part, as the order of the points says.
     solver, margin, mask, batch_size, memory_limit, time_budget : optional
-        As of :class:`gpu_sublinear.GaussNewton`; packed masks and batches need ``alpha=0``.
+        As of :class:`gpu_sublinear.GaussNewton`.
     dtype : {"auto", "float32", "float64"}
         Of weights and products; "auto" takes the type of X.
     device : {"auto", "cuda", "cpu", "reference"}
@@ -356,7 +356,7 @@ class SublinearClassifier(ClassifierMixin, _Sublinear):
     activation : str or Activation
         Of the neurons (:mod:`gpu_sublinear.activation`); all but relu and max have one output.
     both_layers : bool
-        Train the second layer as well; needs ``alpha=0`` and one output.
+        Train the second layer as well; needs one output.
     alpha : "auto" or float
         Ridge penalty on the distance from the initial weights, in units of tr(G_0)/n; "auto" takes that of least
         leave-one-out error of the linearised network (:mod:`gpu_sublinear.penalty`); 0 interpolates.
@@ -370,7 +370,7 @@ class SublinearClassifier(ClassifierMixin, _Sublinear):
     sampling : {"explicit", "virtual", "auto"}
         Of the neurons; the last two draw only neurons that take part, as the order of the points says.
     solver, margin, mask, batch_size, memory_limit, time_budget : optional
-        As of :class:`gpu_sublinear.GaussNewton`; packed masks and batches need ``alpha=0``.
+        As of :class:`gpu_sublinear.GaussNewton`.
     dtype : {"auto", "float32", "float64"}
         Of weights and products; "auto" takes the type of X.
     device : {"auto", "cuda", "cpu", "reference"}

@@ -60,7 +60,7 @@ from .survey import lower_limit, survey, without_empty
 
 FIRST_MARGIN = 0.1  # before any movement is known: a third more candidates at b = 2.5, rows that move less stay put
 NEXT_MARGIN = 0.3  # of the row's last movement: enough for all later steps if each is at most a third of the last
-RIDGE_MARGIN = 2.0  # the same with a ridge penalty, where steps shrink slowly: 0.3 looks at nearly all rows every step
+RIDGE_MARGIN = 4.0  # the same with a ridge penalty, where steps shrink slowly: 0.3 looks at nearly all rows every step
 SMALLEST_MARGIN = 1e-3  # far above rounding, far below any spacing of pre-activations that would cost candidates
 LARGEST_MARGIN = 0.5  # rows that move further are looked at again for less than their candidates would cost
 WORTH_DROPPING = 0.3  # of the candidates: a smaller gain does not pay for one pass over their products

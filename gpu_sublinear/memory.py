@@ -61,6 +61,8 @@ def plan(
     parts = {"weights of the neurons that take part": 2 * held * (d * size + 8), PROGRAM: FIXED}  # joined from blocks
     if everyone:
         parts["rows before a step"] = held * d * size
+    if trainer.alpha:
+        parts["rows at the start, before a step, and of the best"] = 3 * held * d * size
     if trainer.both_layers:
         parts["rows and products of both layers"] = (
             held * (4 * (d + 1) + 6) * 8 + 2 * fired * size + 2 * n * (d + 1) * size
@@ -69,13 +71,18 @@ def plan(
         side = min(n, trainer.batch_size or n)
         parts["matrices of n x n" if side == n else "matrices of a batch"] = 6 * side * side * 8
     if trainer.batch_size and trainer.batch_size < n:
-        parts["what blocks of points keep of rows"] = -(-n // trainer.batch_size) * held * 40
+        blocks = -(-n // trainer.batch_size)
+        parts["what blocks of points keep of rows"] = blocks * held * 40
+        if trainer.alpha:
+            parts["shares of the blocks"] = (blocks + 1) * held * d * size
     if trainer.margin == 0:
         parts["threshold trees"] = n * TreeLayout(max(1, held), trainer.tree.arity).total * size
         parts["fired pairs"] = candidate_bytes(device, fired, held, dtype)
     elif trainer.packs(firing_probability(shift), outputs):
         near = int(held * n * min(1.0, 0.8 * LARGEST)) if trainer.mask == "flips" else 0
         parts["packed masks of two steps"] = held * n // 4
+        if trainer.alpha:
+            parts["movement of the rows"] = 2 * held * d * 8
         parts["pairs near the shift"] = near * (4 + size) * 5 // 4
     else:
         margin = FIRST_MARGIN if trainer.margin == "auto" else float(trainer.margin)

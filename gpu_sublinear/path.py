@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .bits import BitIndex
 from .checks import check_training_data
 from .devices import Array, NeuronLists
 from .errors import OptionError
@@ -22,6 +23,8 @@ from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
 from .run import Run
 from .tree import ThresholdTree
+
+SEVERAL = 2  # steps for a penalty from which on it pays to look where the solutions point to
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,14 @@ class SharedScan:
         As it was given, holding the rows that take part; never changed by the trainings.
     X : Array
         (n, d) points.
-    index : LazyIndex or ThresholdTree
+    index : LazyIndex, ThresholdTree or BitIndex
         As the scan left it.
     """
 
     trainer: GaussNewton
     network: ShiftedReluNetwork
     X: Array
-    index: LazyIndex | ThresholdTree
+    index: LazyIndex | ThresholdTree | BitIndex
 
     @classmethod
     def build(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Any) -> SharedScan:
@@ -82,8 +85,8 @@ class SharedScan:
         y = np.zeros((len(X), network.outputs))
         check_training_data(network.device, X, y, network.features, outputs=network.outputs)
         X = network.device.asarray(X, network.dtype)
-        start = Run.prepare(replace(trainer, alpha=0.0, mask="lists"), network, X, network.device.xp.zeros(len(X)))
-        assert isinstance(start.index, LazyIndex | ThresholdTree)
+        start = Run.prepare(replace(trainer, alpha=0.0), network, X, network.device.xp.zeros(len(X)))
+        assert isinstance(start.index, LazyIndex | ThresholdTree | BitIndex)
         return cls(trainer, network, X, start.index)
 
     def run(self, y: Any, points: Any = None, alpha: float | None = None) -> Run:
@@ -108,8 +111,10 @@ class SharedScan:
         network = replace(self.network, rows=self.network.rows.copy())
         X = self.X if points is None else self.X[device.asarray(np.asarray(points), np.int64)]
         y = check_training_data(device, X, y, network.features, trainer.robust, network.outputs)
-        index: LazyIndex | ThresholdTree
-        if isinstance(self.index, ThresholdTree):
+        index: LazyIndex | ThresholdTree | BitIndex
+        if isinstance(self.index, BitIndex):
+            index = BitIndex(device, X, network)
+        elif isinstance(self.index, ThresholdTree):
             index = ThresholdTree.build(device, X, network.rows, trainer.tree)
         else:
             lists = self.index.candidates
@@ -157,8 +162,8 @@ def ridge_path(
     """Train for every penalty of a decreasing sequence, each from where the two before point to.
 
     One scan, one index, one W_0; ``alpha`` is in units of tr(G_0)/n of the initial network throughout.  Each training
-    starts on the line through the last two solutions in log alpha, or at the last one where that is lower, with the
-    damping in units of alpha that the one before ended with.
+    starts at the last solution, or, where that one took several steps, on the line through the last two solutions in
+    log alpha if the objective is lower there.
 
     Parameters
     ----------
@@ -189,14 +194,14 @@ def ridge_path(
     unit = run.ridge
     results: dict[int, TrainingResult] = {}
     solved: list[tuple[float, Array]] = []  # log alpha and rows
-    settled = 0.0  # what the last damping was, in units of its alpha
+    taken = 0  # steps for the last penalty
     for k in sorted(range(len(alphas)), key=lambda k: -alphas[k]):
         alpha, place = alphas[k], float(np.log(alphas[k]))
-        begin = settled * alpha if settled else trainer.damping
-        run.trainer, run.ridge = replace(trainer, alpha=alpha, damping=begin), alpha * unit
-        _go_ahead(run, solved, place)
+        run.trainer, run.ridge = replace(trainer, alpha=alpha), alpha * unit
+        if taken >= SEVERAL:
+            _go_ahead(run, solved, place)
         result = run.trainer.train(run)
-        settled = next((record.damping / alpha for record in result.history[::-1] if record.damping), settled)
+        taken = len(result.history) - 1
         if not solved or solved[-1][0] != place:
             solved = [*solved[-1:], (place, run.network.rows)]
         own = replace(run.network, rows=run.network.rows.copy())

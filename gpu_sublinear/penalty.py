@@ -16,11 +16,15 @@ has what it gave.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import eigh
+from scipy.sparse import csr_array
 
+from .active_set import ActiveSet
+from .blocks import Blocks
 from .errors import OptionError
 
 if TYPE_CHECKING:
@@ -48,6 +52,9 @@ def choose_alpha(run: Run) -> float:
     run = _smaller(run)
     state, to_host = run.look(), run.network.device.to_host
     G, r = to_host(run.gram(state.active)), to_host(state.residual)  # (n, n), (n,)
+    if run.trainer.both_layers:
+        assert isinstance(state.active, ActiveSet)  # both layers keep lists
+        G = G + _second_layer(run, state.active)
     total = run.weights.total(len(r))
     roots = np.ones(len(r)) if run.weights.roots is None else to_host(run.weights.roots)  # (n,)
     scores = leave_one_out(*merged(to_host(run.X), G, r.reshape(len(r), -1), roots), total)
@@ -124,10 +131,23 @@ def merged(X: np.ndarray, G: np.ndarray, r: np.ndarray, roots: np.ndarray) -> tu
     return G[np.ix_(first, first)] * np.outer(grown, grown), sums / together[:, None]
 
 
+def _second_layer(run: Run, active: ActiveSet) -> np.ndarray:
+    """Return ``Phi^T Phi / m``, (n, n), of the points times the roots of their weights."""
+    to_host, network = run.network.device.to_host, run.network
+    values = to_host(active.values).astype(np.float64) - network.shift
+    shape = (len(run.X), active.union)
+    Phi = csr_array((values, to_host(active.compact), to_host(active.indptr)), shape=shape)
+    G = (Phi @ Phi.T).toarray() / network.width
+    if run.weights.roots is None:
+        return G
+    roots = to_host(run.weights.roots)
+    return G * np.outer(roots, roots)
+
+
 def _smaller(run: Run) -> Run:
-    """Return the run on at most ``MOST_POINTS`` of its points."""
-    n = len(run.y)
-    if n <= MOST_POINTS:
+    """Return the run on at most ``MOST_POINTS`` of its points, all at once."""
+    n, batches = len(run.y), isinstance(run.index, Blocks)
+    if n <= MOST_POINTS and not batches:
         return run
     if not run.network.activation.plain:
         raise OptionError(
@@ -135,9 +155,15 @@ def _smaller(run: Run) -> Run:
             f"activation={run.network.activation.name!r}: give alpha a number, or fewer points"
         )
     from .path import SharedScan  # above us in the order of modules; only large problems ask for it
+    from .run import Run
 
     points = np.sort(np.random.default_rng(run.network.seed).permutation(n)[:MOST_POINTS])
-    scan = SharedScan(run.trainer, run.network, run.X, run.index)  # type: ignore[arg-type]  # "auto" never packs
     chosen = run.network.device.asarray(points)
+    weights = run.weights.part(chosen)
+    if isinstance(run.index, Blocks):
+        trainer = replace(run.trainer, alpha=0.0, batch_size=None)
+        where = run.X[chosen], run.y[chosen], run.index.over(chosen)
+        return Run.begin(trainer, run.network, *where, weights)
+    scan = SharedScan(run.trainer, run.network, run.X, run.index)  # type: ignore[arg-type]  # no flips, no hinges
     part = scan.run(run.y[chosen], points, alpha=0.0)
-    return type(part).begin(part.trainer, part.network, part.X, part.y, part.index, run.weights.part(chosen))
+    return Run.begin(part.trainer, part.network, part.X, part.y, part.index, weights)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
-from .checkpoint import CHECKPOINT, CONTROL, WATCH, Checkpoint, Checkpointing
+from .batches import BatchRun
+from .checkpoint import CHECKPOINT, CONTROL, SHARES, WATCH, Checkpoint, Checkpointing
 from .damping import StepControl
 from .devices import Array
 from .environment import package_version
@@ -142,6 +142,10 @@ class CheckpointKeeper(Keeper):
             )
         if len(saved.arrays.get("flips_total", range(n))) != n:
             raise CHECKPOINT.damaged(self.options.path, "its flips are those of other points")
+        if any(
+            len(saved.arrays[name]) != -(-n // (trainer.batch_size or n)) for name in SHARES if name in saved.arrays
+        ):
+            raise CHECKPOINT.damaged(self.options.path, "its shares are those of other batches")
         if trainer.max_steps < len(saved.history):
             raise OptionError(
                 f"'{self.options.path}' has {len(saved.history)} steps already, more than max_steps, which is "
@@ -201,17 +205,23 @@ class CheckpointKeeper(Keeper):
         if saved.index == "flips":
             run, self.best = rebuilt_flips(trainer, network, X, y, weights, saved.arrays)
             return run
-        build = partial(rebuilt_run, trainer, network, X, y, weights, on_device("initial"), saved.ridge)
+
+        def build(index: str, shares: str) -> Run:
+            run = rebuilt_run(trainer, network, X, y, weights, on_device("initial"), saved.ridge, index)
+            if isinstance(run, BatchRun) and shares in saved.arrays:
+                run.shares = tuple(on_device(shares))
+            return run
+
         best_rows, here = on_device("best_rows"), (network.rows, network.second)
         if best_rows is None:
-            return build(saved.index)
+            return build(saved.index, "shares")
         network.rows, network.second = best_rows, on_device("best_second")
-        self.best = build(saved.best_index).look()
+        self.best = build(saved.best_index, "best_shares").look()
         network.rows, network.second = here
         trees = self.best.index is not None and saved.best_index == "trees"
         if trees:
             self.best.index = None  # the one set of trees that a run has follows its rows, there and back
-        run = build(saved.index)
+        run = build(saved.index, "shares")
         if trees:
             self.best.index = run.index
         return run
@@ -236,7 +246,10 @@ class CheckpointKeeper(Keeper):
         network, here = run.network, kind_of(run.index)
         host = network.device.to_host
         elsewhere = not control.always and control.best is not control.source
+        best_shares = control.best.mark if elsewhere and isinstance(run, BatchRun) else None
         arrays = {
+            "shares": _stacked(network, run.shares) if isinstance(run, BatchRun) else None,
+            "best_shares": _stacked(network, best_shares),
             "rows": run.index.base if isinstance(run.index, FlipIndex) else network.rows,
             "second": network.second,
             "neurons": network.neurons,
@@ -265,6 +278,11 @@ class CheckpointKeeper(Keeper):
             seconds={"build": self.build_seconds, "checkpoints": self.seconds},
             package_version=package_version(),
         )
+
+
+def _stacked(network: ShiftedReluNetwork, shares: tuple[Array, ...] | None) -> Array:
+    """Return the shares of blocks as one array (blocks, u, d); None before the first epoch."""
+    return None if not shares or shares[0] is None else network.device.xp.stack(shares)
 
 
 def restore_watch(watch: Validation, saved: Checkpoint, rest: Array) -> None:

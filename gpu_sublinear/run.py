@@ -29,14 +29,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from .active_set import ActiveSet
-from .bits import BitIndex, BitJacobian, sampled_share
+from .bits import BitIndex, sampled_share
 from .blocks import Blocks
-from .both_layers import BothLayersJacobian, check_network, trace
+from .both_layers import check_network, trace
 from .damping import StepControl
 from .devices import Array
 from .flips import FlipIndex, FlipJacobian, FlipMask
@@ -50,7 +50,7 @@ from .network import ShiftedReluNetwork, firing_probability
 from .outputs import check_supported
 from .penalty import choose_alpha
 from .state import Attempt, Index, Mask, State, along, forward
-from .sums import norm, rows_of
+from .sums import norm, rows_of, square_distance
 from .survey import survey
 from .tree import ThresholdTree
 from .weights import SampleWeights
@@ -157,13 +157,25 @@ class Run(LinearSystem):
         self.measure()
         if isinstance(self.index, LazyIndex | HingedIndex):
             self.index.keep_empty = True
-        self.ridge = alpha * self._mean_diagonal(self.index.query(self.network.shift))
+        self.ridge = alpha * self.mean_diagonal(self.who_fires())
 
-    def measure(self) -> None:
-        """Compute ``||W - W_0||^2`` afresh, after rows were changed by other means than steps."""
-        self.here = None
+    def who_fires(self) -> Any:
+        """Return the active set now; of batches, the counts."""
+        return self.index.query(self.network.shift)
+
+    @property
+    def foresees(self) -> bool:
+        """Whether what a step promises is known before it is taken, so that one from the minimum need not be."""
+        return self.ridge > 0
+
+    def measure(self) -> float:
+        """Compute and return ``||W - W_0||^2``, after rows were changed; with ``||a - a_0||^2`` where a is trained."""
+        self.here, network = None, self.network
         if self.initial is not None:
-            self.square = float(((self.network.rows.astype(np.float64) - self.initial) ** 2).sum())
+            self.square = square_distance(network.rows, self.initial)
+            if network.second is not None:
+                self.square += square_distance(network.second, self.signs)
+        return self.square
 
     def extend(self, X: Array, y: Array) -> None:
         """Add points (k, d) that arrive now, with their targets; weights stay, and W_0 stays for the rows held."""
@@ -183,7 +195,7 @@ class Run(LinearSystem):
             self.initial = initial
             self.measure()
 
-    def _mean_diagonal(self, active: Mask) -> float:
+    def mean_diagonal(self, active: Any) -> float:
         """Return ``tr(G) / n = (1/n) sum_i ||x_i||^2 k_i / m``, weighted."""
         squares = (self.weights.scaled(self.X).astype(np.float64) ** 2).sum(axis=1)  # (n,)
         total = self.weights.total(len(squares))
@@ -233,7 +245,7 @@ class Run(LinearSystem):
         if state.proposal is not None and state.proposal.damping == damping:
             return state.proposal
         clock = state.clock
-        unit = self._mean_diagonal(state.active)
+        unit = self.mean_diagonal(state.active)
         mu = damping * unit
         kappa = self.ridge + mu
         theta = self.ridge / kappa if kappa else 0.0
@@ -242,7 +254,9 @@ class Run(LinearSystem):
         rhs, pulled = state.residual, 0.0
         if theta:
             with clock("forward"):
-                pulled = along(state.jacobian, self.network.rows, self.initial, state.active)
+                if state.pulled is None:
+                    state.pulled = along(state.jacobian, self.network.rows, self.initial, state.active)
+                pulled = state.pulled
                 rhs = rhs - theta * pulled
         solution = self.solve(state.active, state.jacobian, rhs, step, clock, kappa, state)
         g = solution.value
@@ -267,8 +281,7 @@ class Run(LinearSystem):
             moved = jacobian.step(network.rows, g)
             self._tell(state.active, moved)
             return len(network.rows) if network.activation.slope else state.active.union
-        # a ridge penalty goes without these
-        assert not isinstance(jacobian, BitJacobian | FlipJacobian | BothLayersJacobian)
+        assert not isinstance(jacobian, FlipJacobian)  # it knows no ridge penalty
         return self._replace_rows(*jacobian.pull(network.rows, self.initial, g, proposal.theta))
 
     def extrapolate(self, earlier: Array, part: float) -> None:

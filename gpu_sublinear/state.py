@@ -58,6 +58,8 @@ class State:
         What found the fired pairs, and what it needs to come back.
     jacobian, G : optional
         J and its Gram matrix once computed: a rejected step uses them again.
+    pulled : Array or None
+        (n,) or (n, c) ``J (W - W_0)``, likewise.
     square : float
         ``||W - W_0||^2``, where there is a ridge penalty.
     proposal : Attempt or None
@@ -75,6 +77,7 @@ class State:
     mark: Any = None
     jacobian: Jacobian | None = None
     G: Array = None
+    pulled: Array = None
     square: float = 0.0
     proposal: Attempt | None = None
 
@@ -123,8 +126,11 @@ def forward(network: ShiftedReluNetwork, active: Mask) -> Array:
 
 def along(jacobian: Jacobian, rows: Array, initial: Array, active: Mask) -> Array:
     """Return ``J D``, (n,) or (n, c) float64, for the movement D from ``initial`` (u, d) to ``rows``, all rows held."""
-    assert not isinstance(jacobian, BitJacobian | FlipJacobian)  # only a ridge penalty asks, and it keeps lists
-    assert not isinstance(active, FlipMask)
+    assert not isinstance(jacobian, FlipJacobian) and not isinstance(active, FlipMask)  # they know no ridge penalty
+    if isinstance(jacobian, BothLayersJacobian | BitJacobian):
+        return jacobian.along(rows, initial)
     if isinstance(jacobian, HingedJacobian):
         return jacobian.along(rows.astype(np.float64) - initial)
-    return jacobian.matvec((rows[active.neurons].astype(np.float64) - initial[active.neurons]).ravel())
+    D = rows.take(active.neurons, axis=0).astype(np.float64)
+    D -= initial.take(active.neurons, axis=0)
+    return jacobian.matvec(D.ravel())

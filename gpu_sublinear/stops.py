@@ -151,8 +151,3 @@ def check_batches(trainer: GaussNewton) -> None:
         raise OptionError(f"batch_size must be None or a whole number of at least 1; got {size!r}")
     if trainer.mask == "flips":
         raise OptionError("batch_size and mask='flips' exclude each other; use mask='auto', 'bits' or 'lists'")
-    if trainer.alpha:
-        raise OptionError(
-            "batch_size and alpha exclude each other: the ridge step moves every row in every step, and its minimum is "
-            "not a fixed point of steps on batches; use all points (batch_size None), or alpha 0"
-        )

@@ -15,10 +15,12 @@ from gpu_sublinear.blocks import dealt, permutation
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError, OptionError
 from gpu_sublinear.gauss_newton import GaussNewton
+from gpu_sublinear.jacobian import FactoredJacobian
 from gpu_sublinear.lazy import LazyIndex
 from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.path import SharedScan
 from gpu_sublinear.run import Run
+from gpu_sublinear.solvers import CGOptions
 from tests.conftest import DEVICES, make_device
 from tests.problems import DTYPES, Problem, same_active_set, sphere
 
@@ -175,8 +177,6 @@ def test_options_that_exclude_each_other():
     for size in (0, -3, 2.5, True, "all"):
         with pytest.raises(OptionError, match="batch_size must be None or a whole number"):
             GaussNewton(batch_size=size)
-    with pytest.raises(OptionError, match="batch_size and alpha exclude each other"):
-        GaussNewton(batch_size=10, alpha=0.1)
     network, X, y = problem_of(get_device("cpu"))
     with pytest.raises(OptionError, match="shared scan and batch_size exclude each other"):
         SharedScan.build(GaussNewton(batch_size=10), network, X)
@@ -239,3 +239,95 @@ def test_blocks_are_exact_again_after_rows_overflowed(device, engine, lost):
     run.move(run.look(), 0.0, 1)
     assert np.isfinite(device.to_host(network.rows)).all()
     assert every_block_is_exact(run)
+
+
+# ---- with a ridge penalty -------------------------------------------------------------------------------
+
+
+def dense_epochs(X, y, W, order, lam, epochs):
+    """Give every block its share of the weights anew, densely in float64; return W after each epoch."""
+    W, signs, shares = W.copy(), np.where(np.arange(len(W)) % 2 == 0, 1.0, -1.0), {}
+    after = []
+    for epoch in range(epochs):
+        for number, points in order(epoch):
+            Z, D = X[points] @ W.T - 1.0, shares.get(number, np.zeros_like(W))
+            A = (Z > 0) * signs / np.sqrt(len(W))
+            f, JD = (Z * A).sum(axis=1), ((X[points] @ D.T) * A).sum(axis=1)
+            G = (X[points] @ X[points].T) * (A @ A.T)
+            u = np.linalg.solve(G + lam * np.eye(len(points)), f - y[points] - JD)
+            shares[number] = -A.T @ (u[:, None] * X[points])
+            W += shares[number] - D
+        after.append(W.copy())
+    return after
+
+
+@pytest.mark.parametrize("options", [{}, {"margin": 0}, {"jacobian": "csr"}])
+def test_an_epoch_with_a_penalty_is_the_formula(device, options):
+    network, X, y = problem_of(device, dtype="float64", width=600)
+    trainer = GaussNewton(batch_size=8, alpha=0.5, max_steps=3, damping="none", solver="gram", **options)
+    run = Run.prepare(trainer, network, device.asarray(X, "float64"), device.asarray(y, "float64"))
+    blocks = run.blocks
+
+    def order(epoch):
+        return [(int(number), device.to_host(blocks.points[int(number)])) for number in blocks.order(epoch)]
+
+    start = device.to_host(network.W).copy()
+    want = dense_epochs(X, y, start, order, run.ridge, 3)
+    result = trainer.train(run)
+    assert np.allclose(device.to_host(network.W), want[-1], rtol=1e-9, atol=1e-9)  # no pair is this near the threshold
+    moved = float(((want[-1] - want[0]) ** 2).sum())
+    assert moved > 1e-6  # the epochs after the first did something
+    penalty = 0.5 * run.ridge * float(((want[-1] - start) ** 2).sum())
+    assert result.final.penalty == pytest.approx(penalty, rel=1e-9)
+
+
+@pytest.mark.parametrize(("outputs", "weighted"), [(1, False), (1, True), (3, False)])
+def test_batches_settle_at_the_minimum_of_the_penalised_loss(outputs, weighted):
+    """``W - W_0 = -J^T (f - y) / lambda`` with the Jacobian there, and the objective is that of full steps."""
+    network, X, y = problem_of(get_device("cpu"), n=40, width=2**12, dtype="float64", outputs=outputs)
+    y = np.stack([y * (1 + k) for k in range(outputs)], axis=1).squeeze()
+    weight = np.random.default_rng(0).uniform(0.5, 2.0, 40) if weighted else None
+    full = replace(network, rows=network.rows.copy())
+    trainer = GaussNewton(alpha=3.0, max_steps=200, cg=CGOptions(tolerance=1e-12))
+    whole = trainer.fit(full, X, y, sample_weight=weight)
+    result = replace(trainer, batch_size=9).fit(network, X, y, sample_weight=weight)
+    assert whole.converged and result.converged and "settled" in result.reason
+    assert result.final.objective == pytest.approx(whole.final.objective, rel=5e-3)  # runs end within 0.1 % a step
+
+
+def test_a_standstill_on_batches_is_the_condition_of_the_minimum():
+    """``lambda (W - W_0) = -J^T (f - y)``; targets so small that the mask can stand still."""
+    network, X, y = problem_of(get_device("cpu"), n=40, width=2**12, dtype="float64", paired=True)
+    run = Run.prepare(GaussNewton(batch_size=9, alpha=0.1), network, X, 1e-6 * y)
+    start, state = run.initial.copy(), run.look()
+    for step in range(60):
+        run.move(state, 0.0, step)
+        state = run.look()
+    active = LazyIndex.build(network.device, X, replace(network, rows=network.rows.copy())).query(1.0)
+    gradient = FactoredJacobian.build(network.device, active, X, network.signs, network.width).rmatvec(state.residual)
+    D, gradient = network.rows - start, gradient.reshape(-1, X.shape[1])
+    assert np.abs(run.ridge * D[active.neurons] + gradient).max() < 1e-6 * np.abs(gradient).max()
+    assert np.allclose(sum(run.shares), D, atol=1e-15)
+
+
+def test_points_that_arrive_later_get_shares_of_their_own():
+    network, X, y = problem_of(get_device("cpu"), n=40, width=2**12, dtype="float64")
+    trainer = GaussNewton(batch_size=9, alpha=3.0, max_steps=100, mask="lists")
+    whole = trainer.fit(replace(network, rows=network.rows.copy()), X, y)
+    session = trainer.begin(network, X[:30], y[:30])
+    session.train()
+    held = len(network.rows)
+    later = session.partial_fit(X[30:], y[30:])
+    run = session.run
+    assert later.converged and len(network.rows) > held and len(run.shares) == len(run.blocks.parts)
+    assert np.allclose(sum(run.shares), network.rows - run.initial, atol=1e-12)
+    assert later.final.objective == pytest.approx(whole.final.objective, rel=0.05)  # lambda is tr(G)/n of fewer points
+
+
+def test_alpha_is_chosen_as_on_all_points_at_once():
+    chosen = []
+    for batch_size in (None, 7):
+        network, X, y = problem_of(get_device("cpu"), n=40, width=2**12)
+        noisy = y + 0.5 * np.random.default_rng(0).standard_normal(40)
+        chosen.append(GaussNewton(alpha="auto", batch_size=batch_size, max_steps=2).fit(network, X, noisy).alpha)
+    assert chosen[0] == chosen[1] > 0

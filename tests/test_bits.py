@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from gpu_sublinear.gauss_newton import GaussNewton, Run
 from gpu_sublinear.gram import GramMatrix
 from gpu_sublinear.lazy import LazyIndex
 from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.path import SharedScan, ridge_path
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, make_problem, problems, sphere
 
@@ -65,6 +68,15 @@ def check_move(device, problem: Problem, bits: np.ndarray, rng: np.random.Genera
     assert np.allclose(moved, want, rtol=1e-12, atol=0)
 
 
+def check_product(device, problem: Problem, bits: np.ndarray, rng: np.random.Generator) -> None:
+    V, weights = rng.standard_normal(problem.W.shape), rng.standard_normal(len(problem.W))
+    got = device.to_host(device.mask_product(*map(device.asarray, (problem.X, bits, weights, V))))
+    terms = unpacked(bits)[: len(weights)] * weights[:, None] * (V @ problem.X.T.astype(np.float64))  # (u, n)
+    size = unpacked(bits)[: len(weights)] * abs(weights[:, None]) * (abs(V) @ abs(problem.X.T.astype(np.float64)))
+    assert got.dtype == np.float64 and got.shape == (len(problem.X),)
+    assert np.all(np.abs(got - terms.sum(axis=0)) <= 2 * (len(weights) + V.shape[1]) * EPS * size.sum(axis=0))
+
+
 @pytest.mark.parametrize("name", DEVICES)
 def test_operations_on_small_problems(name):
     device = make_device(name)
@@ -78,6 +90,7 @@ def test_operations_on_small_problems(name):
         flips = (rng.random(bits.shape) < rng.choice([0.0, 0.1, 1.0])) * rng.integers(0, 2**63, bits.shape, np.uint64)
         check_counts(device, bits, bits ^ flips.astype(np.uint64))
         check_move(device, problem, bits, rng)
+        check_product(device, problem, bits, rng)
 
     check()
 
@@ -93,6 +106,7 @@ def check_large(device, n: int, u: int, d: int, dtype: str) -> None:
     check_counts(device, bits, other)
     check_counts(device, bits, ~bits)
     check_move(device, problem, bits, rng)
+    check_product(device, problem, bits, rng)
 
 
 @pytest.mark.parametrize("name", DEVICES)
@@ -135,6 +149,42 @@ def test_same_trajectory_as_lists_from_a_true_state_at_every_step(device, shift)
         assert (record.fired, record.union, record.moved_neurons) == (want.fired, want.union, want.moved_neurons)
         assert record.residual_norm == pytest.approx(want.residual_norm, rel=1e-6, abs=1e-10)
     assert not np.array_equal(runs["bits"][0][0], runs["bits"][-1][0])  # pairs flipped, so agreeing means something
+
+
+@pytest.mark.parametrize("batch_size", [None, 9])
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_penalised_steps_are_those_of_lists(device, shift, batch_size):
+    """Weights, penalties and objectives of six steps, damped ones among them."""
+    X, y = sphere(40, 6)
+    y, runs = y + np.random.default_rng(0).standard_normal(40), []
+    for mask in ("bits", "lists"):
+        network = network_for(device, shift=shift, m=256)
+        trainer = GaussNewton(solver="gram", mask=mask, alpha=0.01, max_steps=6, batch_size=batch_size)
+        result = trainer.fit(network, X, y)
+        rows = dict(zip(device.to_host(network.neurons).tolist(), device.to_host(network.rows), strict=True))
+        runs.append((rows, [(r.loss, r.penalty, r.rejected, r.damping) for r in result.history]))
+    (mine, history), (theirs, want) = runs
+    assert np.allclose(history, want, rtol=1e-7, atol=1e-12) and history[-1][1] > 0
+    assert batch_size or any(damping > 0 for *_, damping in history)
+    for r, row in theirs.items():
+        assert np.allclose(mine[r], row, atol=1e-9)  # sums in another order
+
+
+def test_a_shared_scan_and_a_path_on_bits_are_separate_trainings():
+    device = get_device("cpu")
+    X, y = sphere(40, 6)
+    y = y + np.random.default_rng(0).standard_normal(40)
+    trainer, alphas = GaussNewton(mask="bits", max_steps=60), [10.0, 3.0]
+    path = ridge_path(network_for(device, shift=0.0), X, y, alphas, trainer)
+    for alpha, found in zip(alphas, path, strict=True):
+        alone = replace(trainer, alpha=alpha).fit(network_for(device, shift=0.0), X, y)
+        assert alone.converged and found.converged
+        assert found.final.objective == pytest.approx(alone.final.objective, rel=5e-3)  # both within 0.1 % a step
+    fold = np.arange(0, 40, 2)
+    scan = SharedScan.build(replace(trainer, alpha=3.0), network_for(device, shift=0.0), X)
+    part = scan.fit(y[fold], fold)
+    alone = replace(trainer, alpha=3.0).fit(network_for(device, shift=0.0), X[fold], y[fold])
+    assert part.network.rows.tobytes() == alone.network.rows.tobytes()
 
 
 def test_gram_matrix_and_outputs_are_those_of_recomputation_at_every_step(device):

@@ -78,16 +78,16 @@ def test_alpha_auto_trains_with_the_penalty_that_was_chosen(here, capsys):
     assert steps[1]["penalty"] > 0
 
 
-def test_batches_train_by_epochs_and_refuse_a_penalty(here, capsys):
+def test_batches_train_by_epochs_also_with_a_penalty(here):
     epochs = ["--batch-size", "10", "--max-steps", "60", "--tolerance", "1e-2"]
     assert main([*SPHERE, *epochs, "--history", "h.json", "--out", "m"]) == 0
     history = json.loads(Path("h.json").read_text())
     assert history["settings"]["batch_size"] == 10 and history["result"]["converged"]
     assert history["steps"][0]["solver_iterations"] == 4  # 32 points, four blocks
     assert FittedModel.load("m").metadata["settings"]["batch_size"] == 10
-    assert "batch_size and alpha exclude each other" in refusal(
-        capsys, [*SPHERE, "--batch-size", "10", "--alpha", "0.1"]
-    )
+    assert main([*SPHERE, *epochs[:4], "--alpha", "0.1", "--history", "p.json"]) == 0
+    penalised = json.loads(Path("p.json").read_text())
+    assert penalised["result"]["converged"] and penalised["steps"][-1]["penalty"] > 0
 
 
 def test_train_prints_steps_and_table_and_writes_all_files(here, capsys):

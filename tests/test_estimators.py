@@ -96,7 +96,7 @@ def test_a_constant_target_is_predicted():
         ({"dtype": "half"}, "dtype"),
         ({"width": 7}, "width"),
         ({"alpha": "best"}, "alpha"),
-        ({"mask": "bits"}, "alpha 0"),
+        ({"mask": "flips"}, "alpha=0"),
     ],
 )
 def test_options_that_do_not_exist_are_named(option, words):

@@ -179,7 +179,7 @@ def test_the_penalty_still_pulls_to_the_first_weights():
     X, y = sphere(30, D)
     network = ShiftedReluNetwork.initialize(2000, D, shift=1.5, seed=2, device=get_device("cpu"))
     start = network.W.copy()
-    session = GaussNewton(alpha=0.1, max_steps=30).begin(network, X[:20], y[:20])
+    session = GaussNewton(alpha=0.1, max_steps=30, mask="lists").begin(network, X[:20], y[:20])
     session.train()
     result = session.partial_fit(X[20:], y[20:])
     assert result.converged

@@ -354,6 +354,10 @@ class Device(ABC):
         weights (u,), g (n,) float64.
         """
 
+    @abstractmethod
+    def mask_product(self, X: Array, bits: Array, weights: Array, V: Array) -> Array:
+        """Return ``J v``: ``sum_r M_ri weights_r <V_r, x_i>``, (n,) float64; weights (u,), V (u, d) float64."""
+
     # ---- factored Jacobian ---------------------------------------------------------------------------------
 
     @abstractmethod

@@ -218,6 +218,12 @@ class CpuDevice(ImplicitOperations, HostDevice):
         bit_kernels.move_mask(W, tables, n, bits, weights, moved)
         return moved
 
+    def mask_product(self, X: Array, bits: Array, weights: Array, V: Array) -> Array:
+        """Add up rows by points in blocks of words, then multiply with the points."""
+        sums = np.zeros((list_kernels.BLOCKS, *X.shape))
+        bit_kernels.mask_product(bits, weights, V, sums)
+        return (sums.sum(axis=0) * X).sum(axis=1)
+
     def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:
         """Sum and spread, neuron by neuron."""
         out = np.zeros((list_kernels.BLOCKS, len(X)))

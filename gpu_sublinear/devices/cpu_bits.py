@@ -201,3 +201,24 @@ def move_mask(W, tables, n, bits, weights, moved):
                 distance = np.float64(W[base + k, j]) - before
                 square += distance * distance
             moved[base + k] = math.sqrt(square)
+
+
+@parallel
+def mask_product(bits, weights, V, sums):
+    """Write ``sum_r M_ri weights_r V_r`` of every block of words to sums (BLOCKS, n, d), zeros on entry."""
+    words, n = bits.shape
+    u, d = V.shape
+    for block in prange(BLOCKS):
+        rows = np.empty((WORD, d))
+        for w in range(block * words // BLOCKS, (block + 1) * words // BLOCKS):
+            for k in range(min(WORD, u - w * WORD)):
+                for j in range(d):
+                    rows[k, j] = weights[w * WORD + k] * V[w * WORD + k, j]
+            for i in range(n):
+                left, out = bits[w, i], sums[block, i]
+                while left:
+                    low = left & (~left + np.uint64(1))
+                    left ^= low
+                    row = rows[popcount(low - np.uint64(1))]
+                    for j in range(d):
+                        out[j] += row[j]

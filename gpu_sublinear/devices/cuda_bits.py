@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -13,12 +14,14 @@ from .launcher import BLOCK, Launcher, names_memory
 TILE = (64, 128)  # points x neurons of a block of kernels/pack_mask.cu
 PAIRS_TILE = 32  # points on a side of a block's tile of kernels/count_mask.cu
 PARTS = 512  # of the neurons, with sums of their own
+UNPACKED = 8192  # neurons whose bits become float64 numbers at a time
 
 
 class BitOperations:
     """Operations on packed masks for :class:`CudaDevice`, which owns what is named here."""
 
     xp: ModuleType
+    matmul: Callable[[Array, Array], Array]
     _gpu: Launcher
 
     @names_memory
@@ -89,3 +92,20 @@ class BitOperations:
         arguments = (W, weighted, bits.view(np.int64), weights, np.int64(n), np.int64(u), np.int32(d), moved)
         self._gpu.run("move_mask", "move_mask", real, u, arguments)
         return moved
+
+    @names_memory
+    def mask_product(self, X: Array, bits: Array, weights: Array, V: Array) -> Array:
+        """Unpack some words at a time and multiply them by cuBLAS."""
+        check_array("X", X, 2, "REAL")
+        (n, d), u, xp = X.shape, len(V), self.xp
+        check_array("bits", bits, 2, "uint64", (-(-u // 64), n))
+        check_array("weights", weights, 1, "float64", (u,))
+        check_array("V", V, 2, "float64", (u, d))
+        places, sums = xp.arange(64, dtype=np.uint64)[:, None], xp.zeros((n, d))
+        for first in range(0, u, UNPACKED):
+            rows = slice(first, min(first + UNPACKED, u))
+            words = bits[first // 64 : -(-rows.stop // 64), None, :]
+            mask = (words >> places & np.uint64(1)).astype(np.float64)  # (words, 64, n)
+            mask = mask.reshape(-1, n)[: rows.stop - first]
+            sums += self.matmul(mask.T, weights[rows, None] * V[rows])
+        return (sums * X).sum(axis=1)

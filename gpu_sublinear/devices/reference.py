@@ -215,6 +215,11 @@ class ReferenceDevice(HostDevice, ImplicitDevice):
         W[:] = before - change
         return np.linalg.norm(W.astype(np.float64) - before, axis=1)
 
+    def mask_product(self, X: Array, bits: Array, weights: Array, V: Array) -> Array:
+        """Multiply the 0/1 mask with all rows, then with the points."""
+        mask = unpacked(bits)[: len(V)].astype(np.float64)
+        return ((mask.T @ (weights[:, None] * V)) * X).sum(axis=1)
+
     def near_mask(self, X: Array, W: Array, signs: Array, shift: float, radius: float) -> tuple[Array, Array, Array]:
         """Compare all computed numbers twice."""
         P = computed_numbers(X, W).T  # (u, n)
