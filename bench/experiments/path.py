@@ -172,7 +172,7 @@ EXPERIMENT = Experiment(
         "alpha": 100.0, "targets": 10, "folds": 5, "repeats": 1, "limit": None},
         "full": {"settings": [["diabetes", 2**18, 2.5], ["diabetes", 2**18, 3.0], ["diabetes", 2**20, 3.0],
         [SPHERE, 2**18, 3.0], [SPHERE, 2**20, 3.0]], "alphas": [1000.0, 10.0, 20], "alpha": 100.0, "targets": 10,
-        "folds": 5, "repeats": 1, "limit": None},
+        "folds": 5, "repeats": 3, "limit": None},
     },
     measure, answer, tables, panels,
 )  # fmt: skip
