@@ -32,7 +32,8 @@ import numpy as np
 
 from .devices import Array, Device
 from .extension import Newcomers
-from .network import ShiftedReluNetwork, firing_probability
+from .network import ShiftedReluNetwork
+from .shifts import firing_probability
 from .sums import row_distances
 from .survey import survey
 

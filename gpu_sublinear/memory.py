@@ -8,9 +8,9 @@ import numpy as np
 
 from .devices import Device, TreeLayout
 from .errors import DeviceMemoryError
-from .flips import LARGEST
+from .foresight import LARGEST
 from .lazy import FIRST_MARGIN, candidate_bytes
-from .network import firing_probability
+from .shifts import firing_probability
 
 if TYPE_CHECKING:
     from .gauss_newton import GaussNewton

@@ -46,9 +46,10 @@ from .history import PhaseClock, StepRecord
 from .lazy import LazyIndex
 from .linear import LinearSystem
 from .memory import plan_memory
-from .network import ShiftedReluNetwork, firing_probability
+from .network import ShiftedReluNetwork
 from .outputs import check_supported
 from .penalty import choose_alpha
+from .shifts import firing_probability
 from .state import Attempt, Index, Mask, State, along, forward
 from .sums import norm, rows_of, square_distance
 from .survey import survey
