@@ -122,8 +122,16 @@ class BatchRun(Run):
     foresees = False  # the steps of an epoch begin where those before them ended
 
     def who_fires(self) -> Firing:
-        """Return how many pairs fire."""
-        return cast(Any, self.look().active)
+        """Return how many pairs fire; the first look of a training need not be taken again."""
+        self.here = self.look()
+        return cast(Any, self.here.active)
+
+    def went_back(self, neurons: Array, moved: Array) -> None:
+        """Do the same; the shares, any that add up will do, add up to the movement again."""
+        super().went_back(neurons, moved)
+        if self.shares[0] is not None:
+            missing = self.network.rows - self.initial - sum(self.shares)
+            self.shares = (self.shares[0] + missing, *self.shares[1:])
 
     def extend(self, X: Array, y: Array) -> None:
         """Add points that arrive now, as blocks of their own."""
@@ -148,7 +156,10 @@ class BatchRun(Run):
     def look(self) -> State:
         """Evaluate the network on all points."""
         network, xp = self.network, self.network.device.xp
+        here = self.here
         self.measure()
+        if here is not None:
+            return replace(here, clock=PhaseClock(network.device))
         clock, residual = PhaseClock(network.device), xp.empty_like(self.y)
         counts, visited, union = xp.zeros(len(self.X), np.int64), 0, _Union(self)
         for number in range(len(self.blocks.parts)):
@@ -191,16 +202,18 @@ class BatchRun(Run):
 
     def _renew(self, run: Run, there: State, number: int, damping: float, draw: int) -> Solution:
         """Take the step of a block with a penalty: new rows, so that W_0 and the states to come back to stay."""
-        W, share = self.network.rows, self.shares[number]
+        W, share, xp = self.network.rows, self.shares[number], self.network.device.xp
+        run.initial, run.ridge = W if share is None else W - share, self.ridge
+        proposal = run.propose(there, damping, draw)
+        jacobian, g = cast(Any, there.jacobian), proposal.solution.value
         with there.clock("update"):
-            run.initial, run.ridge = W if share is None else W - share, self.ridge
-            there.square = run.measure()
-        solution = run.move(there, damping, draw).solution
-        with there.clock("update"):
-            moved = self.network.rows - W
-            share = moved if share is None else share + moved
+            self.network.rows, moved = jacobian.pull(W, run.initial, g, proposal.theta)
+            neurons = xp.flatnonzero(moved).astype(np.int32)
+            self.blocks.update_any(W, neurons, moved[neurons])
+            step = self.network.rows - W
+            share = step if share is None else share + step
             self.shares = (*self.shares[:number], share, *self.shares[number + 1 :])
-        return solution
+        return proposal.solution
 
     def restore(self, state: State) -> None:
         """Bring the weights back to ``state``; the blocks hear of it as of any movement, unless that has no length."""

@@ -32,14 +32,14 @@ import numpy as np
 
 from .devices import Array, Device
 from .extension import Newcomers
-from .network import ShiftedReluNetwork, firing_probability
+from .network import ShiftedReluNetwork
 from .sums import row_distances
 from .survey import survey
+from .virtual import settle_sampling
 
-DENSE = 0.06  # fired or listed share of the pairs from which bits are faster than lists on the cpu device
-
-
-SAMPLED = 1024  # rows looked at to learn whether lists would grow too long
+DENSE = 0.035  # fired or listed share of the pairs from which bits are faster than lists on the cpu device
+SAMPLED = 1024  # rows looked at to learn whether lists would grow too long, or how many fire at all
+MOST = 0.7  # share of rows that fire somewhere from which holding the others too costs less than finding them
 
 
 def sampled_share(network: ShiftedReluNetwork, X: Array) -> float:
@@ -49,6 +49,14 @@ def sampled_share(network: ShiftedReluNetwork, X: Array) -> float:
     limits = xp.full(len(chosen), network.shift, dtype=network.dtype)
     indptr, _ = network.device.scan(X, network.rows, chosen, limits)
     return int(indptr[-1]) / max(1, len(chosen) * len(X))
+
+
+def most_fire(network: ShiftedReluNetwork, X: Array) -> bool:
+    """Tell whether most rows of a fresh network fire on some point (n, d), from the first 1024."""
+    device, rows = network.device, network.block(0, min(SAMPLED, network.width))
+    neurons = device.xp.arange(len(rows), dtype=np.int32)
+    indptr, _ = device.scan(X, rows, neurons, device.xp.full(len(rows), network.shift, dtype=network.dtype))
+    return int((indptr[1:] > indptr[:-1]).sum()) >= MOST * len(rows)
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,8 @@ class BitIndex:
     @staticmethod
     def hold(X: Array, network: ShiftedReluNetwork) -> None:
         """Make the network hold its rows: all of them where most fire on some point, else those that do."""
-        if network.sampling == "virtual" or firing_probability(network.shift) < DENSE:
+        settle_sampling(network, len(X))
+        if network.sampling == "virtual" or not most_fire(network, X):
             survey(network, X, 0)
         else:
             network.sampling = "explicit"

@@ -34,7 +34,8 @@ from .bits import BitIndex, BitMask
 from .devices import Array, Device, NeuronLists, philox
 from .extension import Newcomers
 from .lazy import LazyIndex
-from .network import ShiftedReluNetwork, firing_probability
+from .network import ShiftedReluNetwork
+from .shifts import firing_probability
 from .survey import survey
 from .tree import ThresholdTree
 

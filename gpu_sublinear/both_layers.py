@@ -24,8 +24,8 @@ large eigenvalues where conjugate gradients need a few steps each.
 So every solver is CG with G: ``gram`` preconditions with the exact G_1, ``sketch-cg`` with a sketch of it, ``cg`` not
 at all; all stop at the tolerance of :class:`gpu_sublinear.solvers.CGOptions`.
 
-**A ridge penalty** is on both layers, ``lambda/2 (||W - W_0||^2 + ||a - a_0||^2)``, a_0 being the signs: the step of
-:mod:`gpu_sublinear.run` with one more number for each row.
+**A ridge penalty** is on both layers, ``lambda/2 (||W - W_0||^2 + ||a - a_0||^2)``, W_0 and a_0 being those at the
+start of the training: the step of :mod:`gpu_sublinear.run` with one more number for each row.
 """
 
 from __future__ import annotations
@@ -119,6 +119,8 @@ class BothLayersJacobian:
         (u, d + 1) float64, the weights w' of the fired neurons.
     second : Array
         (u,) float64, a_r of the fired neurons.
+    home : Array
+        (u,) a_0 of all rows held, for steps with a penalty.
     """
 
     network: ShiftedReluNetwork
@@ -127,10 +129,11 @@ class BothLayersJacobian:
     active: ActiveSet
     rows: Array
     second: Array
+    home: Array
 
     @classmethod
     def build(
-        cls, network: ShiftedReluNetwork, active: ActiveSet, X: Array, weights: SampleWeights
+        cls, network: ShiftedReluNetwork, active: ActiveSet, X: Array, weights: SampleWeights, home: Array = None
     ) -> BothLayersJacobian:
         """Gather both layers of the fired neurons; X (n, d) are the points times the roots of their weights."""
         xp, neurons = network.device.xp, active.neurons
@@ -138,7 +141,7 @@ class BothLayersJacobian:
         rows = xp.full((len(neurons), X.shape[1] + 1), -network.shift)  # (u, d + 1)
         rows[:, :-1] = network.rows[neurons]
         lifted = xp.concatenate([X, ones], axis=1)  # (n, d + 1)
-        return cls(network, X, lifted, active, rows, network.signs[neurons].astype(np.float64))
+        return cls(network, X, lifted, active, rows, network.signs[neurons].astype(np.float64), home)
 
     @property
     def device(self) -> Device:
@@ -181,18 +184,18 @@ class BothLayersJacobian:
         return self.device.move_rows(W, self.X, fired, self.second * network.scale, g)
 
     def along(self, W: Array, initial: Array) -> Array:
-        """Return ``J D``, (n,) float64, for the movement D of both layers from ``initial`` (u, d) and the signs."""
+        """Return ``J D``, (n,) float64, for the movement D of both layers from ``initial`` (u, d) and a_0."""
         neurons = self.active.neurons
         D = self.rows.copy()  # (u, d + 1)
         D[:, :-1] = W[neurons].astype(np.float64) - initial[neurons]
-        D[:, -1] = self.second - self.network.initial_signs[neurons]
+        D[:, -1] = self.second - self.home[neurons]
         return self.matvec(D.ravel())
 
     def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
         """Return ``W - theta (W - W_0) - J^T g`` with distances; see :meth:`Device.pull_rows`; so the second layer."""
         network, neurons = self.network, self.active.neurons
         change = self.rmatvec(g).reshape(self.rows.shape)  # (u, d + 1)
-        home = network.initial_signs.astype(np.float64)
+        home = self.home.astype(np.float64)
         second = home + (1 - theta) * (network.signs - home)  # (u,)
         second[neurons] -= change[:, -1]
         network.second = second.astype(network.dtype)

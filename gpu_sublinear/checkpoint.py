@@ -40,7 +40,7 @@ ROWS = (
     "best_rows",
     "validation_rows",
 )  # arrays (u, d) of the network's dtype; only the first is a must
-SECOND_LAYERS = ("second", "best_second", "validation_second")  # arrays (u,) of the network's dtype
+SECOND_LAYERS = ("second", "initial_second", "best_second", "validation_second")  # arrays (u,) of the network's dtype
 SHARES = ("shares", "best_shares")  # arrays (blocks, u, d)
 CONTROL = (
     "damping", "part", "watches", "failures", "predicted", "best_step", "halved", "since", "last", "before",
@@ -115,7 +115,8 @@ class Checkpoint:
     arrays : dict of ndarray
         ``rows`` (u, d), ``neurons`` (u,), ``seen`` (n, d), and where the run has them: ``initial`` (u, d) W_0,
         ``best_rows`` (u, d), ``validation_rest`` (k,), ``validation_rows`` (u, d); where the second layer is trained
-        also ``second`` (u,), and ``best_second`` (u,), ``validation_second`` (u,) unless these are +1 and -1.
+        also ``second`` (u,), with a penalty ``initial_second`` (u,) a_0, and ``best_second`` (u,),
+        ``validation_second`` (u,) unless these are +1 and -1.
         Of batches with a penalty ``shares`` and ``best_shares`` (blocks, u, d).  With the index "flips" the rows are
         those of the start, and :mod:`gpu_sublinear.kept_flips` says what else.
     history : list of StepRecord

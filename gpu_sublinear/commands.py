@@ -31,11 +31,12 @@ from .html_report import page
 from .interrupt import StopOnInterrupt
 from .io import FittedModel
 from .memory import plan_memory
-from .network import ShiftedReluNetwork, resolve_shift
+from .network import ShiftedReluNetwork
 from .outputs import check_supported
 from .preprocessing import Preprocessing, TargetScaling
 from .progress import LiveLine
 from .report import STEP_HEADER, Fit, closing_table, narrowed, step_line
+from .shifts import resolve_shift
 from .sketch import SketchOptions
 from .solvers import CGOptions
 from .tree import TreeOptions

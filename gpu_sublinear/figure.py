@@ -132,7 +132,7 @@ def panels_of(width: float, height: float, count: int = 1) -> tuple[Any, list[An
 
 
 def draw_loss(axes: Any, history: Sequence[StepRecord], goal: float | None = None) -> None:
-    """Draw the loss of every step, and where it stops: the tolerance, or with a penalty what is minimised instead."""
+    """Draw the loss of every step, with a penalty also what is minimised, and the loss at which training stops."""
     loss, penalty = _numbers(history, "loss"), _numbers(history, "penalty")  # (steps,)
     loss[~(loss > 0)] = np.nan  # a logarithmic axis has no place for zero
     if (penalty > 0).any():
@@ -140,9 +140,10 @@ def draw_loss(axes: Any, history: Sequence[StepRecord], goal: float | None = Non
     axes.plot(
         _steps(history), loss, "o-", color=COLOURS["query"], linewidth=2, markersize=6, clip_on=False, label="loss"
     )
-    if (penalty > 0).any():
+    penalised = bool((penalty > 0).any())
+    if penalised:
         axes.legend(frameon=False)
-    elif goal:
+    if goal and not (penalised and np.nanmin(loss, initial=np.inf) > goal):  # else it says nothing of the end
         axes.axhline(goal, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.annotate("tolerance", (0, goal), xycoords=("axes fraction", "data"), xytext=(6, 4),
                       textcoords="offset points", ha="left", color=MUTED, fontsize=9)  # fmt: skip

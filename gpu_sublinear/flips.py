@@ -74,14 +74,11 @@ from .bits import BitIndex
 from .devices import Array, Device, Flips, ImplicitDevice, ImplicitRows, NearPairs
 from .devices.implicit import run_starts
 from .errors import OptionError
+from .foresight import LARGEST, foreseen_radius, rounding
 from .network import ShiftedReluNetwork
 from .weights import SampleWeights
 
-BLOCK = 65536  # rows that are widened to float64 at a time
-SAMPLE = 4096  # rows from which the first step's length is foreseen
-FIRST = 1.5  # of that length (root mean square): rows that move further are looked at on all points
 LATER = 0.25  # of the last step's length: the next one is mostly far shorter
-LARGEST = 0.3  # radius beyond which a quarter of all pairs would be listed
 FEW = 0.25  # pairs within reach per row, up to which only their rows are visited
 
 
@@ -424,62 +421,3 @@ class FlipIndex:
             moved = bool(self._total.any()) or len(self._before)
             self.network.rows = self.device.implicit_rows(self.implicit) if moved else self.base
             self._written = self._total
-
-
-def foreseen_radius(device: Device, X: Array, network: ShiftedReluNetwork, y: Array) -> float:
-    """Return how near to the shift pairs must be that a first step may flip.
-
-    A full step moves the rows by ``sqrt(r^T G^{-1} r / u)`` (root mean square), r = f - y.  G comes from a sample of
-    rows; f, unknown as yet, is taken to be as large as y, unless initialisation is paired, where it begins at 0.
-
-    Parameters
-    ----------
-    device : Device
-        Owner of X and the network.
-    X : Array
-        (n, d) points.
-    network : ShiftedReluNetwork
-        With the rows it holds.
-    y : Array
-        (n,) targets.
-
-    Returns
-    -------
-    float
-        A distance; only the speed depends on it.
-    """
-    xp, u = device.xp, len(network.rows)
-    chosen = network.rows[:: max(1, u // SAMPLE)]
-    bits, _ = device.pack_mask(X, xp.ascontiguousarray(chosen), network.signs[: len(chosen)], network.shift)
-    K = device.gram(X.astype(np.float64))
-    G = K * device.count_mask(bits) / max(1, len(chosen))
-    G.ravel()[:: len(G) + 1] += 1e-3 * float(xp.diagonal(G).mean()) + 1e-30
-    factor = device.cholesky(G)
-    if factor is None:
-        return LARGEST
-    whitened = device.solve_triangular(factor, y)
-    squares = float((whitened**2).sum()) * (1.0 if network.paired else 2.0)
-    point_max = float(xp.sqrt(xp.diagonal(K).max()))
-    return FIRST * point_max * math.sqrt(squares / max(1, u)) * math.sqrt(network.width / max(1, u))
-
-
-def rounding(X: Array, rows: Array, shift: float, radius: float) -> float:
-    """Return how far a computed number near the shift may be from the inner product of the stored rows.
-
-    Parameters
-    ----------
-    X, rows : Array
-        (n, d) points and (u, d) weights.
-    shift, radius : float
-        b, and how near.
-
-    Returns
-    -------
-    float
-        A bound of the rounding of both.
-    """
-    eps, d = float(np.finfo(rows.dtype).eps), X.shape[1]
-    blocks = (rows[k : k + BLOCK].astype(np.float64) for k in range(0, len(rows), BLOCK))
-    squares = max((float((block**2).sum(axis=1).max()) for block in blocks), default=0.0)
-    point_max = float(((X.astype(np.float64) ** 2).sum(axis=1) ** 0.5).max())
-    return (d + 1) * eps * point_max * math.sqrt(squares) + 2 * eps * (abs(shift) + radius)

@@ -77,9 +77,9 @@ class GaussNewton:
         Full steps in a row that may fail to beat the best objective before they are taken back (``"auto"``): at large
         shifts a first full step overshoots and the next ones recover.
     alpha : float or "auto"
-        Ridge penalty ``alpha tr(G_0)/n / 2 ||W - W_0||^2``; W_0 are the weights at the start of this fit.  Above 0
-        every step is judged.  "auto" chooses it by leave-one-out cross-validation of the linearised network
-        (:mod:`gpu_sublinear.penalty`).
+        Ridge penalty ``alpha tr(G_0)/n / 2 ||W - W_0||^2``; W_0 are the weights at the start of this fit, of both
+        layers if both are trained.  Above 0 every step is judged; of batches, epochs are watched as without it.
+        "auto" chooses it by leave-one-out cross-validation of the linearised network (:mod:`gpu_sublinear.penalty`).
     time_budget : float or None
         Seconds, first scan included, after which no further step begins.
     validation_fraction : float

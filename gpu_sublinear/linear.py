@@ -48,6 +48,8 @@ class LinearSystem:
         Exact Gram matrix, kept through flips.
     weights : SampleWeights
         Of the points.
+    home : Array or None
+        (u,) a_0, the second layer at the start, where it is trained with a ridge penalty.
     """
 
     trainer: GaussNewton
@@ -58,6 +60,7 @@ class LinearSystem:
     index: Index
     gram: GramMatrix | HingedGram
     weights: SampleWeights = field(default_factory=SampleWeights)
+    home: Array = None
 
     def jacobian(self, active: Mask) -> Jacobian:
         """Return the Jacobian of the step in the form that the trainer asks for."""
@@ -68,7 +71,7 @@ class LinearSystem:
         if self.network.outputs > 1:
             return OutputsJacobian.build(self.network, active, self.gram.X)
         if self.trainer.both_layers:
-            return BothLayersJacobian.build(self.network, active, self.gram.X, self.weights)
+            return BothLayersJacobian.build(self.network, active, self.gram.X, self.weights, self.home)
         kind = FactoredJacobian if self.trainer.jacobian == "factored" else SparseJacobian
         found = kind.build(self.network.device, active, self.gram.X, self.signs, self.network.width)
         if not isinstance(active, HingedSet):

@@ -8,9 +8,9 @@ import numpy as np
 
 from .devices import Device, TreeLayout
 from .errors import DeviceMemoryError
-from .flips import LARGEST
+from .foresight import LARGEST
 from .lazy import FIRST_MARGIN, candidate_bytes
-from .network import firing_probability
+from .shifts import firing_probability
 
 if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
@@ -74,7 +74,7 @@ def plan(
         blocks = -(-n // trainer.batch_size)
         parts["what blocks of points keep of rows"] = blocks * held * 40
         if trainer.alpha:
-            parts["shares of the blocks"] = (blocks + 1) * held * d * size
+            parts["shares of the blocks, now, before and at the best"] = (3 * blocks + 1) * held * d * size
     if trainer.margin == 0:
         parts["threshold trees"] = n * TreeLayout(max(1, held), trainer.tree.arity).total * size
         parts["fired pairs"] = candidate_bytes(device, fired, held, dtype)
@@ -82,7 +82,7 @@ def plan(
         near = int(held * n * min(1.0, 0.8 * LARGEST)) if trainer.mask == "flips" else 0
         parts["packed masks of two steps"] = held * n // 4
         if trainer.alpha:
-            parts["movement of the rows"] = 2 * held * d * 8
+            parts["movement of the rows, and products with it"] = 2 * held * d * 8 + 16 * n * d * 8
         parts["pairs near the shift"] = near * (4 + size) * 5 // 4
     else:
         margin = FIRST_MARGIN if trainer.margin == "auto" else float(trainer.margin)

@@ -8,35 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from .activation import SHIFTED_RELU, Activation, activation_of
 from .devices import Array, Device, get_device
 from .errors import DataError, OptionError
 from .outputs import check_outputs, sign_matrix
+from .shifts import resolve_shift
 
 PREDICT_POINTS, PREDICT_NEURONS = (
     2048,
     4096,
 )  # predict's blocks: 8 M pre-activations at a time fit any machine
 BLOCK_BYTES = 1 << 24  # of weights drawn at a time: a second-level cache or two
-PAPER_FACTOR = 0.48
 SAMPLINGS = ("auto", "explicit", "virtual")
-
-
-def paper_shift(width: int) -> float:
-    """Return the paper's shift ``sqrt(0.48 ln m)``: with it at most O(m^0.76) neurons fire on a point."""
-    return math.sqrt(PAPER_FACTOR * math.log(width))
-
-
-def firing_probability(shift: float) -> float:
-    """Return ``Q(b) = Pr[N(0, 1) > b]``, the chance that a fresh neuron fires on a unit point."""
-    return float(ndtr(-shift))
-
-
-def shift_for_fired(width: int, fired: float) -> float:
-    """Return the shift at which ``fired`` of ``width`` fresh neurons are expected to fire on a point (>= 0)."""
-    return max(0.0, float(-ndtri(min(1.0, fired / width))))
 
 
 @dataclass
@@ -367,39 +351,6 @@ def check_sampling_with_slope(sampling: str, activation: Activation) -> None:
 def balanced_signs(width: int, dtype: str, device: Device) -> Array:
     """Return +1, -1, +1, ... (m,): weights are exchangeable, so any balanced order is as random as another."""
     return device.asarray(np.where(np.arange(width) % 2 == 0, 1, -1), dtype)
-
-
-def resolve_shift(shift: float | str, width: int) -> float:
-    """Return the shift as a number.
-
-    Parameters
-    ----------
-    shift : float, "paper" or "fired:K"
-        What the user asked for: b itself, the paper's rule, or the shift at which about K neurons fire on a point.
-    width : int
-        m, for the two rules.
-
-    Returns
-    -------
-    float
-        b >= 0.
-
-    Raises
-    ------
-    OptionError
-        If it is negative, not finite or an unknown word.
-    """
-    if shift == "paper":
-        return paper_shift(width)
-    try:
-        if isinstance(shift, str) and shift.startswith("fired:"):
-            return shift_for_fired(width, float(shift.removeprefix("fired:")))
-        value = float(shift)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise OptionError(f"shift must be a finite number >= 0, 'paper' or 'fired:K'; got {shift!r}")
-    return value
 
 
 def checked_points(X: Any, features: int) -> Any:

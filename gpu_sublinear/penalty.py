@@ -54,7 +54,7 @@ def choose_alpha(run: Run) -> float:
     G, r = to_host(run.gram(state.active)), to_host(state.residual)  # (n, n), (n,)
     if run.trainer.both_layers:
         assert isinstance(state.active, ActiveSet)  # both layers keep lists
-        G = G + _second_layer(run, state.active)
+        G = _of_both_layers(run, state.active)
     total = run.weights.total(len(r))
     roots = np.ones(len(r)) if run.weights.roots is None else to_host(run.weights.roots)  # (n,)
     scores = leave_one_out(*merged(to_host(run.X), G, r.reshape(len(r), -1), roots), total)
@@ -131,17 +131,17 @@ def merged(X: np.ndarray, G: np.ndarray, r: np.ndarray, roots: np.ndarray) -> tu
     return G[np.ix_(first, first)] * np.outer(grown, grown), sums / together[:, None]
 
 
-def _second_layer(run: Run, active: ActiveSet) -> np.ndarray:
-    """Return ``Phi^T Phi / m``, (n, n), of the points times the roots of their weights."""
+def _of_both_layers(run: Run, active: ActiveSet) -> np.ndarray:
+    """Return ``G = ((X X^T) o (M^T D M) + Phi^T Phi) / m``, (n, n), of the points times the roots of their weights."""
     to_host, network = run.network.device.to_host, run.network
-    values = to_host(active.values).astype(np.float64) - network.shift
+    places, starts = to_host(active.compact), to_host(active.indptr)
+    phi = to_host(active.values).astype(np.float64) - network.shift
+    a = to_host(network.signs[active.neurons]).astype(np.float64)
     shape = (len(run.X), active.union)
-    Phi = csr_array((values, to_host(active.compact), to_host(active.indptr)), shape=shape)
-    G = (Phi @ Phi.T).toarray() / network.width
-    if run.weights.roots is None:
-        return G
-    roots = to_host(run.weights.roots)
-    return G * np.outer(roots, roots)
+    Phi, A = (csr_array((values, places, starts), shape=shape) for values in (phi, a[places]))
+    roots = np.ones(len(run.X)) if run.weights.roots is None else to_host(run.weights.roots)
+    second = (Phi @ Phi.T).toarray() * np.outer(roots, roots)
+    return (to_host(run.gram.K) * (A @ A.T).toarray() + second) / network.width
 
 
 def _smaller(run: Run) -> Run:
@@ -164,6 +164,7 @@ def _smaller(run: Run) -> Run:
         trainer = replace(run.trainer, alpha=0.0, batch_size=None)
         where = run.X[chosen], run.y[chosen], run.index.over(chosen)
         return Run.begin(trainer, run.network, *where, weights)
-    scan = SharedScan(run.trainer, run.network, run.X, run.index)  # type: ignore[arg-type]  # no flips, no hinges
+    robust = replace(run.trainer, damping="auto")  # targets may contradict each other
+    scan = SharedScan(robust, run.network, run.X, run.index)  # type: ignore[arg-type]  # no flips, no hinges
     part = scan.run(run.y[chosen], points, alpha=0.0)
     return Run.begin(part.trainer, part.network, part.X, part.y, part.index, weights)

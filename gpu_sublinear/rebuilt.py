@@ -48,6 +48,7 @@ def rebuilt_run(
     y: Array,
     weights: SampleWeights,
     initial: Array,
+    home: Array,
     ridge: float,
     kind: str,
 ) -> Run:
@@ -63,8 +64,8 @@ def rebuilt_run(
         (n, d), and (n,) or (n, c) training points and targets.
     weights : SampleWeights
         Of the training points.
-    initial : Array or None
-        (u, d) W_0, where there is a ridge penalty.
+    initial, home : Array or None
+        (u, d) W_0, where there is a ridge penalty, and (u,) a_0, where the second layer is trained as well.
     ridge : float
         lambda, in absolute units.
     kind : str
@@ -91,7 +92,7 @@ def rebuilt_run(
     else:
         index = HingedIndex(cast(LazyIndex | ThresholdTree, find(points)), network, X)
         index.keep_empty = moving
-    return _run_with(index, trainer, network, X, y, weights, initial, ridge)
+    return _run_with(index, trainer, network, X, y, weights, initial, home, ridge)
 
 
 def rebuilt_flips(
@@ -138,11 +139,13 @@ def _run_with(
     y: Array,
     weights: SampleWeights,
     initial: Array = None,
+    home: Array = None,
     ridge: float = 0.0,
 ) -> Run:
     gram = gram_of(network, weights.scaled(X))
-    parts = (trainer, network, X, y, network.initial_signs, index, gram, weights, initial, ridge)
-    run = (BatchRun if trainer.batch_size else Run)(*parts, warm=True)
+    parts = (trainer, network, X, y, network.initial_signs, index, gram, weights)
+    kind = BatchRun if trainer.batch_size else Run
+    run = kind(*parts, initial=initial, ridge=ridge, warm=True, home=home)
     run.measure()
     return run
 

@@ -13,6 +13,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .batches import BatchRun
 from .checkpoint import CHECKPOINT, CONTROL, SHARES, WATCH, Checkpoint, Checkpointing
 from .damping import StepControl
@@ -206,8 +208,10 @@ class CheckpointKeeper(Keeper):
             run, self.best = rebuilt_flips(trainer, network, X, y, weights, saved.arrays)
             return run
 
+        home = on_device("initial"), on_device("initial_second")
+
         def build(index: str, shares: str) -> Run:
-            run = rebuilt_run(trainer, network, X, y, weights, on_device("initial"), saved.ridge, index)
+            run = rebuilt_run(trainer, network, X, y, weights, *home, saved.ridge, index)
             if isinstance(run, BatchRun) and shares in saved.arrays:
                 run.shares = tuple(on_device(shares))
             return run
@@ -255,6 +259,7 @@ class CheckpointKeeper(Keeper):
             "neurons": network.neurons,
             "seen": network.seen,
             "initial": run.initial,
+            "initial_second": run.home,
             "best_rows": control.best.rows if elsewhere else None,
             "best_second": control.best.second if elsewhere else None,
             "validation_rest": watch.rest if watch.active else None,
@@ -281,8 +286,8 @@ class CheckpointKeeper(Keeper):
 
 
 def _stacked(network: ShiftedReluNetwork, shares: tuple[Array, ...] | None) -> Array:
-    """Return the shares of blocks as one array (blocks, u, d); None before the first epoch."""
-    return None if not shares or shares[0] is None else network.device.xp.stack(shares)
+    """Return the shares of blocks as one array (blocks, u, d) on the host; None before the first epoch."""
+    return None if not shares or shares[0] is None else np.stack([network.device.to_host(share) for share in shares])
 
 
 def restore_watch(watch: Validation, saved: Checkpoint, rest: Array) -> None:

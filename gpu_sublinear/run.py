@@ -46,9 +46,10 @@ from .history import PhaseClock, StepRecord
 from .lazy import LazyIndex
 from .linear import LinearSystem
 from .memory import plan_memory
-from .network import ShiftedReluNetwork, firing_probability
+from .network import ShiftedReluNetwork
 from .outputs import check_supported
 from .penalty import choose_alpha
+from .shifts import firing_probability
 from .state import Attempt, Index, Mask, State, along, forward
 from .sums import norm, rows_of, square_distance
 from .survey import survey
@@ -74,7 +75,7 @@ class Run(LinearSystem):
     warm : bool
         Whether it was trained before, so that a point may have fallen silent.
     square : float
-        ``||W - W_0||^2``, where there is a ridge penalty.
+        ``||W - W_0||^2``, of both layers where both are trained, with a ridge penalty.
     here : State or None
         What the last look found, with a ridge penalty, until the next move: a path looks once for two penalties.
     """
@@ -153,7 +154,7 @@ class Run(LinearSystem):
         From now on steps make new rows (:meth:`Device.pull_rows`) and leave the old ones as they are, so that W_0 and
         the states to come back to need no copies.
         """
-        self.initial = initial
+        self.initial, self.home = initial, self.network.signs if self.trainer.both_layers else None
         self.measure()
         if isinstance(self.index, LazyIndex | HingedIndex):
             self.index.keep_empty = True
@@ -173,9 +174,15 @@ class Run(LinearSystem):
         self.here, network = None, self.network
         if self.initial is not None:
             self.square = square_distance(network.rows, self.initial)
-            if network.second is not None:
-                self.square += square_distance(network.second, self.signs)
+            if self.home is not None:
+                self.square += square_distance(network.signs, self.home)
         return self.square
+
+    def went_back(self, neurons: Array, moved: Array) -> None:
+        """Note that these rows (j,) were changed by other means than steps, and by how much."""
+        assert not isinstance(self.index, FlipIndex)
+        self.index.update_any(self.network.rows, neurons, moved)
+        self.measure()
 
     def extend(self, X: Array, y: Array) -> None:
         """Add points (k, d) that arrive now, with their targets; weights stay, and W_0 stays for the rows held."""
@@ -297,22 +304,25 @@ class Run(LinearSystem):
         self.measure()
         neurons = xp.flatnonzero(moved).astype(np.int32)
         assert not isinstance(self.index, FlipIndex)
-        self.index.update_any(rows, neurons, moved[neurons])
+        if not self._packed():
+            self.index.update_any(rows, neurons, moved[neurons])
         return len(neurons)
 
     def _tell(self, active: Mask, moved: Array) -> None:
-        """Tell the index how far the rows moved; where lists would grow too long, pack masks from now on."""
+        """Tell the index how far the rows moved."""
+        if not self._packed() and not isinstance(active, FlipMask):
+            self.index.update(self.network.rows, active.neurons, moved)
+
+    def _packed(self) -> bool:
+        """Pack masks from now on where lists would grow too long; tell whether that was so."""
         network, trainer = self.network, self.trainer
-        if (
-            isinstance(self.index, LazyIndex)
-            and trainer.mask == "auto"
-            and network.outputs == 1
-            and trainer.packs(sampled_share(network, self.X))
-        ):
-            _log.info("masks are packed from now on: too many pairs fire for lists")
-            self.index = BitIndex(network.device, self.X, network, len(network.rows))
-        elif not isinstance(active, FlipMask):
-            self.index.update(network.rows, active.neurons, moved)
+        if not isinstance(self.index, LazyIndex) or trainer.mask != "auto" or network.outputs > 1:
+            return False
+        if not trainer.packs(sampled_share(network, self.X)):
+            return False
+        _log.info("masks are packed from now on: too many pairs fire for lists")
+        self.index = BitIndex(network.device, self.X, network, len(network.rows))
+        return True
 
     def restore(self, state: State) -> None:
         """Bring weights and index back to ``state``, bit for bit."""

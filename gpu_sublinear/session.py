@@ -22,7 +22,6 @@ import numpy as np
 from .checks import check_every_point_fires, check_training_data
 from .devices import Array
 from .errors import OptionError
-from .flips import FlipIndex
 from .history import TrainingResult
 from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
@@ -161,9 +160,7 @@ class Session:
         run.trainer = replace(self.trainer, alpha=chosen)
         result = run.trainer.train(run, callbacks, watch, seconds)
         if watch.returned is not None:
-            assert not isinstance(run.index, FlipIndex)
-            run.index.update_any(self.network.rows, *watch.returned)
-            run.measure()
+            run.went_back(*watch.returned)
         run.warm = True
         return result
 

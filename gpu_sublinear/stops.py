@@ -78,10 +78,12 @@ class Stops:
         if not trainer.alpha and self.control.predicted <= least**2:
             return False, f"no progress: the loss is at a minimum above the tolerance after {taken}; {ADVICE}"
         if self.control.stuck:
-            return False, f"no progress: no damped step lowers the objective after {taken}; {ADVICE}"
+            advice = "" if trainer.alpha else f"; {ADVICE}"
+            return False, f"no progress: no damped step lowers the objective after {taken}{advice}"
         objectives = [record.objective for record in history]
         steps = STALL_STEPS if trainer.alpha or self.control.watches else 2 * STALL_STEPS
-        if trainer.alpha and all(b < a for a, b in pairwise(objectives[-1 - RIDGE_STALL_STEPS :])):
+        soon = trainer.alpha and not trainer.batch_size  # an epoch may gain little far from the minimum
+        if soon and all(b < a for a, b in pairwise(objectives[-1 - RIDGE_STALL_STEPS :])):
             steps = RIDGE_STALL_STEPS
         if len(objectives) > steps and min(objectives) > (1 - STALL) * min(objectives[:-steps]):
             if trainer.alpha:

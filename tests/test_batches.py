@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpu_sublinear import penalty
 from gpu_sublinear.batches import BatchRun
 from gpu_sublinear.bits import BitIndex
 from gpu_sublinear.blocks import dealt, permutation
@@ -324,10 +325,34 @@ def test_points_that_arrive_later_get_shares_of_their_own():
     assert later.final.objective == pytest.approx(whole.final.objective, rel=0.05)  # lambda is tr(G)/n of fewer points
 
 
-def test_alpha_is_chosen_as_on_all_points_at_once():
+@pytest.mark.parametrize("most", [2000, 25])
+def test_alpha_is_chosen_as_on_all_points_at_once(most, monkeypatch):
+    monkeypatch.setattr(penalty, "MOST_POINTS", most)
     chosen = []
     for batch_size in (None, 7):
         network, X, y = problem_of(get_device("cpu"), n=40, width=2**12)
         noisy = y + 0.5 * np.random.default_rng(0).standard_normal(40)
         chosen.append(GaussNewton(alpha="auto", batch_size=batch_size, max_steps=2).fit(network, X, noisy).alpha)
     assert chosen[0] == chosen[1] > 0
+
+
+def test_small_penalties_settle_near_the_minimum_with_many_blocks():
+    """Not before: a damped epoch gains little, so six of them must."""
+    network, X, y = problem_of(get_device("cpu"), n=40, width=2**12, dtype="float64")
+    y = y + np.random.default_rng(0).standard_normal(40)
+    trainer = GaussNewton(alpha=0.01, max_steps=400)
+    whole = trainer.fit(replace(network, rows=network.rows.copy()), X, y)
+    result = replace(trainer, batch_size=5).fit(network, X, y)
+    assert whole.converged and result.converged
+    assert result.final.objective < 1.2 * whole.final.objective  # trials: 1.0 to 1.1
+
+
+def test_shares_add_up_after_going_back_to_the_best_weights():
+    network, X, y = problem_of(get_device("cpu"), n=40, width=2**12, dtype="float64")
+    y = y + np.random.default_rng(0).standard_normal(40)
+    session = GaussNewton(batch_size=9, alpha=0.01, max_steps=30, mask="lists").begin(network, X[:30], y[:30])
+    result = session.train(validation=(X[30:], y[30:]))
+    run = session.run
+    assert result.best_step is not None and result.best_step < len(result.history) - 1
+    assert np.allclose(sum(run.shares), network.rows - run.initial, atol=1e-12)
+    assert every_block_is_exact(run)

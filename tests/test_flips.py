@@ -362,9 +362,12 @@ def test_same_bytes_for_any_number_of_threads():
 def test_what_flips_cannot_do_is_refused(monkeypatch):
     with pytest.raises(OptionError, match="batch_size and mask='flips'"):
         GaussNewton(mask="flips", batch_size=8)
-    for options in ({"solver": "cg"}, {"margin": 0}, {"jacobian": "csr"}, {"alpha": 0.1}, {"alpha": "auto"}):
+    for options in ({"solver": "cg"}, {"margin": 0}, {"jacobian": "csr"}):
         with pytest.raises(OptionError, match="mask='flips' needs"):
             GaussNewton(mask="flips", **options)
+    for alpha in (0.1, "auto"):
+        with pytest.raises(OptionError, match=f"mask='flips' has no ridge penalty; got alpha={alpha!r}"):
+            GaussNewton(mask="flips", alpha=alpha)
     device, trainer = get_device("cpu"), GaussNewton(mask="flips")
     X, y = sphere(20, D)
     with pytest.raises(OptionError, match=r"mask='flips'.*session"):

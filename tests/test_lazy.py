@@ -221,7 +221,16 @@ print(limit, result.history[-1].peak_bytes, result.converged)
 
 
 @pytest.mark.parametrize(
-    "problem", [(256, 2**20, 3.0, {}), (512, 2**18, 2.0, {"solver": "sketch-cg"}), (200, 2**16, 2.0, {"margin": 0})]
+    "problem",
+    [
+        (256, 2**20, 3.0, {}),
+        (512, 2**18, 2.0, {"solver": "sketch-cg"}),
+        (200, 2**16, 2.0, {"margin": 0}),
+        (256, 2**18, 2.5, {"alpha": 1.0}),
+        (256, 2**18, 0.0, {"alpha": 1.0}),
+        (256, 2**17, 2.0, {"alpha": 1.0, "batch_size": 64, "max_steps": 60}),
+        (256, 2**17, 2.0, {"alpha": 1.0, "both_layers": True, "max_steps": 60}),
+    ],
 )
 def test_the_peak_stays_under_the_limit(problem):
     """In a process of its own, with a limit a tenth above the plan: resident memory never passes it."""

@@ -11,8 +11,8 @@ from gpu_sublinear.devices import get_device, philox
 from gpu_sublinear.errors import OptionError
 from gpu_sublinear.gram import GramMatrix
 from gpu_sublinear.lazy import LazyIndex
-from gpu_sublinear.network import firing_probability
 from gpu_sublinear.ntk import bivariate_tail, shifted_ntk
+from gpu_sublinear.shifts import firing_probability
 from gpu_sublinear.survey import survey
 from tests.problems import DTYPES, Problem, sphere
 

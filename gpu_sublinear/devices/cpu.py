@@ -220,7 +220,7 @@ class CpuDevice(ImplicitOperations, HostDevice):
 
     def mask_product(self, X: Array, bits: Array, weights: Array, V: Array) -> Array:
         """Add up rows by points in blocks of words, then multiply with the points."""
-        sums = np.zeros((list_kernels.BLOCKS, *X.shape))
+        sums = np.zeros((bit_kernels.PARTS, *X.shape))
         bit_kernels.mask_product(bits, weights, V, sums)
         return (sums.sum(axis=0) * X).sum(axis=1)
 

@@ -18,6 +18,7 @@ from .cpu_lists import BLOCKS
 
 WORD = 64  # neurons
 CHUNK = 8  # words counted in one pass over a row of counts
+PARTS = 16  # of the words, with (n, d) sums of their own
 MOVED = 1024  # neurons moved together: their sums fit a second-level cache
 popcount: Any = cpu_kernels.popcount  # numba adds the first parameter of an intrinsic, which mypy cannot know
 BYTE = 8  # points whose 256 possible sums are tabulated
@@ -205,12 +206,12 @@ def move_mask(W, tables, n, bits, weights, moved):
 
 @parallel
 def mask_product(bits, weights, V, sums):
-    """Write ``sum_r M_ri weights_r V_r`` of every block of words to sums (BLOCKS, n, d), zeros on entry."""
+    """Write ``sum_r M_ri weights_r V_r`` of every part of the words to sums (PARTS, n, d), zeros on entry."""
     words, n = bits.shape
     u, d = V.shape
-    for block in prange(BLOCKS):
+    for block in prange(PARTS):
         rows = np.empty((WORD, d))
-        for w in range(block * words // BLOCKS, (block + 1) * words // BLOCKS):
+        for w in range(block * words // PARTS, (block + 1) * words // PARTS):
             for k in range(min(WORD, u - w * WORD)):
                 for j in range(d):
                     rows[k, j] = weights[w * WORD + k] * V[w * WORD + k, j]

@@ -14,7 +14,7 @@ from .launcher import BLOCK, Launcher, names_memory
 TILE = (64, 128)  # points x neurons of a block of kernels/pack_mask.cu
 PAIRS_TILE = 32  # points on a side of a block's tile of kernels/count_mask.cu
 PARTS = 512  # of the neurons, with sums of their own
-UNPACKED = 8192  # neurons whose bits become float64 numbers at a time
+UNPACKED = 1 << 25  # bits that become float64 numbers at a time
 
 
 class BitOperations:
@@ -102,8 +102,9 @@ class BitOperations:
         check_array("weights", weights, 1, "float64", (u,))
         check_array("V", V, 2, "float64", (u, d))
         places, sums = xp.arange(64, dtype=np.uint64)[:, None], xp.zeros((n, d))
-        for first in range(0, u, UNPACKED):
-            rows = slice(first, min(first + UNPACKED, u))
+        count = max(1, UNPACKED // (64 * max(1, n))) * 64  # neurons
+        for first in range(0, u, count):
+            rows = slice(first, min(first + count, u))
             words = bits[first // 64 : -(-rows.stop // 64), None, :]
             mask = (words >> places & np.uint64(1)).astype(np.float64)  # (words, 64, n)
             mask = mask.reshape(-1, n)[: rows.stop - first]

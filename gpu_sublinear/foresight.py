@@ -1,0 +1,74 @@
+"""How near to the shift the first look of ``mask="flips"`` must list pairs, before any step is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .devices import Array, Device
+from .network import ShiftedReluNetwork
+
+BLOCK = 65536  # rows that are widened to float64 at a time
+SAMPLE = 4096  # rows from which the first step's length is foreseen
+FIRST = 1.5  # of the first step's length (root mean square): rows that move further are looked at on all points
+LARGEST = 0.3  # radius beyond which a quarter of all pairs would be listed
+
+
+def foreseen_radius(device: Device, X: Array, network: ShiftedReluNetwork, y: Array) -> float:
+    """Return how near to the shift pairs must be that a first step may flip.
+
+    A full step moves the rows by ``sqrt(r^T G^{-1} r / u)`` (root mean square), r = f - y.  G comes from a sample of
+    rows; f, unknown as yet, is taken to be as large as y, unless initialisation is paired, where it begins at 0.
+
+    Parameters
+    ----------
+    device : Device
+        Owner of X and the network.
+    X : Array
+        (n, d) points.
+    network : ShiftedReluNetwork
+        With the rows it holds.
+    y : Array
+        (n,) targets.
+
+    Returns
+    -------
+    float
+        A distance; only the speed depends on it.
+    """
+    xp, u = device.xp, len(network.rows)
+    chosen = network.rows[:: max(1, u // SAMPLE)]
+    bits, _ = device.pack_mask(X, xp.ascontiguousarray(chosen), network.signs[: len(chosen)], network.shift)
+    K = device.gram(X.astype(np.float64))
+    G = K * device.count_mask(bits) / max(1, len(chosen))
+    G.ravel()[:: len(G) + 1] += 1e-3 * float(xp.diagonal(G).mean()) + 1e-30
+    factor = device.cholesky(G)
+    if factor is None:
+        return LARGEST
+    whitened = device.solve_triangular(factor, y)
+    squares = float((whitened**2).sum()) * (1.0 if network.paired else 2.0)
+    point_max = float(xp.sqrt(xp.diagonal(K).max()))
+    return FIRST * point_max * math.sqrt(squares / max(1, u)) * math.sqrt(network.width / max(1, u))
+
+
+def rounding(X: Array, rows: Array, shift: float, radius: float) -> float:
+    """Return how far a computed number near the shift may be from the inner product of the stored rows.
+
+    Parameters
+    ----------
+    X, rows : Array
+        (n, d) points and (u, d) weights.
+    shift, radius : float
+        b, and how near.
+
+    Returns
+    -------
+    float
+        A bound of the rounding of both.
+    """
+    eps, d = float(np.finfo(rows.dtype).eps), X.shape[1]
+    blocks = (rows[k : k + BLOCK].astype(np.float64) for k in range(0, len(rows), BLOCK))
+    squares = max((float((block**2).sum(axis=1).max()) for block in blocks), default=0.0)
+    point_max = float(((X.astype(np.float64) ** 2).sum(axis=1) ** 0.5).max())
+    return (d + 1) * eps * point_max * math.sqrt(squares) + 2 * eps * (abs(shift) + radius)
