@@ -44,7 +44,6 @@ SECOND_LAYERS = ("second", "initial_second", "best_second", "validation_second")
 SHARES = ("shares", "best_shares")  # arrays (blocks, u, d)
 CONTROL = (
     "damping", "part", "watches", "failures", "predicted", "best_step", "halved", "since", "last", "before",
-    "retried", "retry_step",
 )  # fmt: skip
 FLAGS = ("watches",)  # of these, the truth values
 WATCH = ("best", "best_step", "waited", "last")
@@ -126,8 +125,7 @@ class Checkpoint:
         How fired pairs are found now, and were at the best weights: "trees", "lists", "bits" or "flips".
     control : dict
         Damping and its part of the curvature, whether full steps are watched, how many failed in a row, decrease
-        promised last, step of the best weights, the objectives that the next one is compared with, and when full steps
-        got another chance.
+        promised last, step of the best weights, and the objectives that the next one is compared with.
     watch : dict
         Early stopping: best validation error, its step, steps waited, last step looked at.
     ridge : float

@@ -3,10 +3,8 @@
 Full steps come first.  One that raises the objective need not be wrong: at shifts near 3 the first step overshoots,
 because many pairs flip, and the next ones recover.  So full steps are watched, not stopped (the watchdog technique of
 Chamberlain, Powell, Lemarechal, Pedersen, 1982): only when ``watchdog`` of them in a row fail to beat the best
-objective so far, or ``PATIENCE`` of them do not halve it, does the run go back to the best weights and damp.  Where
-damped steps have come to a standstill full ones get another chance from there, once for every tenth that the best
-objective falls: near an exact fit they are what converges.  With a ridge penalty, or a damping that was given, every
-step is judged.
+objective so far, or ``PATIENCE`` of them do not halve it, does the run go back to the best weights and damp.  With a
+ridge penalty, or a damping that was given, every step is judged.
 
 **The damping is the curvature that the model lacks.**  The objective after a step s is that of the linearised network
 plus what the kinks add, ``phi(W + s) = model(s) + c/2 ||s||^2``.  Both sides are known once the step was tried, so c
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
 PATIENCE = 8  # full steps that do not halve the objective; where they work, each divides it by 4 and more
 PART, LEAST_PART = 0.5, 0.2  # of the curvature: at first, and at least
 TRUST, DOUBT = 0.95, 1.5  # factors of the part after a step that lowers the objective, and after one that does not
-RETRY = 0.9  # of the objective at the last chance: below, full steps get another
 MEMORY = 3  # objectives, the present one included
 MOST = 10.0  # times as much or as little damping from one step to the next
 LARGEST = 1e8  # beyond this a step changes float32 weights by less than their rounding
@@ -65,8 +62,6 @@ class StepControl:
         self.part = PART
         self.watchdog, self.failures = watchdog, 0
         self.watches = watchdog > 0 and damping == "auto"
-        self.may_watch = self.watches
-        self.retried, self.retry_step = math.inf, 0  # the best objective when full steps got another chance, and when
         self.halved, self.since = 0.0, 0  # the best objective when it last halved (0: none yet), and steps since
         self.last, self.before = -math.inf, -math.inf  # objectives before the present one
         self.predicted = math.inf  # relative decrease that a full step promised
@@ -136,14 +131,6 @@ class StepControl:
         self.source = self.best
         self._damp_from_now_on(damping)
         return False
-
-    def watch_again(self, step: int) -> bool:
-        """Give full steps another chance from this step on, if one is due; tell whether."""
-        if not self.may_watch or self.watches or not self.best.objective < RETRY * self.retried:
-            return False
-        self.retried, self.retry_step = self.best.objective, step
-        self.watches, self.failures, self.damping, self.halved, self.since = True, 0, 0.0, 0.0, 0
-        return True
 
     def _damp_from_now_on(self, damping: float) -> None:
         self.watches = False
