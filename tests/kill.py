@@ -57,6 +57,15 @@ RUNS = {  # full steps on contradicting near-duplicates never settle, so that ev
     "flips": ["--shift", "0.5", "--mask", "flips", "--damping", "none", "--tolerance", "0", "--max-steps", "60"],
     "flips, damped": ["--shift", "1", "--mask", "flips", "--tolerance", "0", "--max-steps", "60"],
     "batches": ["--shift", "2", "--batch-size", "20", "--tolerance", "0", "--max-steps", "60"],
+    "batches, ridge": [
+        *("--shift", "2", "--batch-size", "20", "--alpha", "1e-4"),
+        *("--tolerance", "0", "--max-steps", "60"),
+    ],
+    "both layers, ridge": [
+        *("--shift", "2", "--both-layers", "--alpha", "1e-5"),
+        *("--tolerance", "0", "--max-steps", "60"),
+    ],
+    "bits, ridge": ["--shift", "0.5", "--alpha", "1e-5", "--tolerance", "0", "--max-steps", "60"],
 }
 AFTER_START = 0.25  # share of the kills that are timed from the start of the process, others from a new checkpoint
 

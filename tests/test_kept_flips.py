@@ -60,7 +60,7 @@ WRONG = {
     "neuron not there": (with_entry("flip_neurons", -1, 2**8), "speak of neurons or points"),
     "neuron below 0": (with_entry("flip_neurons", 0, -1), "speak of neurons or points"),
     "point not there": (with_entry("flip_points", 0, 48), "speak of neurons or points"),
-    "flips not in order": (with_entry("flip_neurons", 0, 255), "flips are not in order"),
+    "flips not in order": (lambda a: a | {"flip_neurons": a["flip_neurons"][::-1]}, "flips are not in order"),
     "steps that do not add up": (shorter("flip_lengths"), "are not those of the log"),
     "an empty step": (lambda a: a | {"flip_lengths": np.append(a["flip_lengths"], 0)}, "are not those of the log"),
     "sums that overflow": (with_entry("flip_lengths", 0, 2**63 - 1), "are not those of the log"),
