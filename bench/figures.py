@@ -53,8 +53,11 @@ def _panel(axis: Any, panel: Panel, names: list[str]) -> None:
             axis.plot(x, y, dashed, markersize=3.5, linewidth=1.4, label=name, **style)
     if panel.line is not None:
         axis.axhline(panel.line, color=MUTED, linewidth=1, linestyle=":")
+    values = [x for points in panel.curves.values() for x, _ in points]
     if "x" in panel.log:
-        _scale(axis, [x for points in panel.curves.values() for x, _ in points])
+        _scale(axis, values)
+    elif all(float(x).is_integer() for x in values):  # steps, splits
+        axis.xaxis.get_major_locator().set_params(integer=True)
     if "y" in panel.log:
         axis.set_yscale("log")
     axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)

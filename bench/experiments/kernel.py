@@ -69,9 +69,10 @@ def answer(content: Content) -> str:
         fit = slope([row["m"] for row in rows], [median(row, "distance") for row in rows])
         gain = median(last, "r2") - last["ntk_r2"]
         verdict = "the same" if abs(gain) < 0.02 else "better" if gain > 0 else "worse"
+        shrinking = f"shrinking as m^{interval(fit)}" if fit else "at too few widths for an exponent"
         parts.append(
             f"{name}, b = {b:g}: at m = {power_of_two(last['m'])} the predictions differ from NTK regression by "
-            f"{median(last, 'distance'):.2g} standard deviations, shrinking as m^{interval(fit)}; held-out R² "
+            f"{median(last, 'distance'):.2g} standard deviations, {shrinking}; held-out R² "
             f"{median(last, 'r2'):.3f} against {last['ntk_r2']:.3f}: {verdict} (within 0.02 counts as noise)."
         )
     near = [median(max(rows, key=lambda row: row["m"]), "distance") < 0.1 for rows in groups(content).values()]
