@@ -121,8 +121,8 @@ def _told(name: str, content: Content) -> list[str]:
         sentences.append(
             f"With a ridge penalty, alpha = {content['alpha']:g}, batches "
             + ("all settle" if all(row["settled"] for row in parts) else "do not all settle")
-            + f", {min(excess):+.2%} to {max(excess):+.2%} from the objective of the full batch, in {listed(ratios)} of "
-            f"its time."
+            + f", {min(excess):+.2%} to {max(excess):+.2%} from the objective of the full batch, in {listed(ratios)} "
+            f"of its time."
         )
     later = [row for row in content["later"] if row["data"] == name]
     ratios = [f"{_ratio(row, 'whole'):.2f} ({_size(row)}; its scan {_ratio(row, 'scan'):.2f})" for row in later]
