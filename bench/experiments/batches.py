@@ -116,12 +116,13 @@ def _told(name: str, content: Content) -> list[str]:
         )
     whole, *parts = (row for row in content["penalised"] if row["data"] == name)
     if parts:
-        excess = max(row["objective"] / whole["objective"] - 1 for row in parts)
+        excess = [row["objective"] / whole["objective"] - 1 for row in parts]
         ratios = [f"{row['seconds']['median'] / whole['seconds']['median']:.2f} ({row['batch']})" for row in parts]
         sentences.append(
             f"With a ridge penalty, alpha = {content['alpha']:g}, batches "
             + ("all settle" if all(row["settled"] for row in parts) else "do not all settle")
-            + f", at most {excess:.2%} above the objective of the full batch, in {listed(ratios)} of its time."
+            + f", {min(excess):+.2%} to {max(excess):+.2%} from the objective of the full batch, in {listed(ratios)} "
+            f"of its time."
         )
     later = [row for row in content["later"] if row["data"] == name]
     ratios = [f"{_ratio(row, 'whole'):.2f} ({_size(row)}; its scan {_ratio(row, 'scan'):.2f})" for row in later]
