@@ -187,8 +187,10 @@ class BatchRun(Run):
             run = self._on(int(number), state.clock)
             there = run.look()
             draw = step * len(blocks.parts) + place
-            step_on = self._renew if self.ridge else self._step
-            solution = step_on(run, there, int(number), damping, draw)
+            if self.ridge:
+                solution = self._renew(run, there, int(number), damping, draw)
+            else:
+                solution = run.move(there, damping, draw).solution
             state.clock.absorb(there.clock)
             largest, reasons = max(largest, solution.residual), [*reasons, solution.reason]
         common = max(sorted(set(reasons)), key=reasons.count)
@@ -196,20 +198,13 @@ class BatchRun(Run):
         moved = int((blocks.travelled > before).sum())
         return Attempt(Solution(None, len(reasons), largest, reason), damping, 0.0, 0.0, moved=moved)
 
-    def _step(self, run: Run, there: State, number: int, damping: float, draw: int) -> Solution:
-        """Take the step of a block."""
-        return run.move(there, damping, draw).solution
-
     def _renew(self, run: Run, there: State, number: int, damping: float, draw: int) -> Solution:
         """Take the step of a block with a penalty: new rows, so that W_0 and the states to come back to stay."""
-        W, share, xp = self.network.rows, self.shares[number], self.network.device.xp
+        W, share = self.network.rows, self.shares[number]
         run.initial, run.ridge = W if share is None else W - share, self.ridge
         proposal = run.propose(there, damping, draw)
-        jacobian, g = cast(Any, there.jacobian), proposal.solution.value
         with there.clock("update"):
-            self.network.rows, moved = jacobian.pull(W, run.initial, g, proposal.theta)
-            neurons = xp.flatnonzero(moved).astype(np.int32)
-            self.blocks.update_any(W, neurons, moved[neurons])
+            run._apply(there, proposal)  # not move: what it measures is the distance from q_B
             step = self.network.rows - W
             share = step if share is None else share + step
             self.shares = (*self.shares[:number], share, *self.shares[number + 1 :])

@@ -44,19 +44,23 @@ MOST = 0.7  # share of rows that fire somewhere from which holding the others to
 
 def sampled_share(network: ShiftedReluNetwork, X: Array) -> float:
     """Return the share of the pairs that fire, from about 1024 of the rows held, evenly spaced."""
-    xp, u = network.device.xp, len(network.rows)
-    chosen = xp.arange(0, u, max(1, u // SAMPLED), dtype=np.int32)
-    limits = xp.full(len(chosen), network.shift, dtype=network.dtype)
-    indptr, _ = network.device.scan(X, network.rows, chosen, limits)
-    return int(indptr[-1]) / max(1, len(chosen) * len(X))
+    u = len(network.rows)
+    counts = _points_fired(network, X, network.rows[:: max(1, u // SAMPLED)])
+    return int(counts.sum()) / max(1, len(counts) * len(X))
 
 
 def most_fire(network: ShiftedReluNetwork, X: Array) -> bool:
     """Tell whether most rows of a fresh network fire on some point (n, d), from the first 1024."""
-    device, rows = network.device, network.block(0, min(SAMPLED, network.width))
-    neurons = device.xp.arange(len(rows), dtype=np.int32)
-    indptr, _ = device.scan(X, rows, neurons, device.xp.full(len(rows), network.shift, dtype=network.dtype))
-    return int((indptr[1:] > indptr[:-1]).sum()) >= MOST * len(rows)
+    counts = _points_fired(network, X, network.block(0, min(SAMPLED, network.width)))
+    return int((counts > 0).sum()) >= MOST * len(counts)
+
+
+def _points_fired(network: ShiftedReluNetwork, X: Array, rows: Array) -> Array:
+    """Return on how many points (n, d) each of these rows (k, d) fires, (k,) int64."""
+    xp = network.device.xp
+    neurons, limits = xp.arange(len(rows), dtype=np.int32), xp.full(len(rows), network.shift, dtype=network.dtype)
+    indptr, _ = network.device.scan(X, xp.ascontiguousarray(rows), neurons, limits)
+    return indptr[1:] - indptr[:-1]
 
 
 @dataclass(frozen=True)

@@ -135,12 +135,12 @@ def draw_loss(axes: Any, history: Sequence[StepRecord], goal: float | None = Non
     """Draw the loss of every step, with a penalty also what is minimised, and the loss at which training stops."""
     loss, penalty = _numbers(history, "loss"), _numbers(history, "penalty")  # (steps,)
     loss[~(loss > 0)] = np.nan  # a logarithmic axis has no place for zero
-    if (penalty > 0).any():
+    penalised = bool((penalty > 0).any())
+    if penalised:
         axes.plot(_steps(history), loss + penalty, "s--", color=COLOURS["update"], linewidth=2, label="with penalty")
     axes.plot(
         _steps(history), loss, "o-", color=COLOURS["query"], linewidth=2, markersize=6, clip_on=False, label="loss"
     )
-    penalised = bool((penalty > 0).any())
     if penalised:
         axes.legend(frameon=False)
     if goal and not (penalised and np.nanmin(loss, initial=np.inf) > goal):  # else it says nothing of the end

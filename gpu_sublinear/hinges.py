@@ -264,12 +264,13 @@ class HingedJacobian:
         """Number of rows, n."""
         return self.fold.n
 
-    def along(self, D: Array) -> Array:
-        """Return ``J D`` (n,) float64 for a movement D (u, d) of all rows held."""
-        along = self.fold.gather(self.inner.matvec(D[self.active.neurons].ravel()))
+    def along(self, W: Array, initial: Array) -> Array:
+        """Return ``J D``, (n,) float64, for the movement D of the rows from ``initial`` (u, d) to W."""
+        along = self.fold.gather(self.inner.along(W, initial))
         slope = self.network.activation.slope
         if not slope:
             return along
+        D = W.astype(np.float64) - initial
         total = (self.network.signs.astype(np.float64)[:, None] * D).sum(axis=0)  # (d,)
         return along + slope * self.network.scale * (self.X.astype(np.float64) @ total)
 

@@ -17,6 +17,7 @@ import numpy as np
 from .active_set import ActiveSet
 from .devices import CSR, Array, Device
 from .errors import DeviceMemoryError
+from .sums import movement
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class FactoredJacobian:
     def step(self, W: Array, g: Array) -> Array:
         """Apply ``W <- W - J^T g`` in place; return how far each row of ``active.fired`` moved, (u,) float64."""
         return self.device.move_rows(W, self.X, self.active.fired, self.weights, g)
+
+    def along(self, W: Array, initial: Array) -> Array:
+        """Return ``J D``, (n,) float64, for the movement D of the rows from ``initial`` (u, d) to W."""
+        return self.matvec(movement(W, initial, self.active.neurons).ravel())
 
     def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
         """Return ``W - theta (W - W_0) - J^T g`` with distances, see :meth:`Device.pull_rows`."""
@@ -150,6 +155,10 @@ class SparseJacobian:
         change = self.rmatvec(g).reshape(-1, self.features)
         self.device.update_rows(W, self.neurons, change.astype(W.dtype))
         return ((W[self.neurons] - before) ** 2).sum(axis=1) ** 0.5
+
+    def along(self, W: Array, initial: Array) -> Array:
+        """Return ``J D``, (n,) float64, for the movement D of the rows from ``initial`` (u, d) to W."""
+        return self.matvec(movement(W, initial, self.neurons).ravel())
 
     def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
         """Return ``W - theta (W - W_0) - J^T g`` with distances, see :meth:`Device.pull_rows`."""

@@ -38,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +48,7 @@ from .devices import Array, Device, NeuronLists, philox
 from .errors import OptionError
 from .sketch import factor
 from .solvers import Solution, conjugate_gradient, sketched_cg
+from .sums import movement
 
 if TYPE_CHECKING:
     from .both_layers import BothLayersJacobian
@@ -217,6 +219,14 @@ class OutputsJacobian:
         """Number of points, n."""
         return int(self.X.shape[0])
 
+    @cached_property
+    def neurons(self) -> Array:
+        """(u,) int32, ascending: the fired neurons of all patterns."""
+        neurons = self.device.xp.empty(sum(len(k.places) for k in self.groups), np.int32)
+        for k in self.groups:
+            neurons[k.places] = k.fired.neurons
+        return neurons
+
     def matvec(self, v: Array) -> Array:
         """Return ``J v``, (n, c) float64, for v (u d,)."""
         V = v.reshape(-1, self.X.shape[1])
@@ -243,12 +253,13 @@ class OutputsJacobian:
             moved[k.places] = self.device.move_rows(W, self.X, k.fired, k.weights, H[k.pattern])
         return moved
 
+    def along(self, W: Array, initial: Array) -> Array:
+        """Return ``J D``, (n, c) float64, for the movement D of the rows from ``initial`` (u, d) to W."""
+        return self.matvec(movement(W, initial, self.neurons).ravel())
+
     def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
         """Return ``W - theta (W - W_0) - J^T g`` with distances, see :meth:`Device.pull_rows`."""
-        neurons = self.device.xp.empty(sum(len(k.places) for k in self.groups), np.int32)  # (u,), ascending
-        for k in self.groups:
-            neurons[k.places] = k.fired.neurons
-        return self.device.pull_rows(W, initial, neurons, self.rmatvec(g).reshape(-1, self.X.shape[1]), theta)
+        return self.device.pull_rows(W, initial, self.neurons, self.rmatvec(g).reshape(-1, self.X.shape[1]), theta)
 
     def _gathered(self, g: Array) -> Array:
         """Return ``H_p = g s_p`` as rows, (C, n)."""

@@ -50,7 +50,7 @@ from .network import ShiftedReluNetwork
 from .outputs import check_supported
 from .penalty import choose_alpha
 from .shifts import firing_probability
-from .state import Attempt, Index, Mask, State, along, forward
+from .state import Attempt, Index, Mask, State, forward
 from .sums import norm, rows_of, square_distance
 from .survey import survey
 from .tree import ThresholdTree
@@ -169,14 +169,13 @@ class Run(LinearSystem):
         """Whether what a step promises is known before it is taken, so that one from the minimum need not be."""
         return self.ridge > 0
 
-    def measure(self) -> float:
-        """Compute and return ``||W - W_0||^2``, after rows were changed; with ``||a - a_0||^2`` where a is trained."""
+    def measure(self) -> None:
+        """Compute ``||W - W_0||^2``, after rows were changed; with ``||a - a_0||^2`` where a is trained."""
         self.here, network = None, self.network
         if self.initial is not None:
             self.square = square_distance(network.rows, self.initial)
             if self.home is not None:
                 self.square += square_distance(network.signs, self.home)
-        return self.square
 
     def went_back(self, neurons: Array, moved: Array) -> None:
         """Note that these rows (j,) were changed by other means than steps, and by how much."""
@@ -245,6 +244,7 @@ class Run(LinearSystem):
         proposal = self.propose(state, damping, step)
         with state.clock("update"):
             moved = self._apply(state, proposal)
+            self.measure()
         return replace(proposal, moved=moved)
 
     def propose(self, state: State, damping: float, step: int) -> Attempt:
@@ -262,7 +262,8 @@ class Run(LinearSystem):
         if theta:
             with clock("forward"):
                 if state.pulled is None:
-                    state.pulled = along(state.jacobian, self.network.rows, self.initial, state.active)
+                    assert not isinstance(state.jacobian, FlipJacobian)  # it knows no ridge penalty
+                    state.pulled = state.jacobian.along(self.network.rows, self.initial)
                 pulled = state.pulled
                 rhs = rhs - theta * pulled
         solution = self.solve(state.active, state.jacobian, rhs, step, clock, kappa, state)
@@ -296,12 +297,12 @@ class Run(LinearSystem):
         network, xp = self.network, self.network.device.xp
         nothing = xp.zeros(0, np.int32), xp.zeros((0, network.rows.shape[1]))  # neurons, their change
         self._replace_rows(*network.device.pull_rows(network.rows, earlier, *nothing, -part))
+        self.measure()
 
     def _replace_rows(self, rows: Array, moved: Array) -> int:
         """Take new rows (u, d), moved (u,) from the old ones; return how many moved."""
         network, xp = self.network, self.network.device.xp
         network.rows = rows
-        self.measure()
         neurons = xp.flatnonzero(moved).astype(np.int32)
         assert not isinstance(self.index, FlipIndex)
         if not self._packed():

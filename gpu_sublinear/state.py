@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from .active_set import ActiveSet
 from .bits import BitIndex, BitJacobian, BitMask
 from .both_layers import BothLayersJacobian
@@ -122,15 +120,3 @@ class Attempt:
 def forward(network: ShiftedReluNetwork, active: Mask) -> Array:
     """Return the outputs on the training points from the active set alone, (n,) or (n, c) float64."""
     return active.forward(network.device, network.signs, network.shift) * network.scale
-
-
-def along(jacobian: Jacobian, rows: Array, initial: Array, active: Mask) -> Array:
-    """Return ``J D``, (n,) or (n, c) float64, for the movement D from ``initial`` (u, d) to ``rows``, all rows held."""
-    assert not isinstance(jacobian, FlipJacobian) and not isinstance(active, FlipMask)  # they know no ridge penalty
-    if isinstance(jacobian, BothLayersJacobian | BitJacobian):
-        return jacobian.along(rows, initial)
-    if isinstance(jacobian, HingedJacobian):
-        return jacobian.along(rows.astype(np.float64) - initial)
-    D = rows.take(active.neurons, axis=0).astype(np.float64)
-    D -= initial.take(active.neurons, axis=0)
-    return jacobian.matvec(D.ravel())

@@ -32,6 +32,13 @@ def row_distances(A: Array, B: Array) -> Array:
     return ((A.astype(np.float64) - B) ** 2).sum(axis=1) ** 0.5
 
 
+def movement(W: Array, initial: Array, neurons: Array) -> Array:
+    """Return how these rows (k,) of W (u, d) differ from those of ``initial`` (u, d), (k, d) float64."""
+    D = W.take(neurons, axis=0).astype(np.float64)
+    D -= initial.take(neurons, axis=0)
+    return D
+
+
 def square_distance(A: Array, B: Array) -> float:
     """Return ``||A - B||^2`` (Frobenius) of two arrays (u, d), summed in float64; waits for the device."""
     total = 0.0

@@ -21,7 +21,6 @@ from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.run import Run
 from gpu_sublinear.sketch import SketchOptions
 from gpu_sublinear.solvers import CGOptions
-from gpu_sublinear.state import along
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere
 
@@ -128,7 +127,7 @@ def check_operators(device, activation, jacobian, seed, shift, n):
     assert run.mean_diagonal(state.active) == pytest.approx(np.diag(G).mean(), rel=1e-12)
     J_run = run.jacobian(state.active)
     assert np.allclose(device.to_host(J_run.gram(device.asarray(g))), G @ g, atol=1e-11)
-    got = device.to_host(along(J_run, device.asarray(D), device.asarray(0 * D), state.active))
+    got = device.to_host(J_run.along(device.asarray(D), device.asarray(0 * D)))
     assert np.allclose(got, J @ held.ravel(), atol=1e-11)
     rows = device.to_host(network.rows).copy()
     moved = device.to_host(J_run.step(network.rows, device.asarray(g)))

@@ -36,24 +36,27 @@ def measure(
 
 
 def _to_goal(problem: Problem, batch: int | None, goal: float, repeats: int) -> dict[str, Any]:
-    options = {"batch_size": batch, "max_steps": EPOCHS, "solver": "gram", "paired": True}
-    runs = [train(problem, goal, **options) for _ in range(repeats)]
-    last = runs[-1]
+    last, found = _trained(problem, batch, repeats, goal=goal)
     side = -(-problem.n // -(-problem.n // (batch or problem.n)))  # points of the largest block
     return {
-        "batch": batch, "goal": goal, "reached": last.converged, "epochs": len(last.history) - 1,
-        "seconds": summary([run.seconds for run in runs]), "gram_bytes": 8 * side**2, "mse": last.history[-1].mse,
-        "r2": problem.r2(last.network.predict(problem.X_test)),
-    }  # fmt: skip
+        "goal": goal, "reached": last.converged, "gram_bytes": 8 * side**2, "mse": last.history[-1].mse,
+    } | found  # fmt: skip
 
 
 def _penalised(problem: Problem, batch: int | None, alpha: float, repeats: int) -> dict[str, Any]:
-    options = {"batch_size": batch, "max_steps": EPOCHS, "solver": "gram", "alpha": alpha, "paired": True}
+    last, found = _trained(problem, batch, repeats, alpha=alpha)
+    return {"settled": last.converged, "objective": last.final.objective} | found
+
+
+def _trained(
+    problem: Problem, batch: int | None, repeats: int, **options: Any
+) -> tuple[TrainingResult, dict[str, Any]]:
+    """Train several times; return the last run and what every row tells of it."""
+    options |= {"batch_size": batch, "max_steps": EPOCHS, "solver": "gram", "paired": True}
     runs = [train(problem, **options) for _ in range(repeats)]
     last = runs[-1]
-    return {
-        "batch": batch, "settled": last.converged, "epochs": len(last.history) - 1,
-        "seconds": summary([run.seconds for run in runs]), "objective": last.final.objective,
+    return last, {
+        "batch": batch, "epochs": len(last.history) - 1, "seconds": summary([run.seconds for run in runs]),
         "r2": problem.r2(last.network.predict(problem.X_test)),
     }  # fmt: skip
 
