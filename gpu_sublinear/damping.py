@@ -21,7 +21,9 @@ kept and returned to.
 
 **The minimum.**  A damped step promises less than a full one, but with a penalty not arbitrarily so: every eigenvalue
 of the model is at least lambda, so a full step promises at most ``1 / (theta (2 - theta))`` times as much, ``theta =
-lambda / (lambda + mu)``.
+lambda / (lambda + mu)``.  Where kinks deny what the model promises, that bound stays large to the end; there the next
+step is expected to keep its promise as well as the last damped one did, and if neither changes the objective by
+``LITTLE``, the penalised loss has settled.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ MOST = 10.0  # times as much or as little damping from one step to the next
 LARGEST = 1e8  # beyond this a step changes float32 weights by less than their rounding
 SMALLEST = 1e-12  # below this a step is a full one in all but name
 ENOUGH = 1e-4  # least part of the predicted decrease that a damped step must bring
+LITTLE = 2.5e-4  # of the objective: steps that change it by less are not worth their time
 LOST = 0.5  # relative residual of an iterative solve that says nothing of the minimum (G singular, targets contradict)
 
 
@@ -65,6 +68,8 @@ class StepControl:
         self.halved, self.since = 0.0, 0  # the best objective when it last halved (0: none yet), and steps since
         self.last, self.before = -math.inf, -math.inf  # objectives before the present one
         self.predicted = math.inf  # relative decrease that a full step promised
+        self.fell, self.kept = math.inf, math.inf  # by the last damped step: relative decrease, part of its promise
+        self.outlook = math.inf  # relative decrease to expect of the next one
         self.finished = False  # whether no further step shall be taken
         self.best: State
         self.source: State
@@ -89,7 +94,13 @@ class StepControl:
         lost = proposal.solution.iterations > 1 and proposal.solution.residual > LOST
         promised = (old - proposal.promise) / (theta * (2 - theta))
         self.predicted = promised / old if old and not lost else math.inf
+        self.outlook = self.kept * (1 - proposal.promise / old) if old and not lost else math.inf
         return self.predicted
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last damped step changed next to nothing and the next one will not do more."""
+        return max(abs(self.fell), self.outlook) < LITTLE
 
     def accepts(self, attempt: Attempt, trial: State, step: int) -> bool:
         """Judge a step from ``source`` to ``trial``; after a refusal ``source`` is where to go back to."""
@@ -102,6 +113,7 @@ class StepControl:
             return self._accepts_watched(curvature, trial, step)
         promised, highest = self.source.objective - attempt.promise, max(self.source.objective, self.last, self.before)
         old, falls = self.damping, trial.objective < self.source.objective
+        self.fell = self.kept = math.inf
         self.part = max(TRUST * self.part, LEAST_PART) if falls else min(DOUBT * self.part, 1.0)
         if not highest - trial.objective > ENOUGH * promised or not promised > 0:  # so that NaN is refused
             self.damping = max(curvature, 2 * old, SMALLEST) if math.isfinite(curvature) else max(MOST * old, 1.0)
@@ -109,6 +121,8 @@ class StepControl:
         self.damping = max(curvature, old / MOST)
         if old:
             self.damping = min(self.damping, MOST * old)
+            fall = self.source.objective - trial.objective
+            self.fell, self.kept = fall / self.source.objective, fall / promised
         if self.damping < SMALLEST:
             self.damping = 0.0
         self.before, self.last = self.last, self.source.objective

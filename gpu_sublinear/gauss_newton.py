@@ -334,9 +334,10 @@ class GaussNewton:
             if step < self.max_steps and goal < state.norm < np.inf:
                 while trial is None and not (control.stuck or control.finished):
                     source = control.source
-                    judged = run.foresees and not control.always
-                    if judged and control.expect(run.propose(source, control.damping, step)) <= self.tolerance:
-                        break  # at the minimum: the step is not worth taking
+                    if run.foresees and not control.always:
+                        promise = control.expect(run.propose(source, control.damping, step))
+                        if promise <= self.tolerance or control.settled:
+                            break  # at the minimum: the step is not worth taking
                     attempt = run.move(source, control.damping, step)
                     trial = run.look()
                     if not control.accepts(attempt, trial, step + 1):

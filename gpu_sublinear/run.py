@@ -51,7 +51,7 @@ from .outputs import check_supported
 from .penalty import choose_alpha
 from .shifts import firing_probability
 from .state import Attempt, Index, Mask, State, forward
-from .sums import norm, rows_of, square_distance
+from .sums import norm, rows_of
 from .survey import survey
 from .tree import ThresholdTree
 from .weights import SampleWeights
@@ -173,9 +173,9 @@ class Run(LinearSystem):
         """Compute ``||W - W_0||^2``, after rows were changed; with ``||a - a_0||^2`` where a is trained."""
         self.here, network = None, self.network
         if self.initial is not None:
-            self.square = square_distance(network.rows, self.initial)
+            self.square = network.device.square_distance(network.rows, self.initial)
             if self.home is not None:
-                self.square += square_distance(network.signs, self.home)
+                self.square += network.device.square_distance(network.signs, self.home)
 
     def went_back(self, neurons: Array, moved: Array) -> None:
         """Note that these rows (j,) were changed by other means than steps, and by how much."""
@@ -291,13 +291,6 @@ class Run(LinearSystem):
             return len(network.rows) if network.activation.slope else state.active.union
         assert not isinstance(jacobian, FlipJacobian)  # it knows no ridge penalty
         return self._replace_rows(*jacobian.pull(network.rows, self.initial, g, proposal.theta))
-
-    def extrapolate(self, earlier: Array, part: float) -> None:
-        """Move on by ``part`` of the way from the rows ``earlier`` (u, d) to the present ones; with a ridge penalty."""
-        network, xp = self.network, self.network.device.xp
-        nothing = xp.zeros(0, np.int32), xp.zeros((0, network.rows.shape[1]))  # neurons, their change
-        self._replace_rows(*network.device.pull_rows(network.rows, earlier, *nothing, -part))
-        self.measure()
 
     def _replace_rows(self, rows: Array, moved: Array) -> int:
         """Take new rows (u, d), moved (u,) from the old ones; return how many moved."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .damping import StepControl
+from .damping import LITTLE, StepControl
 from .errors import OptionError
 from .history import StepRecord
 from .validation import Validation
@@ -75,6 +75,8 @@ class Stops:
                 True,
                 f"the penalised loss is at its minimum: a full step promised less than {least:g} of it, {taken}",
             )
+        if trainer.alpha and self.control.settled:
+            return True, f"the penalised loss settled: {steps_taken(1)} more would change it by less than {LITTLE:.3%}"
         if not trainer.alpha and self.control.predicted <= least**2:
             return False, f"no progress: the loss is at a minimum above the tolerance after {taken}; {ADVICE}"
         if self.control.stuck:
