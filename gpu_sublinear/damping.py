@@ -22,8 +22,8 @@ kept and returned to.
 **The minimum.**  A damped step promises less than a full one, but with a penalty not arbitrarily so: every eigenvalue
 of the model is at least lambda, so a full step promises at most ``1 / (theta (2 - theta))`` times as much, ``theta =
 lambda / (lambda + mu)``.  Where kinks deny what the model promises, that bound stays large to the end; there the next
-step is expected to keep its promise as well as the last damped one did, and if neither changes the objective by
-``LITTLE``, the penalised loss has settled.
+step is expected to keep its promise as well as the last damped one did, and if both change the objective by less than
+a quarter of the tolerance, the penalised loss has settled.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MOST = 10.0  # times as much or as little damping from one step to the next
 LARGEST = 1e8  # beyond this a step changes float32 weights by less than their rounding
 SMALLEST = 1e-12  # below this a step is a full one in all but name
 ENOUGH = 1e-4  # least part of the predicted decrease that a damped step must bring
-LITTLE = 2.5e-4  # of the objective: steps that change it by less are not worth their time
+LITTLE = 0.25  # of the tolerance: steps that change the objective by less, relatively, are not worth their time
 LOST = 0.5  # relative residual of an iterative solve that says nothing of the minimum (G singular, targets contradict)
 
 
@@ -97,10 +97,9 @@ class StepControl:
         self.outlook = self.kept * (1 - proposal.promise / old) if old and not lost else math.inf
         return self.predicted
 
-    @property
-    def settled(self) -> bool:
-        """Whether the last damped step changed next to nothing and the next one will not do more."""
-        return max(abs(self.fell), self.outlook) < LITTLE
+    def settled(self, tolerance: float) -> bool:
+        """Tell whether the last damped step changed next to nothing and the next one will not do more."""
+        return max(abs(self.fell), self.outlook) < LITTLE * tolerance
 
     def accepts(self, attempt: Attempt, trial: State, step: int) -> bool:
         """Judge a step from ``source`` to ``trial``; after a refusal ``source`` is where to go back to."""

@@ -19,11 +19,19 @@ Several flips of one pair add up (induction over q). So with a log of (r, j, c),
 and a row costs n / 4 table look-ups (sums of subsets of four points) when somebody asks for it; nobody writes rows.
 So it is on the cpu; the cuda device adds up points instead, in float64 throughout.
 
+**A ridge penalty** takes back a part theta of the movement in each step, ``W' = W^0 + (1 - theta) (W - W^0) - J^T g``
+(:meth:`gpu_sublinear.run.Run.propose`). As M is the mask of both terms, this is the formula above with ``Gamma' = (1 -
+theta) Gamma + g`` and ``c' = (1 - theta) c``: nothing else of the weights changes, and a full step, theta = 1, forgets
+the log. What the penalty needs of W - W^0 =: D is known, too. With ``h_i = sum_r a_r M_ri (P^0_ri - b)``, kept through
+the flips from the rows at the start, ``(J D)_i = f_i - m^{-1/2} h_i``, and
+
+    ||D'||^2 = (1 - theta)^2 ||D||^2 - 2 (1 - theta) <g, J D> + <g, G g> .
+
 **Outputs.** With z the pre-activations at the new weights and ``delta = M' - M``,
 
     sqrt(m) f' = sum_r a_r M'_ri (z_ri - b) = sum_r a_r M_ri (z_ri - b) + sum_r a_r delta_ri (z_ri - b) .
 
-The first sum is linear in the step: ``sqrt(m) (f - G g)_i``. A pair that turns on has delta = 1 and z > b, one that
+The first sum is linear in the step: ``sqrt(m) (f - G g - theta J D)_i``. A pair that turns on has delta = 1 and z > b, one that
 turns off delta = -1 and z <= b, so either way the second sum adds ``a_r |z_ri - b|``. This needs M to be the mask of
 the *maintained* state, not that of any rounding, and holds to the last digits (1e-14).
 
@@ -37,6 +45,9 @@ P being the exact pre-activations of the implicit weights. A step moves P_ri by 
 K = X X^T, hence, whatever the mask, by at most
 
     B = m^{-1/2} max_i max( sum_j (g_j K_ij)^+ , sum_j (g_j K_ij)^- ) = m^{-1/2} max_i ( |K||g| + |K g| )_i / 2 .
+
+With a penalty ``g - theta Gamma`` takes the place of g, and the log adds ``theta m^{-1/2} max_r sum_{entries of r} |c|``
+times the largest ``||x||^2``.
 
 *A small step* (``B <= known``, and few pairs within reach): no other pair can have crossed b. Listed pairs with
 ``|value - b| <= error + B`` are computed in float64 and compared; nothing else is touched. Then error += B and known
@@ -58,8 +69,8 @@ to be looked at, pairs that the first look (in REAL, as in all other modes) saw 
 (d + 1) eps_REAL ||w||``: as the outputs count them by M, the identities above hold for those, too. With float32 the
 first look's sums carry its rounding, about 1e-8, through the run.
 
-**Taking a step back.** Flips are their own inverse; counts are whole numbers; the log is cut; lists are replaced,
-never changed. So :meth:`FlipIndex.restore` returns to the same bytes.
+**Taking a step back.** Flips are their own inverse; counts are whole numbers; the log is cut; lists and coefficients
+are replaced, never changed. So :meth:`FlipIndex.restore` returns to the same bytes.
 """
 
 from __future__ import annotations
@@ -72,13 +83,15 @@ import numpy as np
 
 from .bits import BitIndex
 from .devices import Array, Device, Flips, ImplicitDevice, ImplicitRows, NearPairs
-from .devices.implicit import run_starts
+from .devices.implicit import by_point, run_starts
 from .errors import OptionError
 from .foresight import LARGEST, foreseen_radius, rounding
 from .network import ShiftedReluNetwork
 from .weights import SampleWeights
 
 LATER = 0.25  # of the last step's length: the next one is mostly far shorter
+LATER_PULLED = 1.0  # the same where a penalty takes back what the log says: steps shrink slowly (0.25 to 4 tried)
+WHOLE = 2**20  # the largest of some magnitudes, as a whole number
 FEW = 0.25  # pairs within reach per row, up to which only their rows are visited
 
 
@@ -123,9 +136,13 @@ class FlipJacobian:
     index: FlipIndex
     weights: SampleWeights
 
-    def step(self, W: Array, g: Array) -> None:
-        """Apply ``W <- W - (S J)^T g`` without writing a row; ``W`` is left alone."""
-        self.index.step(self.weights.scaled(g))
+    def step(self, W: Array, g: Array, theta: float = 0.0) -> None:
+        """Apply ``W <- W - theta (W - W_0) - (S J)^T g`` without writing a row; ``W`` is left alone."""
+        self.index.step(self.weights.scaled(g), theta)
+
+    def along(self, W: Array, initial: Array) -> Array:
+        """Return ``S J (W - W_0)``, (n,) float64, of the implicit rows; the arguments are what others read."""
+        return self.weights.scaled(self.index.along())
 
 
 @dataclass(frozen=True)
@@ -134,11 +151,36 @@ class Mark:
 
     total: Array
     totals: Array
+    coefficients: Array
+    home: Array
+    square: float
     near: NearPairs | Array
     error: float
     known: float
     union: int
     segments: int
+
+
+@dataclass(frozen=True)
+class Movement:
+    """A step whose flips are not known yet: rows move by ``-weights_r (sum_i M_ri g_i x_i + sum_e logged_e x_e)``.
+
+    Attributes
+    ----------
+    g : Array
+        (n,) float64.
+    logged : Array
+        (L,) float64, one for each log entry, or empty: none moves.
+    most : float
+        The largest ``sum_e |logged_e|`` of a neuron.
+    entries : int
+        The largest number of entries of a neuron that moves by its log.
+    """
+
+    g: Array
+    logged: Array
+    most: float = 0.0
+    entries: int = 0
 
 
 @dataclass
@@ -165,6 +207,10 @@ class FlipIndex:
         Neurons that fire somewhere.
     known, error : float
         The certificate of the module docstring.
+    home : Array
+        (n,) float64 h of the module docstring, or empty until :meth:`penalise`.
+    square : float
+        ``||W - W_0||^2``, likewise.
     refreshed : int
         Rows visited by the last query: 0 or all.
     """
@@ -182,7 +228,9 @@ class FlipIndex:
     error: float
     looked: int
     refreshed: int = 0
-    _pending: Array = field(default=None, repr=False)
+    home: Array = field(default=None, repr=False)
+    square: float = 0.0
+    _pending: Movement | None = field(default=None, repr=False)
     _segments: list[Flips] = field(default_factory=list, repr=False)
     _G: Array = field(default=None, repr=False)
     _written: Array = field(default=None, repr=False)
@@ -258,8 +306,9 @@ class FlipIndex:
     def __post_init__(self) -> None:
         xp = self.device.xp
         self._heads = xp.full(len(self.base), -1, dtype=np.int32)
-        self._before, self._points = xp.zeros(0, np.int32), xp.zeros(0, np.int32)
+        self._before, self._neurons, self._points = (xp.zeros(0, np.int32) for _ in range(3))
         self._coefficients = xp.zeros(0)
+        self.home = xp.zeros(0)
         self._total = xp.zeros(len(self.X))
         self._signs = self.network.signs.astype(np.float64)
         self._weights = self._signs * self.network.scale
@@ -282,11 +331,6 @@ class FlipIndex:
         return self._segments
 
     @property
-    def coefficients(self) -> Array:
-        """(L,) float64: what the log says of each flip of ``segments``."""
-        return self._coefficients
-
-    @property
     def implicit(self) -> ImplicitRows:
         """The weights now, as the device takes them."""
         return ImplicitRows(
@@ -304,25 +348,52 @@ class FlipIndex:
 
     # ---- a step -----------------------------------------------------------------------------------------
 
-    def step(self, g: Array) -> None:
-        """Take the step g (n,): outputs as if nothing flipped; the next query finds what did."""
-        first = not len(self._before) and not self._total.any()
-        self.totals = self.totals - math.sqrt(self.network.width) * self.device.matmul(self.G, g)
+    def penalise(self) -> None:
+        """Keep, from now on, what a ridge penalty towards the present rows, those of the start, asks for."""
+        self.home = self.totals
+
+    def along(self) -> Array:
+        """Return ``J (W - W_0)``, (n,) float64."""
+        return (self.totals - self.home) * self.network.scale
+
+    def step(self, g: Array, theta: float = 0.0) -> None:
+        """Take the step g (n,) that pulls by theta: outputs as if nothing flipped; the next query finds what did."""
+        first, kept = not len(self._before) and not self._total.any(), 1 - theta
+        Gg, movement = self.device.matmul(self.G, g), Movement(g, self.device.xp.zeros(0))
+        if len(self.home):
+            own, cross = float(g @ Gg), float(g @ self.along())
+            self.square = max(0.0, kept**2 * self.square - 2 * kept * cross + own)
+        if theta and not first:
+            movement = self._pulled(g, theta)
+            self.totals = self.totals - theta * (self.totals - self.home)
+            self._total, self._coefficients = kept * self._total, kept * self._coefficients
+        self.totals = self.totals - math.sqrt(self.network.width) * Gg
         self._total = g if first else self._total + g
-        self._pending = g
+        self._pending = movement
+
+    def _pulled(self, g: Array, theta: float) -> Movement:
+        """Return the movement of a step g that takes back the part theta."""
+        xp, logged = self.device.xp, -theta * self._coefficients
+        top = float(abs(logged).max()) if len(logged) else 0.0
+        if not top:
+            return Movement(g - theta * self._total, xp.zeros(0))
+        # whole numbers, rounded up: sums that do not depend on their order
+        sizes = xp.bincount(self._neurons, weights=xp.ceil(abs(logged) * (WHOLE / top)))
+        most, entries = float(sizes.max()) * (top / WHOLE) * (1 + 1e-9), int(xp.bincount(self._neurons).max())
+        return Movement(g - theta * self._total, logged, most, entries)
 
     def update(self, W: Array, neurons: Array, moved: Array) -> None:
         """Do nothing: :meth:`step` has been told."""
 
-    def _follow(self, g: Array, shift: float) -> None:
+    def _follow(self, movement: Movement, shift: float) -> None:
         """Find the flips of a step and apply them."""
-        reach = self._bound(g)
+        reach = self._bound(movement)
         if self._few_within(reach):
             assert isinstance(self.near, NearPairs)
             flips, self.looked = self.device.near_flips(self.implicit, self.near, shift, self.error + reach)
             self.error, self.known, self.refreshed = self.error + reach, self.known - reach, 0
         else:
-            flips = self._look_at_all_rows(g, shift)
+            flips = self._look_at_all_rows(movement, shift)
         self._apply(flips)
 
     def _few_within(self, reach: float) -> bool:
@@ -332,32 +403,43 @@ class FlipIndex:
         density = self.near.nnz / self.known  # pairs in a unit of distance
         return density * (self.error + reach) <= FEW * len(self.base)
 
-    def _look_at_all_rows(self, g: Array, shift: float) -> Flips:
+    def _look_at_all_rows(self, movement: Movement, shift: float) -> Flips:
         first = not isinstance(self.near, NearPairs)
-        error = (0.0 if first else self.error) + self._movement_error(g)
-        radius = max(LATER * self._mean_movement(g), 4 * error)
+        error = (0.0 if first else self.error) + self._movement_error(movement)
+        part = LATER_PULLED if len(movement.logged) else LATER
+        radius = max(part * self._mean_movement(movement), 4 * error)
         where = self.implicit, self.near, shift, radius, self.known
         flips, self.near, self.looked = (
-            self.device.first_flips(*where) if first else self.device.all_flips(*where, g, error)
+            self.device.first_flips(*where)
+            if first
+            else self.device.all_flips(*where, movement.g, movement.logged, error)
         )
         self.known, self.error, self.refreshed = radius, error, len(self.base)
         return flips
 
-    def _bound(self, g: Array) -> float:
-        """Return B: how far the step g can have moved a pre-activation."""
-        matmul = self.device.matmul
-        reach = (matmul(self._size, abs(g)) + abs(matmul(self._K, g))).max() / 2
-        return float(reach) * self.network.scale * (1 + 1e-9) + self._rounding64
+    def _bound(self, movement: Movement) -> float:
+        """Return B: how far the step can have moved a pre-activation."""
+        matmul, g = self.device.matmul, movement.g
+        reach = float((matmul(self._size, abs(g)) + abs(matmul(self._K, g))).max()) / 2
+        reach += movement.most * self._point_max**2
+        return reach * self.network.scale * (1 + 1e-9) + self._rounding64
 
-    def _mean_movement(self, g: Array) -> float:
-        """Return the root mean square of the rows' movements, ``||J^T g|| / sqrt(u) = sqrt(g^T G g / u)``."""
-        return math.sqrt(max(0.0, float(g @ self.device.matmul(self.G, g))) / max(1, len(self.base)))
+    def _mean_movement(self, movement: Movement) -> float:
+        """Return the root mean square of the rows' movements, as if those of the log were at right angles.
 
-    def _movement_error(self, g: Array) -> float:
+        ``||J^T g||^2 = g^T G g``, and ``sum_e logged_e^2 / m``.
+        """
+        g = movement.g
+        square = max(0.0, float(g @ self.device.matmul(self.G, g)))
+        square += float((movement.logged**2).sum()) * self.network.scale**2
+        return math.sqrt(square / max(1, len(self.base)))
+
+    def _movement_error(self, movement: Movement) -> float:
         """Return what REAL sums of a movement and one more rounding of a value lose."""
         (n, d), eps = self.X.shape, float(np.finfo(self.network.dtype).eps)
-        size = float(abs(g).sum()) * self.network.scale * self._point_max**2
-        return (n + d + 8) * eps * size + 2 * eps * (abs(self.network.shift) + LARGEST) + self._rounding64
+        size = (float(abs(movement.g).sum()) + movement.most) * self.network.scale * self._point_max**2
+        terms = n + d + 8 + movement.entries
+        return terms * eps * size + 2 * eps * (abs(self.network.shift) + LARGEST) + self._rounding64
 
     @property
     def _rounding64(self) -> float:
@@ -373,19 +455,33 @@ class FlipIndex:
         state = self.bits, self.pair_counts, self._heads
         sums, union, before, coefficients = self.device.flip_mask(*state, flips, terms, self._total, len(self._before))
         self.totals = self.totals + sums
+        if len(self.home):
+            self.home = self.home + self._change_at_home(flips)
         self._note(flips, union, before, coefficients)
 
-    def replay(self, flips: Flips, coefficients: Array) -> None:
-        """Apply flips (f,) of an earlier run, whose log had these coefficients (f,); :meth:`stand_at` has the sums."""
+    def _change_at_home(self, flips: Flips) -> Array:
+        """Return what flips, done by now, add to h: ``sum_r a_r delta_ri (P^0_ri - b)``, (n,)."""
+        xp, n = self.device.xp, len(self.X)
+        neurons, points = flips.neurons, flips.points
+        P = (self.base[neurons].astype(np.float64) * self.X[points].astype(np.float64)).sum(axis=1)  # (f,)
+        words = self.bits[neurons, points // 64] >> (points % 64).astype(np.uint64)
+        delta = 2.0 * (words & np.uint64(1)).astype(np.float64) - 1.0
+        terms = delta * self._signs[neurons] * (P - self.network.shift)
+        order, ends = by_point(xp, points, n)
+        return self.device.forward(ends, xp.zeros(len(order), np.int32), terms[order], xp.ones(1), 0.0)
+
+    def replay(self, flips: Flips) -> None:
+        """Apply flips (f,) of an earlier run; :meth:`stand_at` brings its sums and coefficients."""
         state = self.bits, self.pair_counts, self._heads
-        _, union, before, _ = self.device.flip_mask(*state, flips, flips.above, self._total, len(self._before))
-        self._note(flips, union, before, coefficients)
+        _, union, before, unused = self.device.flip_mask(*state, flips, flips.above, self._total, len(self._before))
+        self._note(flips, union, before, unused)
 
     def _note(self, flips: Flips, union: int, before: Array, coefficients: Array) -> None:
         """Append flips, not none, to the log."""
         xp = self.device.xp
         self.union, self._G = self.union + union, None
         self._before = xp.concatenate([self._before, before])
+        self._neurons = xp.concatenate([self._neurons, flips.neurons])
         self._points = xp.concatenate([self._points, flips.points])
         self._coefficients = xp.concatenate([self._coefficients, coefficients])
         self._segments.append(flips)
@@ -394,7 +490,8 @@ class FlipIndex:
 
     def mark(self) -> Mark:
         """Return what :meth:`restore` needs, after a query."""
-        return Mark(self._total, self.totals, self.near, self.error, self.known, self.union, len(self._segments))
+        sums = self._total, self.totals, self._coefficients, self.home, self.square
+        return Mark(*sums, self.near, self.error, self.known, self.union, len(self._segments))
 
     def restore(self, mark: Mark) -> None:
         """Come back to where :meth:`mark` was called, to the same bytes."""
@@ -405,14 +502,14 @@ class FlipIndex:
             state = self.bits, self.pair_counts, self._heads
             self.device.flip_mask(*state, flips, flips.above, self._total, size)
             self._heads[flips.neurons[first]] = self._before[size:][first]
-            self._before, self._points = self._before[:size], self._points[:size]
-            self._coefficients = self._coefficients[:size]
-            self._G = None
+            self._before, self._neurons = self._before[:size], self._neurons[:size]
+            self._points, self._G = self._points[:size], None
         self.stand_at(mark)
 
     def stand_at(self, mark: Mark) -> None:
         """Take the sums, near pairs and certificate of a place whose flips are in the log, and no later ones."""
-        self._total, self.totals, self.near = mark.total, mark.totals, mark.near
+        self._total, self.totals, self._coefficients = mark.total, mark.totals, mark.coefficients
+        self.home, self.square, self.near = mark.home, mark.square, mark.near
         self.error, self.known, self.union = mark.error, mark.known, mark.union
 
     def materialise(self) -> None:

@@ -135,10 +135,6 @@ class GaussNewton:
             raise OptionError(
                 f"mask={self.mask!r} needs solver 'auto' or 'gram', margin 'auto' and jacobian 'factored'"
             )
-        if self.mask == "flips" and self.alpha:
-            raise OptionError(
-                f"mask='flips' has no ridge penalty; got alpha={self.alpha!r}: use mask='bits', or alpha=0"
-            )
         check_batches(self)
         if not 0 <= self.tolerance < 1:
             raise OptionError(f"tolerance must be from 0 to below 1; got {self.tolerance}")
@@ -336,7 +332,7 @@ class GaussNewton:
                     source = control.source
                     if run.foresees and not control.always:
                         promise = control.expect(run.propose(source, control.damping, step))
-                        if promise <= self.tolerance or control.settled:
+                        if promise <= self.tolerance or control.settled(self.tolerance):
                             break  # at the minimum: the step is not worth taking
                     attempt = run.move(source, control.damping, step)
                     trial = run.look()

@@ -75,8 +75,8 @@ class Stops:
                 True,
                 f"the penalised loss is at its minimum: a full step promised less than {least:g} of it, {taken}",
             )
-        if trainer.alpha and self.control.settled:
-            return True, f"the penalised loss settled: {steps_taken(1)} more would change it by less than {LITTLE:.3%}"
+        if trainer.alpha and self.control.settled(least):
+            return True, f"the penalised loss settled: steps change it by less than {LITTLE * least:.3%} of it, {taken}"
         if not trainer.alpha and self.control.predicted <= least**2:
             return False, f"no progress: the loss is at a minimum above the tolerance after {taken}; {ADVICE}"
         if self.control.stuck:

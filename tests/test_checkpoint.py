@@ -52,7 +52,7 @@ def test_other_devices(tmp_path, device, case):
 
 
 @pytest.mark.parametrize("device", ["reference", "emulated", "cuda"])
-@pytest.mark.parametrize("case", ["flips, watchdog", "flips, back to the start"])
+@pytest.mark.parametrize("case", ["flips, watchdog", "flips, back to the start", "flips, ridge"])
 def test_flips_on_other_devices(tmp_path, device, case):
     if not isinstance(make_device(device), ImplicitDevice):
         pytest.skip(f"device {device} has no operations on implicit rows")
