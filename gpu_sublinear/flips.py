@@ -31,9 +31,9 @@ the flips from the rows at the start, ``(J D)_i = f_i - m^{-1/2} h_i``, and
 
     sqrt(m) f' = sum_r a_r M'_ri (z_ri - b) = sum_r a_r M_ri (z_ri - b) + sum_r a_r delta_ri (z_ri - b) .
 
-The first sum is linear in the step: ``sqrt(m) (f - G g - theta J D)_i``. A pair that turns on has delta = 1 and z > b, one that
-turns off delta = -1 and z <= b, so either way the second sum adds ``a_r |z_ri - b|``. This needs M to be the mask of
-the *maintained* state, not that of any rounding, and holds to the last digits (1e-14).
+The first sum is linear in the step: ``sqrt(m) (f - G g - theta J D)_i``. A pair that turns on has delta = 1 and z > b,
+one that turns off delta = -1 and z <= b, so either way the second sum adds ``a_r |z_ri - b|``. This needs M to be the
+mask of the *maintained* state, not that of any rounding, and holds to the last digits (1e-14).
 
 **Counts.** ``M'^T M' - M^T M = delta^T M' + M^T delta``: a row and a column for every flip. Whole numbers, so exact.
 
@@ -46,8 +46,8 @@ K = X X^T, hence, whatever the mask, by at most
 
     B = m^{-1/2} max_i max( sum_j (g_j K_ij)^+ , sum_j (g_j K_ij)^- ) = m^{-1/2} max_i ( |K||g| + |K g| )_i / 2 .
 
-With a penalty ``g - theta Gamma`` takes the place of g, and the log adds ``theta m^{-1/2} max_r sum_{entries of r} |c|``
-times the largest ``||x||^2``.
+With a penalty ``g - theta Gamma`` takes the place of g, and the log adds the largest ``||x||^2`` times ``theta m^{-1/2}
+max_r sum_{entries of r} |c|``.
 
 *A small step* (``B <= known``, and few pairs within reach): no other pair can have crossed b. Listed pairs with
 ``|value - b| <= error + B`` are computed in float64 and compared; nothing else is touched. Then error += B and known
@@ -425,12 +425,9 @@ class FlipIndex:
         return reach * self.network.scale * (1 + 1e-9) + self._rounding64
 
     def _mean_movement(self, movement: Movement) -> float:
-        """Return the root mean square of the rows' movements, as if those of the log were at right angles.
-
-        ``||J^T g||^2 = g^T G g``, and ``sum_e logged_e^2 / m``.
-        """
+        """Return the root mean square of the rows' movements, as if log entries moved them at right angles."""
         g = movement.g
-        square = max(0.0, float(g @ self.device.matmul(self.G, g)))
+        square = max(0.0, float(g @ self.device.matmul(self.G, g)))  # ||J^T g||^2
         square += float((movement.logged**2).sum()) * self.network.scale**2
         return math.sqrt(square / max(1, len(self.base)))
 

@@ -410,7 +410,7 @@ class Device(ABC):
         return D
 
     def factored_along(self, X: Array, fired: NeuronLists, weights: Array, W: Array, initial: Array) -> Array:
-        """Return :meth:`factored_product` with the :meth:`movement` of the fired rows from ``initial`` (rows, d) to W."""
+        """Return :meth:`factored_product` with the :meth:`movement` of the fired rows from ``initial`` to W as V."""
         return self.factored_product(X, fired, weights, self.movement(W, initial, fired.neurons))
 
     def square_distance(self, A: Array, B: Array) -> float:

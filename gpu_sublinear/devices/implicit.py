@@ -200,10 +200,7 @@ def longest_point(X: Array) -> float:
 
 
 def by_point(xp: ModuleType, points: Array, n: int) -> tuple[Array, Array]:
-    """Return the order (f,) int64 that sorts points (f,) and keeps what is equal, and where each of n ends up.
-
-    The second is (n + 1,) int64: point i has the places ends[i] .. ends[i + 1] of that order.
-    """
+    """Return the order (f,) int64 that sorts points (f,) stably, and (n + 1,) int64 where each of n begins in it."""
     order = xp.argsort(points, kind="stable")
     return order, xp.searchsorted(points[order], xp.arange(n + 1, dtype=points.dtype)).astype(np.int64)
 
