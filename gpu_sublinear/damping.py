@@ -23,7 +23,7 @@ kept and returned to.
 of the model is at least lambda, so a full step promises at most ``1 / (theta (2 - theta))`` times as much, ``theta =
 lambda / (lambda + mu)``.  Where kinks deny what the model promises, that bound stays large to the end; there the next
 step is expected to keep its promise as well as the last damped one did, and if both change the objective by less than
-a quarter of the tolerance, the penalised loss has settled.
+0.025 % (tolerances below 1e-4: 2.5 times the tolerance), the penalised loss has settled.
 """
 
 from __future__ import annotations
@@ -44,8 +44,13 @@ MOST = 10.0  # times as much or as little damping from one step to the next
 LARGEST = 1e8  # beyond this a step changes float32 weights by less than their rounding
 SMALLEST = 1e-12  # below this a step is a full one in all but name
 ENOUGH = 1e-4  # least part of the predicted decrease that a damped step must bring
-LITTLE = 0.25  # of the tolerance: steps that change the objective by less, relatively, are not worth their time
+LITTLE, AT_MOST = 2.5, 2.5e-4  # of the tolerance, and of 1: steps that change the objective by less are not worth it
 LOST = 0.5  # relative residual of an iterative solve that says nothing of the minimum (G singular, targets contradict)
+
+
+def little(tolerance: float) -> float:
+    """Return the relative change of a penalised loss that is not worth a step."""
+    return min(LITTLE * tolerance, AT_MOST)
 
 
 class StepControl:
@@ -99,7 +104,7 @@ class StepControl:
 
     def settled(self, tolerance: float) -> bool:
         """Tell whether the last damped step changed next to nothing and the next one will not do more."""
-        return max(abs(self.fell), self.outlook) < LITTLE * tolerance
+        return max(abs(self.fell), self.outlook) < little(tolerance)
 
     def accepts(self, attempt: Attempt, trial: State, step: int) -> bool:
         """Judge a step from ``source`` to ``trial``; after a refusal ``source`` is where to go back to."""

@@ -83,15 +83,17 @@ import numpy as np
 
 from .bits import BitIndex
 from .devices import Array, Device, Flips, ImplicitDevice, ImplicitRows, NearPairs
-from .devices.implicit import by_point, run_starts
+from .devices.implicit import by_point
 from .errors import OptionError
+from .flip_log import FlipLog
 from .foresight import LARGEST, foreseen_radius, rounding
+from .movement import Bounds, Movement
 from .network import ShiftedReluNetwork
+from .sums import dot
 from .weights import SampleWeights
 
 LATER = 0.25  # of the last step's length: the next one is mostly far shorter
 LATER_PULLED = 1.0  # the same where a penalty takes back what the log says: steps shrink slowly (0.25 to 4 tried)
-WHOLE = 2**20  # the largest of some magnitudes, as a whole number
 FEW = 0.25  # pairs within reach per row, up to which only their rows are visited
 
 
@@ -161,28 +163,6 @@ class Mark:
     segments: int
 
 
-@dataclass(frozen=True)
-class Movement:
-    """A step whose flips are not known yet: rows move by ``-weights_r (sum_i M_ri g_i x_i + sum_e logged_e x_e)``.
-
-    Attributes
-    ----------
-    g : Array
-        (n,) float64.
-    logged : Array
-        (L,) float64, one for each log entry, or empty: none moves.
-    most : float
-        The largest ``sum_e |logged_e|`` of a neuron.
-    entries : int
-        The largest number of entries of a neuron that moves by its log.
-    """
-
-    g: Array
-    logged: Array
-    most: float = 0.0
-    entries: int = 0
-
-
 @dataclass
 class FlipIndex:
     """Mask, pair counts and outputs through flips, over implicit weights.
@@ -231,7 +211,6 @@ class FlipIndex:
     home: Array = field(default=None, repr=False)
     square: float = 0.0
     _pending: Movement | None = field(default=None, repr=False)
-    _segments: list[Flips] = field(default_factory=list, repr=False)
     _G: Array = field(default=None, repr=False)
     _written: Array = field(default=None, repr=False)
 
@@ -305,16 +284,12 @@ class FlipIndex:
 
     def __post_init__(self) -> None:
         xp = self.device.xp
-        self._heads = xp.full(len(self.base), -1, dtype=np.int32)
-        self._before, self._neurons, self._points = (xp.zeros(0, np.int32) for _ in range(3))
-        self._coefficients = xp.zeros(0)
+        self.log = FlipLog.empty(self.device, len(self.base))
         self.home = xp.zeros(0)
         self._total = xp.zeros(len(self.X))
         self._signs = self.network.signs.astype(np.float64)
         self._weights = self._signs * self.network.scale
-        self._K = self.device.gram(self.X.astype(np.float64))  # (n, n)
-        self._size = abs(self._K)
-        self._point_max = float(xp.sqrt(xp.diagonal(self._K).max()))
+        self._bounds = Bounds(self.device, self.X, self.network, len(self.base))
 
     # ---- what a step reads ------------------------------------------------------------------------------
 
@@ -322,21 +297,14 @@ class FlipIndex:
     def G(self) -> Array:
         """(n, n) float64, ``K o M^T M / m``."""
         if self._G is None:
-            self._G = self._K * self.pair_counts / self.network.width
+            self._G = self._bounds.K * self.pair_counts / self.network.width
         return self._G
-
-    @property
-    def segments(self) -> list[Flips]:
-        """The flips of every query that found some, in order."""
-        return self._segments
 
     @property
     def implicit(self) -> ImplicitRows:
         """The weights now, as the device takes them."""
-        return ImplicitRows(
-            self.base, self.X, self.bits, self._weights, self._total, self._heads, self._before, self._points,
-            self._coefficients,
-        )  # fmt: skip
+        log = self.log.heads, self.log.before, self.log.points, self.log.coefficients
+        return ImplicitRows(self.base, self.X, self.bits, self._weights, self._total, *log)
 
     def query(self, shift: float) -> FlipMask:
         """Find the flips of the last step, if it has not been done, and return who fires now."""
@@ -358,36 +326,28 @@ class FlipIndex:
 
     def step(self, g: Array, theta: float = 0.0) -> None:
         """Take the step g (n,) that pulls by theta: outputs as if nothing flipped; the next query finds what did."""
-        first, kept = not len(self._before) and not self._total.any(), 1 - theta
+        first, kept = not len(self.log) and not self._total.any(), 1 - theta
         Gg, movement = self.device.matmul(self.G, g), Movement(g, self.device.xp.zeros(0))
         if len(self.home):
-            own, cross = float(g @ Gg), float(g @ self.along())
+            own, cross = float(dot(g, Gg)), float(dot(g, self.along()))
             self.square = max(0.0, kept**2 * self.square - 2 * kept * cross + own)
         if theta and not first:
-            movement = self._pulled(g, theta)
+            most, entries = self.log.sizes()
+            logged = -theta * self.log.coefficients if most else movement.logged
+            movement = Movement(g - theta * self._total, logged, theta * most, entries)
             self.totals = self.totals - theta * (self.totals - self.home)
-            self._total, self._coefficients = kept * self._total, kept * self._coefficients
+            self._total = kept * self._total
+            self.log.scale(kept)
         self.totals = self.totals - math.sqrt(self.network.width) * Gg
         self._total = g if first else self._total + g
         self._pending = movement
-
-    def _pulled(self, g: Array, theta: float) -> Movement:
-        """Return the movement of a step g that takes back the part theta."""
-        xp, logged = self.device.xp, -theta * self._coefficients
-        top = float(abs(logged).max()) if len(logged) else 0.0
-        if not top:
-            return Movement(g - theta * self._total, xp.zeros(0))
-        # whole numbers, rounded up: sums that do not depend on their order
-        sizes = xp.bincount(self._neurons, weights=xp.ceil(abs(logged) * (WHOLE / top)))
-        most, entries = float(sizes.max()) * (top / WHOLE) * (1 + 1e-9), int(xp.bincount(self._neurons).max())
-        return Movement(g - theta * self._total, logged, most, entries)
 
     def update(self, W: Array, neurons: Array, moved: Array) -> None:
         """Do nothing: :meth:`step` has been told."""
 
     def _follow(self, movement: Movement, shift: float) -> None:
         """Find the flips of a step and apply them."""
-        reach = self._bound(movement)
+        reach = self._bounds.furthest(movement, self._total)
         if self._few_within(reach):
             assert isinstance(self.near, NearPairs)
             flips, self.looked = self.device.near_flips(self.implicit, self.near, shift, self.error + reach)
@@ -405,9 +365,9 @@ class FlipIndex:
 
     def _look_at_all_rows(self, movement: Movement, shift: float) -> Flips:
         first = not isinstance(self.near, NearPairs)
-        error = (0.0 if first else self.error) + self._movement_error(movement)
+        error = (0.0 if first else self.error) + self._bounds.rounding(movement, self._total)
         part = LATER_PULLED if len(movement.logged) else LATER
-        radius = max(part * self._mean_movement(movement), 4 * error)
+        radius = max(part * self._bounds.mean(movement, self.G), 4 * error)
         where = self.implicit, self.near, shift, radius, self.known
         flips, self.near, self.looked = (
             self.device.first_flips(*where)
@@ -417,44 +377,22 @@ class FlipIndex:
         self.known, self.error, self.refreshed = radius, error, len(self.base)
         return flips
 
-    def _bound(self, movement: Movement) -> float:
-        """Return B: how far the step can have moved a pre-activation."""
-        matmul, g = self.device.matmul, movement.g
-        reach = float((matmul(self._size, abs(g)) + abs(matmul(self._K, g))).max()) / 2
-        reach += movement.most * self._point_max**2
-        return reach * self.network.scale * (1 + 1e-9) + self._rounding64
-
-    def _mean_movement(self, movement: Movement) -> float:
-        """Return the root mean square of the rows' movements, as if log entries moved them at right angles."""
-        g = movement.g
-        square = max(0.0, float(g @ self.device.matmul(self.G, g)))  # ||J^T g||^2
-        square += float((movement.logged**2).sum()) * self.network.scale**2
-        return math.sqrt(square / max(1, len(self.base)))
-
-    def _movement_error(self, movement: Movement) -> float:
-        """Return what REAL sums of a movement and one more rounding of a value lose."""
-        (n, d), eps = self.X.shape, float(np.finfo(self.network.dtype).eps)
-        size = (float(abs(movement.g).sum()) + movement.most) * self.network.scale * self._point_max**2
-        terms = n + d + 8 + movement.entries
-        return terms * eps * size + 2 * eps * (abs(self.network.shift) + LARGEST) + self._rounding64
-
-    @property
-    def _rounding64(self) -> float:
-        """What a float64 recomputation of a pre-activation may be off, for rows of ordinary length."""
-        (n, d), eps = self.X.shape, float(np.finfo(np.float64).eps)
-        return 4 * (n + d) * eps * (float(abs(self._total).sum()) * self.network.scale + 8) * self._point_max**2
-
     def _apply(self, flips: Flips) -> None:
         """Keep bits, counts, outputs and the log true to the flips."""
         if not len(flips):
             return
         terms = self._signs[flips.neurons] * flips.above  # (f,)
-        state = self.bits, self.pair_counts, self._heads
-        sums, union, before, coefficients = self.device.flip_mask(*state, flips, terms, self._total, len(self._before))
-        self.totals = self.totals + sums
+        self.totals = self.totals + self._turn_over(flips, terms)
         if len(self.home):
             self.home = self.home + self._change_at_home(flips)
-        self._note(flips, union, before, coefficients)
+
+    def _turn_over(self, flips: Flips, terms: Array) -> Array:
+        """Turn bits over and log it; return the sums of ``terms`` (f,) by point, (n,)."""
+        state, log = (self.bits, self.pair_counts, self.log.heads), self.log
+        sums, union, before, coefficients = self.device.flip_mask(*state, flips, terms, self._total, len(log))
+        log.append(flips, before, coefficients)
+        self.union, self._G = self.union + union, None
+        return sums
 
     def _change_at_home(self, flips: Flips) -> Array:
         """Return what flips, done by now, add to h: ``sum_r a_r delta_ri (P^0_ri - b)``, (n,)."""
@@ -469,49 +407,33 @@ class FlipIndex:
 
     def replay(self, flips: Flips) -> None:
         """Apply flips (f,) of an earlier run; :meth:`stand_at` brings its sums and coefficients."""
-        state = self.bits, self.pair_counts, self._heads
-        _, union, before, unused = self.device.flip_mask(*state, flips, flips.above, self._total, len(self._before))
-        self._note(flips, union, before, unused)
-
-    def _note(self, flips: Flips, union: int, before: Array, coefficients: Array) -> None:
-        """Append flips, not none, to the log."""
-        xp = self.device.xp
-        self.union, self._G = self.union + union, None
-        self._before = xp.concatenate([self._before, before])
-        self._neurons = xp.concatenate([self._neurons, flips.neurons])
-        self._points = xp.concatenate([self._points, flips.points])
-        self._coefficients = xp.concatenate([self._coefficients, coefficients])
-        self._segments.append(flips)
+        self._turn_over(flips, flips.above)
 
     # ---- coming back ------------------------------------------------------------------------------------
 
     def mark(self) -> Mark:
         """Return what :meth:`restore` needs, after a query."""
-        sums = self._total, self.totals, self._coefficients, self.home, self.square
-        return Mark(*sums, self.near, self.error, self.known, self.union, len(self._segments))
+        sums = self._total, self.totals, self.log.coefficients, self.home, self.square
+        return Mark(*sums, self.near, self.error, self.known, self.union, len(self.log.segments))
 
     def restore(self, mark: Mark) -> None:
         """Come back to where :meth:`mark` was called, to the same bytes."""
         self._pending = None
-        while len(self._segments) > mark.segments:
-            flips = self._segments.pop()
-            size, first = len(self._before) - len(flips), run_starts(self.device.xp, flips.neurons)
-            state = self.bits, self.pair_counts, self._heads
-            self.device.flip_mask(*state, flips, flips.above, self._total, size)
-            self._heads[flips.neurons[first]] = self._before[size:][first]
-            self._before, self._neurons = self._before[:size], self._neurons[:size]
-            self._points, self._G = self._points[:size], None
+        while len(self.log.segments) > mark.segments:
+            flips, heads = self.log.drop_last(), self.log.heads.copy()  # which would note the way back, too
+            self.device.flip_mask(self.bits, self.pair_counts, heads, flips, flips.above, self._total, len(self.log))
+            self._G = None
         self.stand_at(mark)
 
     def stand_at(self, mark: Mark) -> None:
         """Take the sums, near pairs and certificate of a place whose flips are in the log, and no later ones."""
-        self._total, self.totals, self._coefficients = mark.total, mark.totals, mark.coefficients
+        self._total, self.totals, self.log.coefficients = mark.total, mark.totals, mark.coefficients
         self.home, self.square, self.near = mark.home, mark.square, mark.near
         self.error, self.known, self.union = mark.error, mark.known, mark.union
 
     def materialise(self) -> None:
         """Write the rows of the network, if it has moved since they were written: u n d / 4 additions."""
         if self._written is not self._total:
-            moved = bool(self._total.any()) or len(self._before)
+            moved = bool(self._total.any()) or len(self.log)
             self.network.rows = self.device.implicit_rows(self.implicit) if moved else self.base
             self._written = self._total

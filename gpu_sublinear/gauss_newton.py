@@ -63,8 +63,8 @@ class GaussNewton:
     mask : {"auto", "lists", "bits", "flips"}
         How fired pairs are kept: listed, with candidates; or one bit for each pair, all looked at in every step
         (:mod:`gpu_sublinear.bits`), or one bit kept through the pairs that flip, with implicit weights
-        (:mod:`gpu_sublinear.flips`).  The last two need the exact Gram matrix; flips know no ridge penalty.  "auto"
-        takes bits where pairs are many, or become so, and never flips.
+        (:mod:`gpu_sublinear.flips`).  The last two need the exact Gram matrix.  "auto" takes bits where pairs are
+        many, or become so, and never flips.
     tolerance : float
         Stop when ``||f - y|| <= tolerance ||y||``.
     max_steps : int

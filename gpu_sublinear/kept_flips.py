@@ -43,7 +43,7 @@ def kept(index: FlipIndex, best: Mark | None) -> dict[str, np.ndarray]:
     dict of ndarray
         As the module docstring has them.
     """
-    host, segments = index.device.to_host, index.segments
+    host, segments = index.device.to_host, index.log.segments
     parts = [(host(flips.neurons), host(flips.points), host(flips.above)) for flips in segments]
     columns = zip(LOG, zip(*parts, strict=True), strict=False) if parts else ()
     arrays = {name: np.zeros(0, dtype) for name, dtype in LOG.items()}
@@ -86,7 +86,7 @@ def go_on(index: FlipIndex, arrays: Mapping[str, np.ndarray], place: str) -> Non
     if place + "total" not in arrays:
         return  # the start itself
     device, dtype = index.device, index.network.dtype
-    lengths, done = arrays["flip_lengths"], len(index.segments)
+    lengths, done = arrays["flip_lengths"], len(index.log.segments)
     ends = np.concatenate([[0], np.cumsum(lengths)])
     until = len(arrays[BEST + "lengths"]) if place == BEST else len(lengths)
     for first, stop in zip(ends[done:until], ends[done + 1 : until + 1], strict=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .damping import LITTLE, StepControl
+from .damping import StepControl, little
 from .errors import OptionError
 from .history import StepRecord
 from .validation import Validation
@@ -76,7 +76,7 @@ class Stops:
                 f"the penalised loss is at its minimum: a full step promised less than {least:g} of it, {taken}",
             )
         if trainer.alpha and self.control.settled(least):
-            return True, f"the penalised loss settled: steps change it by less than {LITTLE * least:.3%} of it, {taken}"
+            return True, f"the penalised loss settled: steps change it by less than {little(least):.2g} of it, {taken}"
         if not trainer.alpha and self.control.predicted <= least**2:
             return False, f"no progress: the loss is at a minimum above the tolerance after {taken}; {ADVICE}"
         if self.control.stuck:

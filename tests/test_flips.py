@@ -324,7 +324,7 @@ def test_a_run_with_a_penalty_agrees_with_full_recomputation_at_every_step(name,
         change = scaled[:, None] * (mask @ ((roots * here(attempt.solution.value))[:, None] * wide))
         W = W0 + (1 - attempt.theta) * (W - W0) - change
         assert run.square == pytest.approx(((W - W0) ** 2).sum(), rel=1e-4 if dtype == "float32" else 1e-9)
-        flipped.append(len(index.segments))
+        flipped.append(len(index.log.segments))
     run.look()
     check_certificate(index, W, shift)
     run.materialise()
@@ -361,8 +361,8 @@ def test_coming_back_gives_the_same_bytes(name, alpha):
     index, state = run.index, run.look()
 
     def kept() -> tuple[Any, ...]:
-        log = index._heads, index._before, index._neurons, index._points, index._coefficients
-        return moved(device.to_host, (index.bits, index.pair_counts, index.totals, index.home, *log)) + (run.square,)
+        log = index.log.heads, index.log.before, index.log.neurons, index.log.points, index.log.coefficients
+        return moved(device.to_host, (index.bits, index.pair_counts, index.totals, index.home, *log, run.square))
 
     for step in range(4):
         run.move(state, 0.01, step)
