@@ -44,9 +44,9 @@ SECOND_LAYERS = ("second", "initial_second", "best_second", "validation_second")
 SHARES = ("shares", "best_shares")  # arrays (blocks, u, d)
 CONTROL = (
     "damping", "part", "watches", "failures", "predicted", "best_step", "halved", "since", "last", "before",
-    "fell", "kept", "outlook",
+    "fell", "kept", "outlook", "may_set_out", "until",
 )  # fmt: skip
-FLAGS = ("watches",)  # of these, the truth values
+FLAGS = ("watches", "may_set_out")  # of these, the truth values
 WATCH = ("best", "best_step", "waited", "last")
 SECONDS = ("build", "checkpoints")
 

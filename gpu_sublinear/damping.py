@@ -19,6 +19,12 @@ weights; a full step would replace all of ``W - W_0`` each time, and never settl
 (Grippo, Lampariello, Lucidi, *SIAM J. Numer. Anal.* 23, 1986); a refused one at least doubles mu.  The best state is
 kept and returned to.
 
+**Setting out again.**  The loss has kinks, and at some of them no damped step leads on, though a full one promises
+much: near-duplicates with contradicting labels are such a case.  There full steps are taken again, unjudged, for
+``AGAIN`` times as many steps as there were before; a penalty, a damping that was given and batches have no such end.
+The loss may rise a thousandfold on the way, weights grow, and as kinks move less than the weights the steps settle; if
+not, the best state is returned to.
+
 **The minimum.**  A damped step promises less than a full one, but with a penalty not arbitrarily so: every eigenvalue
 of the model is at least lambda, so a full step promises at most ``1 / (theta (2 - theta))`` times as much, ``theta =
 lambda / (lambda + mu)``.  Where kinks deny what the model promises, that bound stays large to the end; there the next
@@ -45,6 +51,7 @@ LARGEST = 1e8  # beyond this a step changes float32 weights by less than their r
 SMALLEST = 1e-12  # below this a step is a full one in all but name
 ENOUGH = 1e-4  # least part of the predicted decrease that a damped step must bring
 LITTLE, AT_MOST = 2.5, 2.5e-4  # of the tolerance, and of 1: steps that change the objective by less are not worth it
+AGAIN = 3  # full steps after the stall of damped ones, for each step before: twice what the cases of `robust` needed
 LOST = 0.5  # relative residual of an iterative solve that says nothing of the minimum (G singular, targets contradict)
 
 
@@ -70,6 +77,7 @@ class StepControl:
         self.part = PART
         self.watchdog, self.failures = watchdog, 0
         self.watches = watchdog > 0 and damping == "auto"
+        self.may_set_out, self.until = self.watches, 0  # once; until which step full ones are taken unjudged
         self.halved, self.since = 0.0, 0  # the best objective when it last halved (0: none yet), and steps since
         self.last, self.before = -math.inf, -math.inf  # objectives before the present one
         self.predicted = math.inf  # relative decrease that a full step promised
@@ -79,6 +87,18 @@ class StepControl:
         self.best: State
         self.source: State
         self.best_step = 0
+
+    @property
+    def wanders(self) -> bool:
+        """Whether full steps are taken again, unjudged."""
+        return self.until > 0
+
+    def set_out(self, taken: int) -> bool:
+        """Take full steps from now on, after ``taken`` steps, if that may be tried and they promise something."""
+        if not (self.may_set_out and math.isfinite(self.predicted)):
+            return False
+        self.may_set_out, self.until, self.damping = False, (1 + AGAIN) * taken, 0.0
+        return True
 
     @property
     def stuck(self) -> bool:
@@ -112,6 +132,8 @@ class StepControl:
         if self.always:
             self.source = trial
             return True
+        if self.wanders:
+            return self._accepts_any(trial, step)
         curvature = self.part * attempt.curvature(trial)
         if self.watches:
             return self._accepts_watched(curvature, trial, step)
@@ -121,6 +143,8 @@ class StepControl:
         self.part = max(TRUST * self.part, LEAST_PART) if falls else min(DOUBT * self.part, 1.0)
         if not highest - trial.objective > ENOUGH * promised or not promised > 0:  # so that NaN is refused
             self.damping = max(curvature, 2 * old, SMALLEST) if math.isfinite(curvature) else max(MOST * old, 1.0)
+            if self.stuck:
+                self.set_out(step)
             return False
         self.damping = max(curvature, old / MOST)
         if old:
@@ -149,6 +173,14 @@ class StepControl:
         self.source = self.best
         self._damp_from_now_on(damping)
         return False
+
+    def _accepts_any(self, trial: State, step: int) -> bool:
+        """Take a full step wherever it leads, unless that is no number: then no further step is taken."""
+        if not math.isfinite(trial.objective):
+            self.source, self.damping = self.best, math.inf
+            return False
+        self._keep(trial, step)
+        return True
 
     def _damp_from_now_on(self, damping: float) -> None:
         self.watches = False

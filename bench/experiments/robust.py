@@ -207,8 +207,8 @@ EXPERIMENT = Experiment(
     {
         "tiny": {"cases": [CASES[3], CASES[-1]], "n": 48, "m": 2**11, "shift": 1.0, "alpha": 1.0, "steps": 15,
         "budget": 0.2},
-        "quick": {"cases": list(CASES), "n": 192, "m": 2**14, "shift": 1.0, "alpha": 1.0, "steps": 120, "budget": 2.0},
-        "full": {"cases": list(CASES), "n": 256, "m": 2**16, "shift": 2.0, "alpha": 1.0, "steps": 1000, "budget": 20.0},
+        "quick": {"cases": list(CASES), "n": 192, "m": 2**14, "shift": 1.0, "alpha": 1.0, "steps": 400, "budget": 2.0},
+        "full": {"cases": list(CASES), "n": 256, "m": 2**16, "shift": 2.0, "alpha": 1.0, "steps": 3000, "budget": 20.0},
     },
     measure, answer, tables, panels,
 )  # fmt: skip
