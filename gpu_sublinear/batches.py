@@ -61,6 +61,10 @@ SMALLEST = 1e-6  # below this an epoch is one of full steps in all but name
 class EpochControl(StepControl):
     """Accepts and rejects epochs; what an epoch promises is not known, so damping goes by trial."""
 
+    def set_out(self, taken: int) -> bool:
+        """Stay: epochs of full steps are tried again as soon as damping has become small."""
+        return False
+
     def accepts(self, attempt: Attempt, trial: State, step: int) -> bool:
         """Judge an epoch from ``source`` to ``trial``."""
         if self.always:

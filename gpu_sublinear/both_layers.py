@@ -39,7 +39,6 @@ from .activation import SHIFTED_RELU
 from .active_set import ActiveSet
 from .devices import Array, Device
 from .errors import OptionError
-from .sums import movement
 from .weights import SampleWeights
 
 if TYPE_CHECKING:
@@ -188,7 +187,7 @@ class BothLayersJacobian:
         """Return ``J D``, (n,) float64, for the movement D of both layers from ``initial`` (u, d) and a_0."""
         neurons = self.active.neurons
         D = self.rows.copy()  # (u, d + 1)
-        D[:, :-1] = movement(W, initial, neurons)
+        D[:, :-1] = self.device.movement(W, initial, neurons)
         D[:, -1] = self.second - self.home[neurons]
         return self.matvec(D.ravel())
 

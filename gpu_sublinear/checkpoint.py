@@ -24,7 +24,7 @@ from .history import PHASES, StepRecord
 from .kept_flips import check_flips
 from .tensor_files import DAMAGE, FileKind
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHECKPOINT = FileKind(
     "checkpoint",
     "gpu_sublinear_checkpoint",
@@ -44,8 +44,9 @@ SECOND_LAYERS = ("second", "initial_second", "best_second", "validation_second")
 SHARES = ("shares", "best_shares")  # arrays (blocks, u, d)
 CONTROL = (
     "damping", "part", "watches", "failures", "predicted", "best_step", "halved", "since", "last", "before",
+    "fell", "kept", "outlook", "may_set_out", "until",
 )  # fmt: skip
-FLAGS = ("watches",)  # of these, the truth values
+FLAGS = ("watches", "may_set_out")  # of these, the truth values
 WATCH = ("best", "best_step", "waited", "last")
 SECONDS = ("build", "checkpoints")
 

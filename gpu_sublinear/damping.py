@@ -19,9 +19,17 @@ weights; a full step would replace all of ``W - W_0`` each time, and never settl
 (Grippo, Lampariello, Lucidi, *SIAM J. Numer. Anal.* 23, 1986); a refused one at least doubles mu.  The best state is
 kept and returned to.
 
+**Setting out again.**  The loss has kinks, and at some of them no damped step leads on, though a full one promises
+much: near-duplicates with contradicting labels are such a case.  There full steps are taken again, unjudged, for
+``AGAIN`` times as many steps as there were before; a penalty, a damping that was given and batches have no such end.
+The loss may rise a thousandfold on the way, weights grow, and as kinks move less than the weights the steps settle; if
+not, the best state is returned to.
+
 **The minimum.**  A damped step promises less than a full one, but with a penalty not arbitrarily so: every eigenvalue
 of the model is at least lambda, so a full step promises at most ``1 / (theta (2 - theta))`` times as much, ``theta =
-lambda / (lambda + mu)``.
+lambda / (lambda + mu)``.  Where kinks deny what the model promises, that bound stays large to the end; there the next
+step is expected to keep its promise as well as the last damped one did, and if both change the objective by less than
+0.025 % (tolerances below 1e-4: 2.5 times the tolerance), the penalised loss has settled.
 """
 
 from __future__ import annotations
@@ -42,7 +50,14 @@ MOST = 10.0  # times as much or as little damping from one step to the next
 LARGEST = 1e8  # beyond this a step changes float32 weights by less than their rounding
 SMALLEST = 1e-12  # below this a step is a full one in all but name
 ENOUGH = 1e-4  # least part of the predicted decrease that a damped step must bring
+LITTLE, AT_MOST = 2.5, 2.5e-4  # of the tolerance, and of 1: steps that change the objective by less are not worth it
+AGAIN = 3  # full steps after the stall of damped ones, for each step before: twice what the cases of `robust` needed
 LOST = 0.5  # relative residual of an iterative solve that says nothing of the minimum (G singular, targets contradict)
+
+
+def little(tolerance: float) -> float:
+    """Return the relative change of a penalised loss that is not worth a step."""
+    return min(LITTLE * tolerance, AT_MOST)
 
 
 class StepControl:
@@ -62,13 +77,28 @@ class StepControl:
         self.part = PART
         self.watchdog, self.failures = watchdog, 0
         self.watches = watchdog > 0 and damping == "auto"
+        self.may_set_out, self.until = self.watches, 0  # once; until which step full ones are taken unjudged
         self.halved, self.since = 0.0, 0  # the best objective when it last halved (0: none yet), and steps since
         self.last, self.before = -math.inf, -math.inf  # objectives before the present one
         self.predicted = math.inf  # relative decrease that a full step promised
+        self.fell, self.kept = math.inf, math.inf  # by the last damped step: relative decrease, part of its promise
+        self.outlook = math.inf  # relative decrease to expect of the next one
         self.finished = False  # whether no further step shall be taken
         self.best: State
         self.source: State
         self.best_step = 0
+
+    @property
+    def wanders(self) -> bool:
+        """Whether full steps are taken again, unjudged."""
+        return self.until > 0
+
+    def set_out(self, taken: int) -> bool:
+        """Take full steps from now on, after ``taken`` steps, if that may be tried and they promise something."""
+        if not (self.may_set_out and math.isfinite(self.predicted)):
+            return False
+        self.may_set_out, self.until, self.damping = False, (1 + AGAIN) * taken, 0.0
+        return True
 
     @property
     def stuck(self) -> bool:
@@ -89,7 +119,12 @@ class StepControl:
         lost = proposal.solution.iterations > 1 and proposal.solution.residual > LOST
         promised = (old - proposal.promise) / (theta * (2 - theta))
         self.predicted = promised / old if old and not lost else math.inf
+        self.outlook = self.kept * (1 - proposal.promise / old) if old and not lost else math.inf
         return self.predicted
+
+    def settled(self, tolerance: float) -> bool:
+        """Tell whether the last damped step changed next to nothing and the next one will not do more."""
+        return max(abs(self.fell), self.outlook) < little(tolerance)
 
     def accepts(self, attempt: Attempt, trial: State, step: int) -> bool:
         """Judge a step from ``source`` to ``trial``; after a refusal ``source`` is where to go back to."""
@@ -97,18 +132,25 @@ class StepControl:
         if self.always:
             self.source = trial
             return True
+        if self.wanders:
+            return self._accepts_any(trial, step)
         curvature = self.part * attempt.curvature(trial)
         if self.watches:
             return self._accepts_watched(curvature, trial, step)
         promised, highest = self.source.objective - attempt.promise, max(self.source.objective, self.last, self.before)
         old, falls = self.damping, trial.objective < self.source.objective
+        self.fell = self.kept = math.inf
         self.part = max(TRUST * self.part, LEAST_PART) if falls else min(DOUBT * self.part, 1.0)
         if not highest - trial.objective > ENOUGH * promised or not promised > 0:  # so that NaN is refused
             self.damping = max(curvature, 2 * old, SMALLEST) if math.isfinite(curvature) else max(MOST * old, 1.0)
+            if self.stuck:
+                self.set_out(step)
             return False
         self.damping = max(curvature, old / MOST)
         if old:
             self.damping = min(self.damping, MOST * old)
+            fall = self.source.objective - trial.objective
+            self.fell, self.kept = fall / self.source.objective, fall / promised
         if self.damping < SMALLEST:
             self.damping = 0.0
         self.before, self.last = self.last, self.source.objective
@@ -131,6 +173,14 @@ class StepControl:
         self.source = self.best
         self._damp_from_now_on(damping)
         return False
+
+    def _accepts_any(self, trial: State, step: int) -> bool:
+        """Take a full step wherever it leads, unless that is no number: then no further step is taken."""
+        if not math.isfinite(trial.objective):
+            self.source, self.damping = self.best, math.inf
+            return False
+        self._keep(trial, step)
+        return True
 
     def _damp_from_now_on(self, damping: float) -> None:
         self.watches = False

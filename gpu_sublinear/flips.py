@@ -19,13 +19,21 @@ Several flips of one pair add up (induction over q). So with a log of (r, j, c),
 and a row costs n / 4 table look-ups (sums of subsets of four points) when somebody asks for it; nobody writes rows.
 So it is on the cpu; the cuda device adds up points instead, in float64 throughout.
 
+**A ridge penalty** takes back a part theta of the movement in each step, ``W' = W^0 + (1 - theta) (W - W^0) - J^T g``
+(:meth:`gpu_sublinear.run.Run.propose`). As M is the mask of both terms, this is the formula above with ``Gamma' = (1 -
+theta) Gamma + g`` and ``c' = (1 - theta) c``: nothing else of the weights changes, and a full step, theta = 1, forgets
+the log. What the penalty needs of W - W^0 =: D is known, too. With ``h_i = sum_r a_r M_ri (P^0_ri - b)``, kept through
+the flips from the rows at the start, ``(J D)_i = f_i - m^{-1/2} h_i``, and
+
+    ||D'||^2 = (1 - theta)^2 ||D||^2 - 2 (1 - theta) <g, J D> + <g, G g> .
+
 **Outputs.** With z the pre-activations at the new weights and ``delta = M' - M``,
 
     sqrt(m) f' = sum_r a_r M'_ri (z_ri - b) = sum_r a_r M_ri (z_ri - b) + sum_r a_r delta_ri (z_ri - b) .
 
-The first sum is linear in the step: ``sqrt(m) (f - G g)_i``. A pair that turns on has delta = 1 and z > b, one that
-turns off delta = -1 and z <= b, so either way the second sum adds ``a_r |z_ri - b|``. This needs M to be the mask of
-the *maintained* state, not that of any rounding, and holds to the last digits (1e-14).
+The first sum is linear in the step: ``sqrt(m) (f - G g - theta J D)_i``. A pair that turns on has delta = 1 and z > b,
+one that turns off delta = -1 and z <= b, so either way the second sum adds ``a_r |z_ri - b|``. This needs M to be the
+mask of the *maintained* state, not that of any rounding, and holds to the last digits (1e-14).
 
 **Counts.** ``M'^T M' - M^T M = delta^T M' + M^T delta``: a row and a column for every flip. Whole numbers, so exact.
 
@@ -37,6 +45,9 @@ P being the exact pre-activations of the implicit weights. A step moves P_ri by 
 K = X X^T, hence, whatever the mask, by at most
 
     B = m^{-1/2} max_i max( sum_j (g_j K_ij)^+ , sum_j (g_j K_ij)^- ) = m^{-1/2} max_i ( |K||g| + |K g| )_i / 2 .
+
+With a penalty ``g - theta Gamma`` takes the place of g, and the log adds the largest ``||x||^2`` times ``theta m^{-1/2}
+max_r sum_{entries of r} |c|``.
 
 *A small step* (``B <= known``, and few pairs within reach): no other pair can have crossed b. Listed pairs with
 ``|value - b| <= error + B`` are computed in float64 and compared; nothing else is touched. Then error += B and known
@@ -58,8 +69,8 @@ to be looked at, pairs that the first look (in REAL, as in all other modes) saw 
 (d + 1) eps_REAL ||w||``: as the outputs count them by M, the identities above hold for those, too. With float32 the
 first look's sums carry its rounding, about 1e-8, through the run.
 
-**Taking a step back.** Flips are their own inverse; counts are whole numbers; the log is cut; lists are replaced,
-never changed. So :meth:`FlipIndex.restore` returns to the same bytes.
+**Taking a step back.** Flips are their own inverse; counts are whole numbers; the log is cut; lists and coefficients
+are replaced, never changed. So :meth:`FlipIndex.restore` returns to the same bytes.
 """
 
 from __future__ import annotations
@@ -72,13 +83,17 @@ import numpy as np
 
 from .bits import BitIndex
 from .devices import Array, Device, Flips, ImplicitDevice, ImplicitRows, NearPairs
-from .devices.implicit import run_starts
+from .devices.implicit import by_point
 from .errors import OptionError
+from .flip_log import FlipLog
 from .foresight import LARGEST, foreseen_radius, rounding
+from .movement import Bounds, Movement
 from .network import ShiftedReluNetwork
+from .sums import dot
 from .weights import SampleWeights
 
 LATER = 0.25  # of the last step's length: the next one is mostly far shorter
+LATER_PULLED = 1.0  # the same where a penalty takes back what the log says: steps shrink slowly (0.25 to 4 tried)
 FEW = 0.25  # pairs within reach per row, up to which only their rows are visited
 
 
@@ -123,9 +138,13 @@ class FlipJacobian:
     index: FlipIndex
     weights: SampleWeights
 
-    def step(self, W: Array, g: Array) -> None:
-        """Apply ``W <- W - (S J)^T g`` without writing a row; ``W`` is left alone."""
-        self.index.step(self.weights.scaled(g))
+    def step(self, W: Array, g: Array, theta: float = 0.0) -> None:
+        """Apply ``W <- W - theta (W - W_0) - (S J)^T g`` without writing a row; ``W`` is left alone."""
+        self.index.step(self.weights.scaled(g), theta)
+
+    def along(self, W: Array, initial: Array) -> Array:
+        """Return ``S J (W - W_0)``, (n,) float64, of the implicit rows; the arguments are what others read."""
+        return self.weights.scaled(self.index.along())
 
 
 @dataclass(frozen=True)
@@ -134,6 +153,9 @@ class Mark:
 
     total: Array
     totals: Array
+    coefficients: Array
+    home: Array
+    square: float
     near: NearPairs | Array
     error: float
     known: float
@@ -165,6 +187,10 @@ class FlipIndex:
         Neurons that fire somewhere.
     known, error : float
         The certificate of the module docstring.
+    home : Array
+        (n,) float64 h of the module docstring, or empty until :meth:`penalise`.
+    square : float
+        ``||W - W_0||^2``, likewise.
     refreshed : int
         Rows visited by the last query: 0 or all.
     """
@@ -182,8 +208,9 @@ class FlipIndex:
     error: float
     looked: int
     refreshed: int = 0
-    _pending: Array = field(default=None, repr=False)
-    _segments: list[Flips] = field(default_factory=list, repr=False)
+    home: Array = field(default=None, repr=False)
+    square: float = 0.0
+    _pending: Movement | None = field(default=None, repr=False)
     _G: Array = field(default=None, repr=False)
     _written: Array = field(default=None, repr=False)
 
@@ -257,15 +284,12 @@ class FlipIndex:
 
     def __post_init__(self) -> None:
         xp = self.device.xp
-        self._heads = xp.full(len(self.base), -1, dtype=np.int32)
-        self._before, self._points = xp.zeros(0, np.int32), xp.zeros(0, np.int32)
-        self._coefficients = xp.zeros(0)
+        self.log = FlipLog.empty(self.device, len(self.base))
+        self.home = xp.zeros(0)
         self._total = xp.zeros(len(self.X))
         self._signs = self.network.signs.astype(np.float64)
         self._weights = self._signs * self.network.scale
-        self._K = self.device.gram(self.X.astype(np.float64))  # (n, n)
-        self._size = abs(self._K)
-        self._point_max = float(xp.sqrt(xp.diagonal(self._K).max()))
+        self._bounds = Bounds(self.device, self.X, self.network, len(self.base))
 
     # ---- what a step reads ------------------------------------------------------------------------------
 
@@ -273,26 +297,14 @@ class FlipIndex:
     def G(self) -> Array:
         """(n, n) float64, ``K o M^T M / m``."""
         if self._G is None:
-            self._G = self._K * self.pair_counts / self.network.width
+            self._G = self._bounds.K * self.pair_counts / self.network.width
         return self._G
-
-    @property
-    def segments(self) -> list[Flips]:
-        """The flips of every query that found some, in order."""
-        return self._segments
-
-    @property
-    def coefficients(self) -> Array:
-        """(L,) float64: what the log says of each flip of ``segments``."""
-        return self._coefficients
 
     @property
     def implicit(self) -> ImplicitRows:
         """The weights now, as the device takes them."""
-        return ImplicitRows(
-            self.base, self.X, self.bits, self._weights, self._total, self._heads, self._before, self._points,
-            self._coefficients,
-        )  # fmt: skip
+        log = self.log.heads, self.log.before, self.log.points, self.log.coefficients
+        return ImplicitRows(self.base, self.X, self.bits, self._weights, self._total, *log)
 
     def query(self, shift: float) -> FlipMask:
         """Find the flips of the last step, if it has not been done, and return who fires now."""
@@ -304,25 +316,44 @@ class FlipIndex:
 
     # ---- a step -----------------------------------------------------------------------------------------
 
-    def step(self, g: Array) -> None:
-        """Take the step g (n,): outputs as if nothing flipped; the next query finds what did."""
-        first = not len(self._before) and not self._total.any()
-        self.totals = self.totals - math.sqrt(self.network.width) * self.device.matmul(self.G, g)
+    def penalise(self) -> None:
+        """Keep, from now on, what a ridge penalty towards the present rows, those of the start, asks for."""
+        self.home = self.totals
+
+    def along(self) -> Array:
+        """Return ``J (W - W_0)``, (n,) float64."""
+        return (self.totals - self.home) * self.network.scale
+
+    def step(self, g: Array, theta: float = 0.0) -> None:
+        """Take the step g (n,) that pulls by theta: outputs as if nothing flipped; the next query finds what did."""
+        first, kept = not len(self.log) and not self._total.any(), 1 - theta
+        Gg, movement = self.device.matmul(self.G, g), Movement(g, self.device.xp.zeros(0))
+        if len(self.home):
+            own, cross = float(dot(g, Gg)), float(dot(g, self.along()))
+            self.square = max(0.0, kept**2 * self.square - 2 * kept * cross + own)
+        if theta and not first:
+            most, entries = self.log.sizes()
+            logged = -theta * self.log.coefficients if most else movement.logged
+            movement = Movement(g - theta * self._total, logged, theta * most, entries)
+            self.totals = self.totals - theta * (self.totals - self.home)
+            self._total = kept * self._total
+            self.log.scale(kept)
+        self.totals = self.totals - math.sqrt(self.network.width) * Gg
         self._total = g if first else self._total + g
-        self._pending = g
+        self._pending = movement
 
     def update(self, W: Array, neurons: Array, moved: Array) -> None:
         """Do nothing: :meth:`step` has been told."""
 
-    def _follow(self, g: Array, shift: float) -> None:
+    def _follow(self, movement: Movement, shift: float) -> None:
         """Find the flips of a step and apply them."""
-        reach = self._bound(g)
+        reach = self._bounds.furthest(movement, self._total)
         if self._few_within(reach):
             assert isinstance(self.near, NearPairs)
             flips, self.looked = self.device.near_flips(self.implicit, self.near, shift, self.error + reach)
             self.error, self.known, self.refreshed = self.error + reach, self.known - reach, 0
         else:
-            flips = self._look_at_all_rows(g, shift)
+            flips = self._look_at_all_rows(movement, shift)
         self._apply(flips)
 
     def _few_within(self, reach: float) -> bool:
@@ -332,92 +363,77 @@ class FlipIndex:
         density = self.near.nnz / self.known  # pairs in a unit of distance
         return density * (self.error + reach) <= FEW * len(self.base)
 
-    def _look_at_all_rows(self, g: Array, shift: float) -> Flips:
+    def _look_at_all_rows(self, movement: Movement, shift: float) -> Flips:
         first = not isinstance(self.near, NearPairs)
-        error = (0.0 if first else self.error) + self._movement_error(g)
-        radius = max(LATER * self._mean_movement(g), 4 * error)
+        error = (0.0 if first else self.error) + self._bounds.rounding(movement, self._total)
+        part = LATER_PULLED if len(movement.logged) else LATER
+        radius = max(part * self._bounds.mean(movement, self.G), 4 * error)
         where = self.implicit, self.near, shift, radius, self.known
         flips, self.near, self.looked = (
-            self.device.first_flips(*where) if first else self.device.all_flips(*where, g, error)
+            self.device.first_flips(*where)
+            if first
+            else self.device.all_flips(*where, movement.g, movement.logged, error)
         )
         self.known, self.error, self.refreshed = radius, error, len(self.base)
         return flips
-
-    def _bound(self, g: Array) -> float:
-        """Return B: how far the step g can have moved a pre-activation."""
-        matmul = self.device.matmul
-        reach = (matmul(self._size, abs(g)) + abs(matmul(self._K, g))).max() / 2
-        return float(reach) * self.network.scale * (1 + 1e-9) + self._rounding64
-
-    def _mean_movement(self, g: Array) -> float:
-        """Return the root mean square of the rows' movements, ``||J^T g|| / sqrt(u) = sqrt(g^T G g / u)``."""
-        return math.sqrt(max(0.0, float(g @ self.device.matmul(self.G, g))) / max(1, len(self.base)))
-
-    def _movement_error(self, g: Array) -> float:
-        """Return what REAL sums of a movement and one more rounding of a value lose."""
-        (n, d), eps = self.X.shape, float(np.finfo(self.network.dtype).eps)
-        size = float(abs(g).sum()) * self.network.scale * self._point_max**2
-        return (n + d + 8) * eps * size + 2 * eps * (abs(self.network.shift) + LARGEST) + self._rounding64
-
-    @property
-    def _rounding64(self) -> float:
-        """What a float64 recomputation of a pre-activation may be off, for rows of ordinary length."""
-        (n, d), eps = self.X.shape, float(np.finfo(np.float64).eps)
-        return 4 * (n + d) * eps * (float(abs(self._total).sum()) * self.network.scale + 8) * self._point_max**2
 
     def _apply(self, flips: Flips) -> None:
         """Keep bits, counts, outputs and the log true to the flips."""
         if not len(flips):
             return
         terms = self._signs[flips.neurons] * flips.above  # (f,)
-        state = self.bits, self.pair_counts, self._heads
-        sums, union, before, coefficients = self.device.flip_mask(*state, flips, terms, self._total, len(self._before))
-        self.totals = self.totals + sums
-        self._note(flips, union, before, coefficients)
+        self.totals = self.totals + self._turn_over(flips, terms)
+        if len(self.home):
+            self.home = self.home + self._change_at_home(flips)
 
-    def replay(self, flips: Flips, coefficients: Array) -> None:
-        """Apply flips (f,) of an earlier run, whose log had these coefficients (f,); :meth:`stand_at` has the sums."""
-        state = self.bits, self.pair_counts, self._heads
-        _, union, before, _ = self.device.flip_mask(*state, flips, flips.above, self._total, len(self._before))
-        self._note(flips, union, before, coefficients)
-
-    def _note(self, flips: Flips, union: int, before: Array, coefficients: Array) -> None:
-        """Append flips, not none, to the log."""
-        xp = self.device.xp
+    def _turn_over(self, flips: Flips, terms: Array) -> Array:
+        """Turn bits over and log it; return the sums of ``terms`` (f,) by point, (n,)."""
+        state, log = (self.bits, self.pair_counts, self.log.heads), self.log
+        sums, union, before, coefficients = self.device.flip_mask(*state, flips, terms, self._total, len(log))
+        log.append(flips, before, coefficients)
         self.union, self._G = self.union + union, None
-        self._before = xp.concatenate([self._before, before])
-        self._points = xp.concatenate([self._points, flips.points])
-        self._coefficients = xp.concatenate([self._coefficients, coefficients])
-        self._segments.append(flips)
+        return sums
+
+    def _change_at_home(self, flips: Flips) -> Array:
+        """Return what flips, done by now, add to h: ``sum_r a_r delta_ri (P^0_ri - b)``, (n,)."""
+        xp, n = self.device.xp, len(self.X)
+        neurons, points = flips.neurons, flips.points
+        P = (self.base[neurons].astype(np.float64) * self.X[points].astype(np.float64)).sum(axis=1)  # (f,)
+        words = self.bits[neurons, points // 64] >> (points % 64).astype(np.uint64)
+        delta = 2.0 * (words & np.uint64(1)).astype(np.float64) - 1.0
+        terms = delta * self._signs[neurons] * (P - self.network.shift)
+        order, ends = by_point(xp, points, n)
+        return self.device.forward(ends, xp.zeros(len(order), np.int32), terms[order], xp.ones(1), 0.0)
+
+    def replay(self, flips: Flips) -> None:
+        """Apply flips (f,) of an earlier run; :meth:`stand_at` brings its sums and coefficients."""
+        self._turn_over(flips, flips.above)
 
     # ---- coming back ------------------------------------------------------------------------------------
 
     def mark(self) -> Mark:
         """Return what :meth:`restore` needs, after a query."""
-        return Mark(self._total, self.totals, self.near, self.error, self.known, self.union, len(self._segments))
+        sums = self._total, self.totals, self.log.coefficients, self.home, self.square
+        return Mark(*sums, self.near, self.error, self.known, self.union, len(self.log.segments))
 
     def restore(self, mark: Mark) -> None:
         """Come back to where :meth:`mark` was called, to the same bytes."""
         self._pending = None
-        while len(self._segments) > mark.segments:
-            flips = self._segments.pop()
-            size, first = len(self._before) - len(flips), run_starts(self.device.xp, flips.neurons)
-            state = self.bits, self.pair_counts, self._heads
-            self.device.flip_mask(*state, flips, flips.above, self._total, size)
-            self._heads[flips.neurons[first]] = self._before[size:][first]
-            self._before, self._points = self._before[:size], self._points[:size]
-            self._coefficients = self._coefficients[:size]
+        while len(self.log.segments) > mark.segments:
+            flips, heads = self.log.drop_last(), self.log.heads.copy()  # which would note the way back, too
+            self.device.flip_mask(self.bits, self.pair_counts, heads, flips, flips.above, self._total, len(self.log))
             self._G = None
         self.stand_at(mark)
 
     def stand_at(self, mark: Mark) -> None:
         """Take the sums, near pairs and certificate of a place whose flips are in the log, and no later ones."""
-        self._total, self.totals, self.near = mark.total, mark.totals, mark.near
+        self._total, self.totals, self.log.coefficients = mark.total, mark.totals, mark.coefficients
+        self.home, self.square, self.near = mark.home, mark.square, mark.near
         self.error, self.known, self.union = mark.error, mark.known, mark.union
 
     def materialise(self) -> None:
         """Write the rows of the network, if it has moved since they were written: u n d / 4 additions."""
         if self._written is not self._total:
-            moved = bool(self._total.any()) or len(self._before)
+            moved = bool(self._total.any()) or len(self.log)
             self.network.rows = self.device.implicit_rows(self.implicit) if moved else self.base
             self._written = self._total

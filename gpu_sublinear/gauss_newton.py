@@ -63,8 +63,8 @@ class GaussNewton:
     mask : {"auto", "lists", "bits", "flips"}
         How fired pairs are kept: listed, with candidates; or one bit for each pair, all looked at in every step
         (:mod:`gpu_sublinear.bits`), or one bit kept through the pairs that flip, with implicit weights
-        (:mod:`gpu_sublinear.flips`).  The last two need the exact Gram matrix; flips know no ridge penalty.  "auto"
-        takes bits where pairs are many, or become so, and never flips.
+        (:mod:`gpu_sublinear.flips`).  The last two need the exact Gram matrix.  "auto" takes bits where pairs are
+        many, or become so, and never flips.
     tolerance : float
         Stop when ``||f - y|| <= tolerance ||y||``.
     max_steps : int
@@ -134,10 +134,6 @@ class GaussNewton:
         if self.mask in ("bits", "flips") and not self._can_pack:
             raise OptionError(
                 f"mask={self.mask!r} needs solver 'auto' or 'gram', margin 'auto' and jacobian 'factored'"
-            )
-        if self.mask == "flips" and self.alpha:
-            raise OptionError(
-                f"mask='flips' has no ridge penalty; got alpha={self.alpha!r}: use mask='bits', or alpha=0"
             )
         check_batches(self)
         if not 0 <= self.tolerance < 1:
@@ -334,9 +330,10 @@ class GaussNewton:
             if step < self.max_steps and goal < state.norm < np.inf:
                 while trial is None and not (control.stuck or control.finished):
                     source = control.source
-                    judged = run.foresees and not control.always
-                    if judged and control.expect(run.propose(source, control.damping, step)) <= self.tolerance:
-                        break  # at the minimum: the step is not worth taking
+                    if run.foresees and not control.always:
+                        promise = control.expect(run.propose(source, control.damping, step))
+                        if promise <= self.tolerance or control.settled(self.tolerance):
+                            break  # at the minimum: the step is not worth taking
                     attempt = run.move(source, control.damping, step)
                     trial = run.look()
                     if not control.accepts(attempt, trial, step + 1):

@@ -17,7 +17,6 @@ import numpy as np
 from .active_set import ActiveSet
 from .devices import CSR, Array, Device
 from .errors import DeviceMemoryError
-from .sums import movement
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class FactoredJacobian:
 
     def along(self, W: Array, initial: Array) -> Array:
         """Return ``J D``, (n,) float64, for the movement D of the rows from ``initial`` (u, d) to W."""
-        return self.matvec(movement(W, initial, self.active.neurons).ravel())
+        return self.device.factored_along(self.X, self.active.fired, self.weights, W, initial)
 
     def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
         """Return ``W - theta (W - W_0) - J^T g`` with distances, see :meth:`Device.pull_rows`."""
@@ -158,7 +157,7 @@ class SparseJacobian:
 
     def along(self, W: Array, initial: Array) -> Array:
         """Return ``J D``, (n,) float64, for the movement D of the rows from ``initial`` (u, d) to W."""
-        return self.matvec(movement(W, initial, self.neurons).ravel())
+        return self.matvec(self.device.movement(W, initial, self.neurons).ravel())
 
     def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
         """Return ``W - theta (W - W_0) - J^T g`` with distances, see :meth:`Device.pull_rows`."""

@@ -48,7 +48,6 @@ from .devices import Array, Device, NeuronLists, philox
 from .errors import OptionError
 from .sketch import factor
 from .solvers import Solution, conjugate_gradient, sketched_cg
-from .sums import movement
 
 if TYPE_CHECKING:
     from .both_layers import BothLayersJacobian
@@ -255,7 +254,7 @@ class OutputsJacobian:
 
     def along(self, W: Array, initial: Array) -> Array:
         """Return ``J D``, (n, c) float64, for the movement D of the rows from ``initial`` (u, d) to W."""
-        return self.matvec(movement(W, initial, self.neurons).ravel())
+        return self.matvec(self.device.movement(W, initial, self.neurons).ravel())
 
     def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
         """Return ``W - theta (W - W_0) - J^T g`` with distances, see :meth:`Device.pull_rows`."""

@@ -24,8 +24,6 @@ from .network import ShiftedReluNetwork
 from .run import Run
 from .tree import ThresholdTree
 
-SEVERAL = 2  # steps for a penalty from which on it pays to look where the solutions point to
-
 
 @dataclass(frozen=True)
 class SharedScan:
@@ -159,11 +157,9 @@ def restricted(lists: NeuronLists, points: np.ndarray, n: int, network: ShiftedR
 def ridge_path(
     network: ShiftedReluNetwork, X: Any, y: Any, alphas: Sequence[float], trainer: GaussNewton | None = None
 ) -> list[TrainingResult]:
-    """Train for every penalty of a decreasing sequence, each from where the two before point to.
+    """Train for every penalty of a decreasing sequence, each from the last solution.
 
-    One scan, one index, one W_0; ``alpha`` is in units of tr(G_0)/n of the initial network throughout.  Each training
-    starts at the last solution, or, where that one took several steps, on the line through the last two solutions in
-    log alpha if the objective is lower there.
+    One scan, one index, one W_0; ``alpha`` is in units of tr(G_0)/n of the initial network throughout.
 
     Parameters
     ----------
@@ -193,28 +189,9 @@ def ridge_path(
     run = scan.run(y, alpha=1.0)
     unit = run.ridge
     results: dict[int, TrainingResult] = {}
-    solved: list[tuple[float, Array]] = []  # log alpha and rows
-    taken = 0  # steps for the last penalty
     for k in sorted(range(len(alphas)), key=lambda k: -alphas[k]):
-        alpha, place = alphas[k], float(np.log(alphas[k]))
-        run.trainer, run.ridge = replace(trainer, alpha=alpha), alpha * unit
-        if taken >= SEVERAL:
-            _go_ahead(run, solved, place)
+        run.trainer, run.ridge = replace(trainer, alpha=alphas[k]), alphas[k] * unit
         result = run.trainer.train(run)
-        taken = len(result.history) - 1
-        if not solved or solved[-1][0] != place:
-            solved = [*solved[-1:], (place, run.network.rows)]
         own = replace(run.network, rows=run.network.rows.copy())
         results[k] = replace(result, network=own)
     return [results[k] for k in range(len(alphas))]
-
-
-def _go_ahead(run: Run, solved: list[tuple[float, Array]], place: float) -> None:
-    """Move to ``place`` on the line through the last two solutions, unless the objective is lower where we are."""
-    if len(solved) < 2:
-        return
-    (first, earlier), (second, _) = solved
-    here = run.look()
-    run.extrapolate(earlier, (place - second) / (second - first))
-    if not run.look().objective < here.objective:
-        run.restore(here)

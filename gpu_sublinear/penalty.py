@@ -24,8 +24,10 @@ from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
 from .active_set import ActiveSet
+from .bits import BitIndex
 from .blocks import Blocks
 from .errors import OptionError
+from .flips import FlipIndex
 
 if TYPE_CHECKING:
     from .run import Run
@@ -164,7 +166,9 @@ def _smaller(run: Run) -> Run:
         trainer = replace(run.trainer, alpha=0.0, batch_size=None)
         where = run.X[chosen], run.y[chosen], run.index.over(chosen)
         return Run.begin(trainer, run.network, *where, weights)
-    robust = replace(run.trainer, damping="auto")  # targets may contradict each other
-    scan = SharedScan(robust, run.network, run.X, run.index)  # type: ignore[arg-type]  # no flips, no hinges
+    mask = "bits" if run.trainer.mask == "flips" else run.trainer.mask
+    robust = replace(run.trainer, damping="auto", mask=mask)  # targets may contradict each other
+    index = BitIndex(run.network.device, run.X, run.network) if isinstance(run.index, FlipIndex) else run.index
+    scan = SharedScan(robust, run.network, run.X, index)  # type: ignore[arg-type]  # no hinges
     part = scan.run(run.y[chosen], points, alpha=0.0)
     return Run.begin(part.trainer, part.network, part.X, part.y, part.index, weights)

@@ -101,6 +101,7 @@ def rebuilt_flips(
     X: Array,
     y: Array,
     weights: SampleWeights,
+    ridge: float,
     arrays: Mapping[str, np.ndarray],
 ) -> tuple[Run, State | None]:
     """Return a run with ``mask="flips"`` over implicit rows.
@@ -109,6 +110,8 @@ def rebuilt_flips(
     ----------
     trainer, network, X, y, weights
         As for :func:`rebuilt_run`; the network holds the rows that the run began with.
+    ridge : float
+        lambda, 0 without a penalty.
     arrays : mapping of ndarray
         What :func:`gpu_sublinear.kept_flips.kept` returned.
 
@@ -123,11 +126,17 @@ def rebuilt_flips(
     assert isinstance(device, ImplicitDevice)  # the identity names it
     memory_left(trainer, network, X)
     index = FlipIndex.over_rows(device, X, network, y)
-    run, best = _run_with(index, trainer, network, X, y, weights), None
+    initial = None
+    if ridge:
+        index.penalise()
+        initial = network.rows
+    run, best = _run_with(index, trainer, network, X, y, weights, initial, None, ridge), None
     if BEST + "lengths" in arrays:
         go_on(index, arrays, BEST)
+        run.measure()
         best = run.look()
     go_on(index, arrays, HERE)
+    run.measure()
     return run, best
 
 

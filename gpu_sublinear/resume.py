@@ -205,7 +205,7 @@ class CheckpointKeeper(Keeper):
         restore_watch(watch, saved, on_device("validation_rest", "float64"))
         trainer = replace(trainer, alpha=saved.alpha)  # "auto" was settled when the run began
         if saved.index == "flips":
-            run, self.best = rebuilt_flips(trainer, network, X, y, weights, saved.arrays)
+            run, self.best = rebuilt_flips(trainer, network, X, y, weights, saved.ridge, saved.arrays)
             return run
 
         home = on_device("initial"), on_device("initial_second")
@@ -258,7 +258,7 @@ class CheckpointKeeper(Keeper):
             "second": network.second,
             "neurons": network.neurons,
             "seen": network.seen,
-            "initial": run.initial,
+            "initial": None if isinstance(run.index, FlipIndex) else run.initial,  # its rows are those of the start
             "initial_second": run.home,
             "best_rows": control.best.rows if elsewhere else None,
             "best_second": control.best.second if elsewhere else None,

@@ -51,7 +51,7 @@ from .outputs import check_supported
 from .penalty import choose_alpha
 from .shifts import firing_probability
 from .state import Attempt, Index, Mask, State, forward
-from .sums import norm, rows_of, square_distance
+from .sums import norm, rows_of
 from .survey import survey
 from .tree import ThresholdTree
 from .weights import SampleWeights
@@ -155,6 +155,8 @@ class Run(LinearSystem):
         the states to come back to need no copies.
         """
         self.initial, self.home = initial, self.network.signs if self.trainer.both_layers else None
+        if isinstance(self.index, FlipIndex):
+            self.index.penalise()
         self.measure()
         if isinstance(self.index, LazyIndex | HingedIndex):
             self.index.keep_empty = True
@@ -172,10 +174,12 @@ class Run(LinearSystem):
     def measure(self) -> None:
         """Compute ``||W - W_0||^2``, after rows were changed; with ``||a - a_0||^2`` where a is trained."""
         self.here, network = None, self.network
-        if self.initial is not None:
-            self.square = square_distance(network.rows, self.initial)
+        if isinstance(self.index, FlipIndex):
+            self.square = self.index.square
+        elif self.initial is not None:
+            self.square = network.device.square_distance(network.rows, self.initial)
             if self.home is not None:
-                self.square += square_distance(network.signs, self.home)
+                self.square += network.device.square_distance(network.signs, self.home)
 
     def went_back(self, neurons: Array, moved: Array) -> None:
         """Note that these rows (j,) were changed by other means than steps, and by how much."""
@@ -262,7 +266,6 @@ class Run(LinearSystem):
         if theta:
             with clock("forward"):
                 if state.pulled is None:
-                    assert not isinstance(state.jacobian, FlipJacobian)  # it knows no ridge penalty
                     state.pulled = state.jacobian.along(self.network.rows, self.initial)
                 pulled = state.pulled
                 rhs = rhs - theta * pulled
@@ -285,19 +288,14 @@ class Run(LinearSystem):
         network, jacobian = self.network, state.jacobian
         assert jacobian is not None
         g = proposal.solution.value
+        if isinstance(jacobian, FlipJacobian):
+            jacobian.step(network.rows, g, proposal.theta)
+            return state.active.union
         if not self.ridge:
             moved = jacobian.step(network.rows, g)
             self._tell(state.active, moved)
             return len(network.rows) if network.activation.slope else state.active.union
-        assert not isinstance(jacobian, FlipJacobian)  # it knows no ridge penalty
         return self._replace_rows(*jacobian.pull(network.rows, self.initial, g, proposal.theta))
-
-    def extrapolate(self, earlier: Array, part: float) -> None:
-        """Move on by ``part`` of the way from the rows ``earlier`` (u, d) to the present ones; with a ridge penalty."""
-        network, xp = self.network, self.network.device.xp
-        nothing = xp.zeros(0, np.int32), xp.zeros((0, network.rows.shape[1]))  # neurons, their change
-        self._replace_rows(*network.device.pull_rows(network.rows, earlier, *nothing, -part))
-        self.measure()
 
     def _replace_rows(self, rows: Array, moved: Array) -> int:
         """Take new rows (u, d), moved (u,) from the old ones; return how many moved."""
@@ -330,6 +328,7 @@ class Run(LinearSystem):
         network, xp = self.network, self.network.device.xp
         if isinstance(state.index, FlipIndex):
             state.index.restore(state.mark)
+            self.square, self.here = state.square, state if self.ridge else None
             return
         network.second = state.second
         assert state.index is not None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .damping import StepControl
+from .damping import StepControl, little
 from .errors import OptionError
 from .history import StepRecord
 from .validation import Validation
@@ -75,19 +75,30 @@ class Stops:
                 True,
                 f"the penalised loss is at its minimum: a full step promised less than {least:g} of it, {taken}",
             )
+        if trainer.alpha and self.control.settled(least):
+            return True, f"the penalised loss settled: steps change it by less than {little(least):.2g} of it, {taken}"
         if not trainer.alpha and self.control.predicted <= least**2:
             return False, f"no progress: the loss is at a minimum above the tolerance after {taken}; {ADVICE}"
         if self.control.stuck:
             advice = "" if trainer.alpha else f"; {ADVICE}"
             return False, f"no progress: no damped step lowers the objective after {taken}{advice}"
+        if self.control.wanders:
+            if history[-1].step + 1 < self.control.until:
+                return None
+            return False, f"no progress: damped steps stalled, full ones after them did not arrive in {taken}; {ADVICE}"
         objectives = [record.objective for record in history]
         steps = STALL_STEPS if trainer.alpha or self.control.watches else 2 * STALL_STEPS
         soon = trainer.alpha and not trainer.batch_size  # an epoch may gain little far from the minimum
         if soon and all(b < a for a, b in pairwise(objectives[-1 - RIDGE_STALL_STEPS :])):
             steps = RIDGE_STALL_STEPS
+        astray = max(objectives[-steps:]) > (1 + STALL) * min(objectives)
+        if astray and self.control.watches and not trainer.batch_size:
+            return None  # such full steps end in damping
         if len(objectives) > steps and min(objectives) > (1 - STALL) * min(objectives[:-steps]):
             if trainer.alpha:
                 return True, f"the penalised loss settled: it fell by less than {STALL:.1%} in {steps} steps"
+            if self.control.set_out(history[-1].step + 1):
+                return None
             return False, f"no progress: the best loss fell by less than {STALL:.1%} in {steps} steps; {ADVICE}"
         return None
 

@@ -65,6 +65,10 @@ RUNS = {  # full steps on contradicting near-duplicates never settle, so that ev
         *("--shift", "2", "--both-layers", "--alpha", "1e-5"),
         *("--tolerance", "0", "--max-steps", "60"),
     ],
+    "flips, ridge": [
+        *("--shift", "0.5", "--mask", "flips", "--alpha", "1e-5"),
+        *("--tolerance", "0", "--max-steps", "60"),
+    ],
     "bits, ridge": ["--shift", "0.5", "--alpha", "1e-5", "--tolerance", "0", "--max-steps", "60"],
 }
 AFTER_START = 0.25  # share of the kills that are timed from the start of the process, others from a new checkpoint

@@ -143,6 +143,13 @@ CASES: dict[str, tuple[Callable, dict, dict, set[str]]] = {
         {"best elsewhere: flips", "best_flips_total", "rejected"},
     ),
     "flips, back to the start": (contradictions, FLIPS | {"max_steps": 9}, {}, {"best elsewhere: flips", "rejected"}),
+    "flips, ridge": (noisy, FLIPS | {"alpha": 0.01, "max_steps": 8}, {"shift": 0.0}, {"flips"}),
+    "flips, ridge, best elsewhere": (
+        contradictions,
+        FLIPS | {"alpha": 1e-3, "max_steps": 14},
+        {"width": 2**8, "shift": 0.0},
+        {"best elsewhere: flips", "best_flips_total"},
+    ),
     "flips, damped": (
         contradictions,
         FLIPS | {"damping": 1e-4, "max_steps": 12},

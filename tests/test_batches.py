@@ -289,7 +289,7 @@ def test_batches_settle_at_the_minimum_of_the_penalised_loss(outputs, weighted):
     y = np.stack([y * (1 + k) for k in range(outputs)], axis=1).squeeze()
     weight = np.random.default_rng(0).uniform(0.5, 2.0, 40) if weighted else None
     full = replace(network, rows=network.rows.copy())
-    trainer = GaussNewton(alpha=3.0, max_steps=200, cg=CGOptions(tolerance=1e-12))
+    trainer = GaussNewton(alpha=3.0, tolerance=1e-6, max_steps=200, cg=CGOptions(tolerance=1e-12))
     whole = trainer.fit(full, X, y, sample_weight=weight)
     result = replace(trainer, batch_size=9).fit(network, X, y, sample_weight=weight)
     assert whole.converged and result.converged and "settled" in result.reason

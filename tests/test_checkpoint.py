@@ -38,6 +38,18 @@ def test_stopped_anywhere_and_resumed_the_bytes_are_the_same(tmp_path, case):
     assert len(list(tmp_path.iterdir())) == 3  # no temporary file is left
 
 
+def test_a_run_that_sets_out_again_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpu_sublinear.stops.STALL", 0.9)  # damped steps count as stalled after a dozen
+    monkeypatch.setitem(CASES, "far", (CASES["watchdog"][0], {"mask": "lists", "max_steps": 40}, {}, set()))
+    path = tmp_path / "whole"
+    *expected, _ = uninterrupted("far", path)
+    steps, saved = len(expected[1]) - 2, Checkpoint.load(path)
+    assert saved.control["until"] > 12 and not saved.control["may_set_out"]
+    assert any(record.damping for record in saved.history) and not saved.history[-1].damping
+    for middle in (steps // 2, steps - 3):
+        assert [*interrupted("far", tmp_path / str(middle), [middle])] == expected
+
+
 ELSEWHERE = ["watchdog", "ridge", "leaky", "softshrink", "both layers", "batches, watchdog"]
 SLOW = ELSEWHERE[4:]  # hundreds of emulated products: a quarter of a minute each
 
@@ -52,7 +64,7 @@ def test_other_devices(tmp_path, device, case):
 
 
 @pytest.mark.parametrize("device", ["reference", "emulated", "cuda"])
-@pytest.mark.parametrize("case", ["flips, watchdog", "flips, back to the start"])
+@pytest.mark.parametrize("case", ["flips, watchdog", "flips, back to the start", "flips, ridge"])
 def test_flips_on_other_devices(tmp_path, device, case):
     if not isinstance(make_device(device), ImplicitDevice):
         pytest.skip(f"device {device} has no operations on implicit rows")

@@ -69,7 +69,7 @@ def outcome(gpu: CudaDevice, dtype: str) -> list[Any]:
         call(gpu, "near_mask", problem.X, problem.W, problem.signs, 0.1, 0.2),
         call(gpu, "implicit_rows", implicit),
         call(gpu, "near_flips", implicit, pairs, 0.1, 0.3),
-        call(gpu, "all_flips", implicit, pairs, 0.1, 0.2, 0.6, step, 1e-4),
+        call(gpu, "all_flips", implicit, pairs, 0.1, 0.2, 0.6, step, step[:50], 1e-4),
         moved(gpu.to_host, (*state, *turned)),
     ]  # fmt: skip
 
@@ -88,7 +88,7 @@ GOOD = {
     "total": np.ones(3), "heads": np.full(10, -1, np.int32), "before": np.full(2, -1, np.int32),
     "log": np.zeros(2, np.int32), "coefficients": np.ones(2), "starts": np.zeros(10, np.int64),
     "stops": np.full(10, 2), "points": np.array([0, 2], np.int32), "values": np.ones(2, np.float32),
-    "mask": np.zeros((10, 1), np.uint64), "g": np.ones(3), "counts": np.zeros((3, 3)),
+    "mask": np.zeros((10, 1), np.uint64), "g": np.ones(3), "logged": np.ones(2), "counts": np.zeros((3, 3)),
     "neurons": np.array([0, 2], np.int32), "flipped": np.array([1, 2], np.int32), "terms": np.ones(2),
 }  # fmt: skip
 
@@ -109,14 +109,14 @@ def run(gpu: CudaDevice, operation: str, **changes: Any) -> Any:
         "implicit_rows": lambda: gpu.implicit_rows(implicit),
         "near_flips": lambda: gpu.near_flips(implicit, near, 0.0, 1.0),
         "first_flips": lambda: gpu.first_flips(implicit, a["mask"], 0.0, 0.1, 1.0),
-        "all_flips": lambda: gpu.all_flips(implicit, near, 0.0, 0.1, 1.0, a["g"], 0.0),
+        "all_flips": lambda: gpu.all_flips(implicit, near, 0.0, 0.1, 1.0, a["g"], a["logged"], 0.0),
         "flip_mask": lambda: gpu.flip_mask(a["bits"], a["counts"], a["heads"], flips, a["terms"], a["total"], 0),
     }[operation]()
 
 
 USES = {
     "near_mask": "X W signs", "mask_by_rows": "words", "implicit_rows": ROWS, "near_flips": f"{ROWS} {NEAR}",
-    "first_flips": f"{ROWS} mask", "all_flips": f"{ROWS} {NEAR} g",
+    "first_flips": f"{ROWS} mask", "all_flips": f"{ROWS} {NEAR} g logged",
     "flip_mask": "bits counts heads neurons flipped terms total",
 }  # fmt: skip
 
@@ -137,6 +137,7 @@ def test_arguments_are_checked(operation):
         ("near_flips", {"stops": np.ones(9, np.int64)}, "stops must have shape"),
         ("first_flips", {"mask": np.zeros((10, 2), np.uint64)}, "near must have shape"),
         ("all_flips", {"g": np.ones(4)}, "g must have shape"),
+        ("all_flips", {"logged": np.ones(3)}, "logged must have shape"),
         ("flip_mask", {"counts": np.zeros((3, 4))}, "counts must have shape"),
         ("flip_mask", {"heads": np.zeros(9, np.int32)}, "heads must have shape"),
     ],

@@ -96,7 +96,6 @@ def test_a_constant_target_is_predicted():
         ({"dtype": "half"}, "dtype"),
         ({"width": 7}, "width"),
         ({"alpha": "best"}, "alpha"),
-        ({"mask": "flips"}, "alpha=0"),
     ],
 )
 def test_options_that_do_not_exist_are_named(option, words):
@@ -105,7 +104,9 @@ def test_options_that_do_not_exist_are_named(option, words):
 
 
 @pytest.mark.parametrize(
-    "option", [{"batch_size": 20}, {"both_layers": True}, {"mask": "bits"}, {"activation": "abs"}], ids=str
+    "option",
+    [{"batch_size": 20}, {"both_layers": True}, {"mask": "bits"}, {"mask": "flips"}, {"activation": "abs"}],
+    ids=str,
 )
 def test_options_of_the_trainer_reach_it(option):
     X, y = regression()

@@ -17,6 +17,7 @@ from gpu_sublinear.devices.reference import mask_of_rows, rows_of_mask, unpacked
 from gpu_sublinear.errors import OptionError
 from gpu_sublinear.flips import FlipIndex
 from gpu_sublinear.run import Run
+from gpu_sublinear.weights import SampleWeights
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, make_problem, problems
 
@@ -109,7 +110,8 @@ def check_operations(device, problem: Problem, rng: np.random.Generator, entries
     flips, count = call(device, "near_flips", implicit, all_pairs(u, n, values), shift, reach)
     assert count == looked.sum()
     check_flips(flips, implicit, shift, looked)
-    check_looks(device, problem, made_implicit(rng, problem, 0, 0.0), radius)
+    unlogged, logged = (made_implicit(rng, problem, size, 0.0) for size in (0, entries))
+    check_looks(device, problem, unlogged, logged, radius)
     check_mask_flips(device, implicit, rng)
 
 
@@ -128,7 +130,7 @@ def check_mask_flips(device, implicit: ImplicitRows, rng: np.random.Generator) -
     assert np.all(np.abs(results[0][3] - results[1][3]) <= (len(terms) + 1) * EPS * np.abs(terms).sum())
 
 
-def check_looks(device, problem: Problem, implicit: ImplicitRows, radius: float) -> None:
+def check_looks(device, problem: Problem, implicit: ImplicitRows, logged: ImplicitRows, radius: float) -> None:
     """Both looks at all rows, where everything is listed: they find every flip and every near pair.
 
     Where less is known than rows may have moved, all points are looked at, whatever is listed.
@@ -136,18 +138,21 @@ def check_looks(device, problem: Problem, implicit: ImplicitRows, radius: float)
     u, n = len(problem.W), len(problem.X)
     everything, nothing = (rows_of_mask(np.full((u, n), value)) for value in (True, False))
     eps = float(np.finfo(problem.W.dtype).eps)
-    size = np.abs(problem.P).max() + np.abs(implicit.total).sum() * max(1.0, (problem.X**2).sum(axis=1).max())
-    slack = 8 * (n + problem.X.shape[1] + 8) * eps * float(size + abs(problem.shift))
+    moving = max(np.abs(each.total).sum() + np.abs(each.coefficients).sum() for each in (implicit, logged))
+    size = np.abs(problem.P).max() + moving * max(1.0, (problem.X**2).sum(axis=1).max())
+    slack = 8 * (n + problem.X.shape[1] + 8 + len(logged.before)) * eps * float(size + abs(problem.shift))
     values = (problem.W.astype(np.float64) @ problem.X.T.astype(np.float64)).astype(problem.W.dtype)
     pairs = all_pairs(u, n, values)
     none = NearPairs(np.zeros(u, np.int64), np.zeros(u, np.int64), pairs.points[:0], values[0, :0])
-    where, step = (problem.shift, radius), (implicit.total, slack)
+    where = problem.shift, radius
     for mask, known, lost in ((everything, np.inf, slack), (nothing, -1.0, slack)):
         found = call(device, "first_flips", implicit, mask, *where, known)
         check_look(found, implicit, *where, slack, lost)
     for near, known, lost in ((pairs, np.inf, 2 * slack), (none, -1.0, slack)):
-        found = call(device, "all_flips", implicit, near, *where, known, *step)
-        check_look(found, implicit, *where, slack, lost)
+        for moved_rows in (implicit, logged):  # the rows moved by their sums, and by sums and log
+            step = moved_rows.total, moved_rows.coefficients, slack
+            found = call(device, "all_flips", moved_rows, near, *where, known, *step)
+            check_look(found, moved_rows, *where, slack, lost)
 
 
 def check_look(found: Any, implicit: ImplicitRows, shift: float, radius: float, slack: float, lost: float) -> None:
@@ -293,17 +298,71 @@ def test_the_steps_of_the_reference_where_one_is_rejected(name):
     assert np.allclose(rows, want, atol=1e-8)  # G is nearly singular, as far as damping lets it
 
 
+@pytest.mark.parametrize(("name", "dtype", "shift", "m", "n"), CASES)
+def test_a_run_with_a_penalty_agrees_with_full_recomputation_at_every_step(name, dtype, shift, m, n):
+    device = make_device(name)
+    here = device.to_host
+    X, y = sphere(n, D)
+    X, w = X.astype(dtype), np.linspace(0.5, 1.5, n)
+    network = network_for(device, m, shift, dtype=dtype)
+    where, weights = map(device.asarray, (X, y)), SampleWeights.of(device, w, n)
+    run = Run.prepare(GaussNewton(mask="flips", alpha=0.02), network, *where, weights)
+    index, roots = run.index, np.sqrt(w)
+    assert isinstance(index, FlipIndex)
+    W0, signs, kinds, flipped = here(network.rows).astype(np.float64), here(network.signs).astype(np.float64), [], []
+    W, wide, scaled = W0.copy(), X.astype(np.float64), signs * network.scale
+    for step, damping in enumerate((0.0, 0.3, 0.0, 2.0, 2.0, 0.5, 0.0, 1e4)):
+        state = run.look()
+        check_certificate(index, W, shift)
+        kinds.append(index.refreshed)
+        mask = mask_of_rows(here(index.bits), n)
+        along = roots * ((scaled[:, None] * mask) * ((W - W0) @ wide.T)).sum(axis=0)  # S J (W - W_0)
+        attempt = run.move(state, damping, step)
+        # h takes P_0 in float64 where a pair flips and as it was summed in REAL where none does
+        assert np.allclose(here(state.pulled), along, rtol=0, atol=1e-9 if dtype == "float64" else 1e-4)
+        assert attempt.theta == pytest.approx(1 / (1 + damping * run.mean_diagonal(state.active) / run.ridge))
+        change = scaled[:, None] * (mask @ ((roots * here(attempt.solution.value))[:, None] * wide))
+        W = W0 + (1 - attempt.theta) * (W - W0) - change
+        assert run.square == pytest.approx(((W - W0) ** 2).sum(), rel=1e-4 if dtype == "float32" else 1e-9)
+        flipped.append(len(index.log.segments))
+    run.look()
+    check_certificate(index, W, shift)
+    run.materialise()
+    assert np.allclose(here(network.rows), W, rtol=np.finfo(dtype).eps, atol=1e-10)
+    assert kinds[1] == len(network.rows) and index.refreshed == 0 and flipped[-1] > 2
+
+
 @pytest.mark.parametrize("name", DEVICES)
-def test_coming_back_gives_the_same_bytes(name):
+def test_a_penalty_takes_the_same_steps_as_with_packed_bits(name):
+    device = make_device(name)
+    X, y = sphere(40, D)
+    runs = []
+    for mask in ("flips", "bits"):
+        result = GaussNewton(mask=mask, alpha=0.3, tolerance=1e-6).fit(network_for(device, 900, 0.1), X, y)
+        assert result.converged
+        runs.append((result.history, device.to_host(result.network.rows)))
+    (history, rows), (wanted, want) = runs
+    assert len(history) > 4 and any(record.damping for record in wanted)
+    for ours, theirs in zip(history, wanted, strict=True):
+        assert (ours.fired, ours.union, ours.rejected) == (theirs.fired, theirs.union, theirs.rejected)
+        assert ours.objective == pytest.approx(theirs.objective, rel=1e-9)
+        assert ours.penalty == pytest.approx(theirs.penalty, rel=1e-9)
+    assert np.allclose(rows, want, atol=1e-10)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.02])
+@pytest.mark.parametrize("name", DEVICES)
+def test_coming_back_gives_the_same_bytes(name, alpha):
     device = make_device(name)
     X, y = sphere(60, D)
     network = network_for(device, 800)
-    run = Run.prepare(GaussNewton(mask="flips", damping="auto"), network, *map(device.asarray, (X, y)))
+    trainer = GaussNewton(mask="flips", damping="auto", alpha=alpha)
+    run = Run.prepare(trainer, network, *map(device.asarray, (X, y)))
     index, state = run.index, run.look()
 
     def kept() -> tuple[Any, ...]:
-        arrays = index.bits, index.pair_counts, index.totals, index._heads, index._before, index._coefficients
-        return moved(device.to_host, arrays)
+        log = index.log.heads, index.log.before, index.log.neurons, index.log.points, index.log.coefficients
+        return moved(device.to_host, (index.bits, index.pair_counts, index.totals, index.home, *log, run.square))
 
     for step in range(4):
         run.move(state, 0.01, step)
@@ -365,9 +424,6 @@ def test_what_flips_cannot_do_is_refused(monkeypatch):
     for options in ({"solver": "cg"}, {"margin": 0}, {"jacobian": "csr"}):
         with pytest.raises(OptionError, match="mask='flips' needs"):
             GaussNewton(mask="flips", **options)
-    for alpha in (0.1, "auto"):
-        with pytest.raises(OptionError, match=f"mask='flips' has no ridge penalty; got alpha={alpha!r}"):
-            GaussNewton(mask="flips", alpha=alpha)
     device, trainer = get_device("cpu"), GaussNewton(mask="flips")
     X, y = sphere(20, D)
     with pytest.raises(OptionError, match=r"mask='flips'.*session"):

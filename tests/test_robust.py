@@ -127,6 +127,40 @@ def test_active_sets_after_rejections_are_those_of_the_weights(name, options):
     assert all(later < max(objective[max(0, k - 2) : k + 1]) for k, later in enumerate(objective[1:]))
 
 
+@pytest.mark.parametrize("watchdog", [3, 12])
+def test_full_steps_that_do_not_help_end_in_damping(watchdog):
+    X, y = clusters(0.03, False, 64)
+    network = network_for(make_device("cpu"), 8, 2**13, 1.0)
+    result = GaussNewton(max_steps=40, watchdog=watchdog).fit(network, X, y)
+    assert any(record.damping for record in result.history), result.reason
+    assert result.final.loss < 0.9 * result.history[0].loss
+
+
+def test_full_steps_are_taken_again_where_damped_ones_stall():
+    X, y = clusters(0.03, False, 96)
+    network = network_for(make_device("cpu"), 8, 2**10, 1.0, dtype="float64")
+    result = GaussNewton(tolerance=1e-3, max_steps=2000).fit(network, X, y)
+    history, damped = result.history, [record.step for record in result.history if record.damping]
+    first, last = damped[0], damped[-1]
+    assert len(damped) > 0.9 * (last - first)
+    # where it arrives depends on the last bits; that it sets out once, and what it ends with, does not
+    stalled = min(record.loss for record in history[: last + 2])
+    assert len(history) > last + 3 and result.final.loss <= stalled
+    assert max(record.loss for record in history[last + 2 :]) > 1.2 * stalled  # nobody judged these steps
+    assert result.converged or "damped steps stalled, full ones" in result.reason
+    assert result.converged or len(history) - 1 >= 3.9 * (last + 1)
+    assert 0.5 * np.sum((network.predict(X) - y) ** 2) == pytest.approx(result.final.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"damping": 1e-3}, {"alpha": 1e-6}, {"batch_size": 48}], ids=str)
+def test_no_other_run_sets_out_again(options):
+    X, y = clusters(0.03, False, 96)
+    result = GaussNewton(tolerance=1e-3, max_steps=400, **options).fit(network_for(make_device("cpu"), 8, 2**10), X, y)
+    assert "full ones after them" not in result.reason
+    loss = [record.objective for record in result.history]
+    assert max(loss[len(loss) // 2 :]) <= 1.5 * loss[0]
+
+
 def test_damping_changes_nothing_where_every_full_step_helps(device):
     X, y = sphere(40, 8)
     weights = []

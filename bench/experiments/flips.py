@@ -7,9 +7,10 @@ from typing import Any
 from bench.baselines import dense
 from bench.experiment import Content, Experiment, Panel, Table
 from bench.experiments.common import train, warm
+from bench.experiments.path import noisy
 from bench.measure import slope, summary
 from bench.problems import Problem, make
-from bench.words import interval, number, power_of_two, seconds, spread
+from bench.words import compare, interval, number, power_of_two, seconds, spread
 from gpu_sublinear import GaussNewton, get_device
 from gpu_sublinear.warmup import warm_up
 
@@ -19,11 +20,12 @@ KINDS = {
     "scan": "first look", "first": "first step", "later": "later step", "rows": "rows at the end", "whole": "whole run",
 }  # fmt: skip
 FLOAT, BITS = "dense float", "dense packed bits"
+MASKS, STEPS = ("flips", "bits"), 60  # with a penalty: at most so many steps
 OPPONENTS = {FLOAT: dense.all_at_once, BITS: dense.bits}
 
 
-def measure(n: int, d: int, widths: list, repeats: int, budget: float, device: str) -> Content:
-    """Train to an mse of GOAL at every width, flips and opponents in turn."""
+def measure(n: int, d: int, widths: list, ridge: list, repeats: int, budget: float, device: str) -> Content:
+    """Train to an mse of GOAL at every width, flips and opponents in turn; then with penalties, against packed bits."""
     warm(device)
     warm_up(get_device(device), GaussNewton(mask="flips"))
     rows = []
@@ -35,7 +37,26 @@ def measure(n: int, d: int, widths: list, repeats: int, budget: float, device: s
             for name, opponent in OPPONENTS.items():
                 times[name].append(opponent(problem, GOAL, budget).trajectory)
         rows.append(_row(problem, runs, times))
-    return {"rows": rows}
+    return {"rows": rows, "ridge": [_with_penalty(*case, repeats, device) for case in ridge]}
+
+
+def _with_penalty(data: str, m: int, alpha: float, repeats: int, device: str) -> dict[str, Any]:
+    """Train to the minimum of a penalised loss with flips and with packed bits, in turn."""
+    problem = noisy(make(data, m, 0.0, device=device))
+    runs: dict[str, list] = {mask: [] for mask in MASKS}
+    for mask in MASKS:
+        warm_up(get_device(device), GaussNewton(mask=mask, alpha=alpha))
+    for _ in range(repeats):
+        for mask, found in runs.items():
+            found.append(train(problem, paired=True, mask=mask, alpha=alpha, max_steps=STEPS))
+    row: dict[str, Any] = {"data": data, "n": problem.n, "m": m, "alpha": alpha}
+    for mask, found in runs.items():
+        row[mask] = {
+            "steps": len(found[0].history) - 1, "whole": summary([run.seconds for run in found]),
+            "step": summary([_mean(_step_seconds(run.history)) for run in found]),
+            "objective": found[0].final.objective, "converged": found[0].converged,
+        }  # fmt: skip
+    return row
 
 
 def _row(problem: Problem, runs: list, times: dict[str, list]) -> dict[str, Any]:
@@ -109,7 +130,23 @@ def answer(content: Content) -> str:
     text += f"Steps after the first grow as m^{interval(fit['later'])} (95 %; target {TARGETS['exponent']}, all of it"
     text += f", {_met(later <= TARGETS['exponent'])}" if later is not None else ""
     text += f"), the first look as m^{interval(fit['scan'])}, flips of the first step as m^{interval(fit['flips'])}."
-    return text
+    return text + _penalised(content["ridge"])
+
+
+def _penalised(rows: list[dict[str, Any]]) -> str:
+    """Return how flips with a penalty compare with our own packed bits."""
+    parts = [
+        f"{compare(row['flips']['whole']['median'], row['bits']['whole']['median'])} ({row['data']}, "
+        f"m = {power_of_two(row['m'])}, alpha {row['alpha']:g})"
+        for row in rows
+    ]
+    apart = max((abs(row["flips"]["objective"] / row["bits"]["objective"] - 1) for row in rows), default=0.0)
+    return (
+        f" With a ridge penalty, flips against packed bits of ours, whole runs: {'; '.join(parts)}; the objectives "
+        f"they end with differ by at most {number(apart)} of themselves."
+        if parts
+        else ""
+    )
 
 
 def _met(good: bool) -> str:
@@ -132,7 +169,21 @@ def tables(content: Content) -> list[Table]:
     exponents = [interval(fit[name]) for name in KINDS]
     last = ["exponent", *exponents, *[""] * (2 * len(OPPONENTS)), interval(fit["flips"])]
     n, d = rows[0]["n"], rows[0]["d"]
-    return [Table(f"Shift 0, sphere n = {n}, d = {d}; a step ends where the next begins", head, [*body, last])]
+    first = Table(f"Shift 0, sphere n = {n}, d = {d}; a step ends where the next begins", head, [*body, last])
+    return [first, _table_of_penalties(content["ridge"])]
+
+
+def _table_of_penalties(rows: list[dict[str, Any]]) -> Table:
+    head = ["data", "m", "alpha", "steps", "flips: mean step", "whole run", "bits: mean step", "whole run", "ratio"]
+    body = [
+        [
+            f"{row['data']}, n={row['n']}", power_of_two(row["m"]), f"{row['alpha']:g}", str(row["flips"]["steps"]),
+            *(spread(row[mask][what]) for mask in MASKS for what in ("step", "whole")),
+            number(row["bits"]["whole"]["median"] / row["flips"]["whole"]["median"]),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return Table("Shift 0 with a ridge penalty, noisy targets: kept through flips, and packed bits", head, body)
 
 
 def _told(one: dict[str, Any], what: str) -> str:
@@ -147,11 +198,16 @@ def panels(content: Content) -> list[Panel]:
     return [Panel("shift 0, kept through flips", "width m", "seconds", curves)]
 
 
+SPHERE = "sphere:n=640,d=16"
 SIZES = {
-    "tiny": {"n": 32, "d": 8, "widths": [512, 1024, 2048], "repeats": 1, "budget": 2.0},
-    "quick": {"n": 128, "d": 16, "widths": [2**k for k in range(12, 16)], "repeats": 2, "budget": 5.0},
-    "full": {"n": 512, "d": 16, "widths": [2**k for k in range(14, 21)], "repeats": 3, "budget": 60.0},
-}
+    "tiny": {"n": 32, "d": 8, "widths": [512, 1024, 2048], "ridge": [["sphere:n=40,d=8", 512, 1.0]],
+             "repeats": 1, "budget": 2.0},
+    "quick": {"n": 128, "d": 16, "widths": [2**k for k in range(12, 16)], "ridge": [[SPHERE, 2**15, 1.0]],
+              "repeats": 2, "budget": 5.0},
+    "full": {"n": 512, "d": 16, "widths": [2**k for k in range(14, 21)], "ridge": [
+        [SPHERE, 2**16, 1.0], [SPHERE, 2**18, 1.0], [SPHERE, 2**20, 1.0], ["diabetes", 2**18, 1.0],
+        ["diabetes", 2**18, 0.1], ["digits", 2**16, 1.0]], "repeats": 3, "budget": 60.0},
+}  # fmt: skip
 EXPERIMENT = Experiment(
     "flips", 7, "What does the ordinary ReLU cost where everything follows the flips?", SIZES, measure, answer, tables,
     panels,

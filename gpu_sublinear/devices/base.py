@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+BLOCK = 1 << 14  # rows widened at a time: their float64 copy stays in the cache
 Array = Any  # numpy.ndarray or cupy.ndarray: the device says which
 
 
@@ -399,6 +400,28 @@ class Device(ABC):
         moved : Array
             (rows,) float64: ``||W'[r] - W[r]||`` of the stored rows.
         """
+
+    # ---- movements from earlier rows ------------------------------------------------------------------------
+
+    def movement(self, W: Array, initial: Array, neurons: Array) -> Array:
+        """Return how these rows (k,) of W (u, d) differ from those of ``initial`` (u, d), (k, d) float64."""
+        D = W.take(neurons, axis=0).astype(np.float64)
+        D -= initial.take(neurons, axis=0)
+        return D
+
+    def factored_along(self, X: Array, fired: NeuronLists, weights: Array, W: Array, initial: Array) -> Array:
+        """Return :meth:`factored_product` with the :meth:`movement` of the fired rows from ``initial`` to W as V."""
+        return self.factored_product(X, fired, weights, self.movement(W, initial, fired.neurons))
+
+    def square_distance(self, A: Array, B: Array) -> float:
+        """Return ``||A - B||^2`` (Frobenius) of two arrays, (u, d) or (u,), summed in float64; waits for the device."""
+        total = 0.0
+        for first in range(0, len(A), BLOCK):
+            block = A[first : first + BLOCK].astype(np.float64)
+            block -= B[first : first + BLOCK]
+            block *= block
+            total += float(block.sum())
+        return total
 
     @abstractmethod
     def sketch_neurons(

@@ -227,13 +227,13 @@ class CpuDevice(ImplicitOperations, HostDevice):
     def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:
         """Sum and spread, neuron by neuron."""
         out = np.zeros((list_kernels.BLOCKS, len(X)))
-        list_kernels.factored_gram(X, g[:, None] * X, fired.indptr, fired.points, out)
+        list_kernels.factored_gram(_wide(X), g[:, None] * X, fired.indptr, fired.points, out)
         return out.sum(axis=0)
 
     def factored_product(self, X: Array, fired: NeuronLists, weights: Array, V: Array) -> Array:
         """Spread, neuron by neuron."""
         out = np.zeros((list_kernels.BLOCKS, len(X)))
-        list_kernels.factored_product(X, V, weights, fired.indptr, fired.points, out)
+        list_kernels.factored_product(_wide(X), V, weights, fired.indptr, fired.points, out)
         return out.sum(axis=0)
 
     def factored_transposed(self, X: Array, fired: NeuronLists, weights: Array, g: Array) -> Array:
@@ -256,6 +256,18 @@ class CpuDevice(ImplicitOperations, HostDevice):
         starts = np.searchsorted(neurons, edges)
         list_kernels.pull_rows(W, initial, neurons, change, theta, edges, starts, after, moved)
         return after, moved
+
+    def factored_along(self, X: Array, fired: NeuronLists, weights: Array, W: Array, initial: Array) -> Array:
+        """Subtract row by row, without an array of the movement."""
+        out = np.zeros((list_kernels.BLOCKS, len(X)))
+        list_kernels.factored_along(_wide(X), W, initial, weights, fired.neurons, fired.indptr, fired.points, out)
+        return out.sum(axis=0)
+
+    def square_distance(self, A: Array, B: Array) -> float:
+        """Sum block by block on all threads."""
+        out = np.zeros(list_kernels.BLOCKS)
+        list_kernels.square_distances(A.reshape(len(A), -1), B.reshape(len(B), -1), out)
+        return float(out.sum())
 
     def sketch_neurons(
         self, indptr: Array, compact: Array, neurons: Array, signs: Array, buckets: int, seed: int, draw: int
@@ -324,6 +336,11 @@ class CpuDevice(ImplicitOperations, HostDevice):
         starts = range(0, rows, TILE)
         with one_blas_thread(), ThreadPoolExecutor(numba.get_num_threads()) as pool:
             list(pool.map(lambda first: tile(first, min(first + TILE, rows)), reversed(starts)))
+
+
+def _wide(X: Array) -> Array:
+    """Return the points in float64 once, not anew for every pair."""
+    return X.astype(np.float64, copy=False)
 
 
 def _packed(nodes: Array, first: int, found: Array, counts: Array) -> tuple[Array, Array]:

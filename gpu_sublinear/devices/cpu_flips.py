@@ -275,7 +275,7 @@ def first_flips(
 @parallel
 def all_flips(
     W, X, bits, weights, tables, heads, before, log_points, coefficients, starts, stops, points, values,
-    shift, radius, known, slack, step_tables, step_X, point_max,
+    shift, radius, known, slack, step_tables, step_X, logged, point_max,
     edges, counts, looked, neurons, out_points, out_above,
     needed, new_starts, new_stops, new_points, new_values,
 ):  # fmt: skip
@@ -293,6 +293,11 @@ def all_flips(
             tile_sums(sums, base, count, step_tables, bits)
             for k in range(count):
                 r = base + k
+                entry = heads[r] if len(logged) else -1
+                while entry >= 0:
+                    for j in range(W.shape[1]):
+                        sums[k, j] += logged[entry] * X[log_points[entry], j]
+                    entry = before[entry]
                 square = dot(sums, k * width, sums, k * width)
                 for j in range(WIDE, width, WIDE):
                     square += dot(sums, k * width + j, sums, k * width + j)

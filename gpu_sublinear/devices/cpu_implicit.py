@@ -64,7 +64,15 @@ class ImplicitOperations(ImplicitDevice):
         return _retried(kernels.first_flips, arguments, edges, implicit)
 
     def all_flips(
-        self, implicit: ImplicitRows, near: NearPairs, shift: float, radius: float, known: float, g: Array, slack: float
+        self,
+        implicit: ImplicitRows,
+        near: NearPairs,
+        shift: float,
+        radius: float,
+        known: float,
+        g: Array,
+        logged: Array,
+        slack: float,
     ) -> tuple[Flips, NearPairs, int]:
         """Visit all rows: sums in REAL, exact ones where a bit may be wrong."""
         wide, dtype = _wide(implicit), implicit.W.dtype
@@ -72,7 +80,7 @@ class ImplicitOperations(ImplicitDevice):
         tables = _tables(X, g, implicit.bits.shape[1], dtype)
         arguments = (
             *wide, near.starts, near.stops, near.points, near.values, float(shift), float(radius), float(known),
-            float(slack), tables, X.astype(dtype, copy=False), longest_point(X),
+            float(slack), tables, X.astype(dtype, copy=False), logged, longest_point(X),
         )  # fmt: skip
         return _retried(kernels.all_flips, arguments, _edges(near), implicit)
 

@@ -312,6 +312,35 @@ def factored_product(X, V, weights, indptr, points, out):
 
 
 @parallel
+def factored_along(X, W, initial, weights, neurons, indptr, points, out):
+    """Do the same with the rows ``W_r - initial_r`` of the neurons in place of V."""
+    u = len(indptr) - 1
+    blocks = len(out)
+    for block in prange(blocks):
+        v = np.empty(X.shape[1])
+        for k in range(block * u // blocks, (block + 1) * u // blocks):
+            row, home = W[neurons[k]], initial[neurons[k]]
+            for j in range(len(v)):
+                v[j] = np.float64(row[j]) - home[j]
+            _spread(X, v, weights[k], points, indptr[k], indptr[k + 1], out[block])
+
+
+@parallel
+def square_distances(A, B, out):
+    """Write ``||A - B||^2`` of each block of rows."""
+    u, d = A.shape
+    blocks = len(out)
+    for block in prange(blocks):
+        total = np.zeros(d)  # a sum for each column: independent lanes
+        for r in range(block * u // blocks, (block + 1) * u // blocks):
+            a, b = A[r], B[r]
+            for j in range(d):
+                change = np.float64(a[j]) - b[j]
+                total[j] += change * change
+        out[block] = total.sum()
+
+
+@parallel
 def factored_transposed(weighted, weights, indptr, points, out):
     """Write ``weights_r sum_i weighted_i`` to row r of out (u, d)."""
     for k in prange(len(indptr) - 1):
@@ -346,7 +375,7 @@ def pull_rows(W, initial, neurons, change, theta, edges, starts, after, moved):
     d = W.shape[1]
     kept = 1.0 - theta
     for block in prange(len(edges) - 1):
-        k = starts[block]
+        k, step = starts[block], np.empty(d)
         for r in range(edges[block], edges[block + 1]):
             row, home, out = W[r], initial[r], after[r]
             if k < starts[block + 1] and neurons[k] == r:
@@ -356,10 +385,9 @@ def pull_rows(W, initial, neurons, change, theta, edges, starts, after, moved):
             else:
                 for j in range(d):
                     out[j] = home[j] + kept * (np.float64(row[j]) - home[j])
-            step = 0.0
             for j in range(d):
-                step += (np.float64(out[j]) - row[j]) ** 2
-            moved[r] = math.sqrt(step)
+                step[j] = np.float64(out[j]) - row[j]
+            moved[r] = math.sqrt(_dot(step, step))
 
 
 @parallel

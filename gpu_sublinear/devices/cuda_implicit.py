@@ -7,7 +7,7 @@ searches differ in what they choose.  They make rows for a chunk of neurons at a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from .base import Array
 from .checks import check_array
 from .cuda_bits import BitOperations
 from .cuda_lists import GROUP, WARP, ListOperations
-from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs, longest_point, run_starts
+from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs, by_point, longest_point, run_starts
 from .launcher import names_memory
 
 LOOK_BYTES = 1 << 28  # rows and pairs that are computed at a time, if all pairs are
@@ -108,17 +108,27 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
 
     @names_memory
     def all_flips(
-        self, implicit: ImplicitRows, near: NearPairs, shift: float, radius: float, known: float, g: Array, slack: float
+        self,
+        implicit: ImplicitRows,
+        near: NearPairs,
+        shift: float,
+        radius: float,
+        known: float,
+        g: Array,
+        logged: Array,
+        slack: float,
     ) -> tuple[Flips, NearPairs, int]:
         """Sum the movement of every row; compute what may have come near, all points of rows that moved far."""
         _check_implicit(implicit)
         _check_near(near, implicit)
         check_array("g", g, 1, "float64", (len(implicit.X),))
+        check_array("logged", logged, 1, "float64", (len(implicit.before),) if len(logged) else None)
+        moving = replace(implicit, coefficients=logged)
         steps, weighted = (self._weighted(implicit, each) for each in (g, implicit.total))
         longest, findings = longest_point(implicit.X.astype(np.float64)), _Findings(self, implicit, shift, radius)
         for part in _chunks(implicit):
             neurons = self._range(part)
-            step = self._change(implicit, steps, neurons, logged=False)
+            step = self._change(moving, steps, neurons, logged=len(logged) > 0)
             reach = _norms(step) * longest * MORE + slack
             limits = self.xp.where(reach + radius > known, -1.0, reach + radius + slack)
             for look in self._looks(implicit, weighted, near, neurons, limits, shift):
@@ -207,8 +217,7 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
         slots = xp.zeros(f, np.int32)
         slots[first] = 1
         slots = xp.cumsum(slots, dtype=np.int32) - np.int32(1)  # the run of each flip
-        order = xp.argsort(flips.points, kind="stable")  # (f,) int64
-        ends = xp.searchsorted(flips.points[order], xp.arange(n + 1, dtype=np.int32)).astype(np.int64)
+        order, ends = by_point(xp, flips.points, n)
         twice = self._gpu.empty("changes of the pair counts", (n, n), np.int32)
         counting = (mask, old, words, flips.neurons, slots, order, ends, np.int64(n), twice)
         self._gpu.run("flip_mask", "count_flips", "float32", n, counting, rows=n)

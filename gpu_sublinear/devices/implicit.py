@@ -10,6 +10,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from types import ModuleType
 
+import numpy as np
+
 from .base import Array, Device
 
 
@@ -141,13 +143,22 @@ class ImplicitDevice(Device):
 
     @abstractmethod
     def all_flips(
-        self, implicit: ImplicitRows, near: NearPairs, shift: float, radius: float, known: float, g: Array, slack: float
+        self,
+        implicit: ImplicitRows,
+        near: NearPairs,
+        shift: float,
+        radius: float,
+        known: float,
+        g: Array,
+        logged: Array,
+        slack: float,
     ) -> tuple[Flips, NearPairs, int]:
         """Return all pairs whose bit is wrong, and the pairs that are near now.
 
-        The rows moved by ``-weights_r sum_i M_ri g_i x_i`` since ``near`` was made, where every pair within ``known``
-        of the shift is listed, with a value that is ``slack`` off at most, this step's rounding included; all bits were
-        right then.  A device may use this to skip pairs, or look at all of them.
+        The rows moved by ``-weights_r (sum_i M_ri g_i x_i + sum_e logged_e x_{points_e})`` since ``near`` was made,
+        e over the log entries of neuron r, where every pair within ``known`` of the shift is listed, with a value that
+        is ``slack`` off at most, this step's rounding included; all bits were right then.  g (n,), logged (L,) float64,
+        or empty where the log's part of the rows stayed.  A device may use this to skip pairs, or look at all of them.
 
         Returns
         -------
@@ -155,8 +166,8 @@ class ImplicitDevice(Device):
             As for :meth:`near_flips`.
         near : NearPairs
             Every pair within ``radius`` of the shift, and perhaps more, with values that are ``slack`` off at most, and
-            what REAL sums of the movement lose: ``(n + d + 8) eps max_r |weights_r| sum_i |g_i| max ||x||^2``, and one
-            rounding.
+            what REAL sums of the movement lose: ``(n + d + 8 + E) eps max_r |weights_r| S max ||x||^2``, S the largest
+            ``sum_i |g_i| + sum_e |logged_e|`` and E the largest number of entries of a neuron, and one rounding.
         looked : int
             Number of pairs computed.
         """
@@ -186,6 +197,12 @@ class ImplicitDevice(Device):
 def longest_point(X: Array) -> float:
     """Return the norm of the longest row of X (n, d) float64."""
     return math.sqrt(float((X * X).sum(axis=1).max()))
+
+
+def by_point(xp: ModuleType, points: Array, n: int) -> tuple[Array, Array]:
+    """Return the order (f,) int64 that sorts points (f,) stably, and (n + 1,) int64 where each of n begins in it."""
+    order = xp.argsort(points, kind="stable")
+    return order, xp.searchsorted(points[order], xp.arange(n + 1, dtype=points.dtype)).astype(np.int64)
 
 
 def run_starts(xp: ModuleType, values: Array) -> Array:

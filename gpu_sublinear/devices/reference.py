@@ -252,7 +252,15 @@ class ReferenceDevice(HostDevice, ImplicitDevice):
         return flips, near_pairs(P, abs(P - shift) <= radius, implicit.W.dtype), P.size
 
     def all_flips(
-        self, implicit: ImplicitRows, near: NearPairs, shift: float, radius: float, known: float, g: Array, slack: float
+        self,
+        implicit: ImplicitRows,
+        near: NearPairs,
+        shift: float,
+        radius: float,
+        known: float,
+        g: Array,
+        logged: Array,
+        slack: float,
     ) -> tuple[Flips, NearPairs, int]:
         """Compute all pairs, skip none."""
         return self.first_flips(implicit, implicit.bits, shift, radius, known)
