@@ -176,10 +176,11 @@ def test_a_point_that_falls_silent_in_training_costs_no_nan(device, solver, monk
     assert result.history[-1].mse < 0.1 * result.history[0].mse
 
 
-def test_silent_points_are_named_with_a_shift_that_works(device):
+@pytest.mark.parametrize("options", [{}, {"alpha": 0.1}], ids=str)
+def test_silent_points_are_named_with_a_shift_that_works(device, options):
     X, y = sphere(40, 8)
     with pytest.raises(SilentPointsError, match=r"shift 6 is too large for width 2048: 40 of 40 points fire no") as e:
-        GaussNewton().fit(network_for(device, shift=6.0), X, y)
+        GaussNewton(**options).fit(network_for(device, shift=6.0), X, y)
     shift = float(str(e.value).split("use a shift of ")[1].split()[0])
     assert GaussNewton().fit(network_for(device, shift=shift), X, y).history[-1].mse < 1e-3
 

@@ -266,7 +266,8 @@ class CpuDevice(ImplicitOperations, HostDevice):
     def square_distance(self, A: Array, B: Array) -> float:
         """Sum block by block on all threads."""
         out = np.zeros(list_kernels.BLOCKS)
-        list_kernels.square_distances(A.reshape(len(A), -1), B.reshape(len(B), -1), out)
+        columns = (array[:, None] if array.ndim == 1 else array for array in (A, B))
+        list_kernels.square_distances(*columns, out)
         return float(out.sum())
 
     def sketch_neurons(
