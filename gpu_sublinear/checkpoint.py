@@ -126,7 +126,9 @@ class Checkpoint:
         How fired pairs are found now, and were at the best weights: "trees", "lists", "bits" or "flips".
     control : dict
         Damping and its part of the curvature, whether full steps are watched, how many failed in a row, decrease
-        promised last, step of the best weights, and the objectives that the next one is compared with.
+        promised last, step of the best weights, and the objectives that the next one is compared with; of the last
+        damped step what it gained and kept of its promise, what is expected of the next, and whether and until when
+        full steps are taken again.
     watch : dict
         Early stopping: best validation error, its step, steps waited, last step looked at.
     ridge : float

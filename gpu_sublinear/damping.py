@@ -22,7 +22,7 @@ kept and returned to.
 **Setting out again.**  The loss has kinks, and at some of them no damped step leads on, though a full one promises
 much: near-duplicates with contradicting labels are such a case.  There full steps are taken again, unjudged, for
 ``AGAIN`` times as many steps as there were before; a penalty, a damping that was given and batches have no such end.
-The loss may rise a thousandfold on the way, weights grow, and as kinks move less than the weights the steps settle; if
+The loss may rise 10^5-fold on the way, weights grow, and as kinks move less than the weights the steps settle; if
 not, the best state is returned to.
 
 **The minimum.**  A damped step promises less than a full one, but with a penalty not arbitrarily so: every eigenvalue
@@ -51,7 +51,7 @@ LARGEST = 1e8  # beyond this a step changes float32 weights by less than their r
 SMALLEST = 1e-12  # below this a step is a full one in all but name
 ENOUGH = 1e-4  # least part of the predicted decrease that a damped step must bring
 LITTLE, AT_MOST = 2.5, 2.5e-4  # of the tolerance, and of 1: steps that change the objective by less are not worth it
-AGAIN = 3  # full steps after the stall of damped ones, for each step before: twice what the cases of `robust` needed
+AGAIN = 3  # full steps after the stall of damped ones, for each step before: the cases of `robust` need up to 2.4
 LOST = 0.5  # relative residual of an iterative solve that says nothing of the minimum (G singular, targets contradict)
 
 

@@ -21,9 +21,9 @@ So it is on the cpu; the cuda device adds up points instead, in float64 througho
 
 **A ridge penalty** takes back a part theta of the movement in each step, ``W' = W^0 + (1 - theta) (W - W^0) - J^T g``
 (:meth:`gpu_sublinear.run.Run.propose`). As M is the mask of both terms, this is the formula above with ``Gamma' = (1 -
-theta) Gamma + g`` and ``c' = (1 - theta) c``: nothing else of the weights changes, and a full step, theta = 1, forgets
-the log. What the penalty needs of W - W^0 =: D is known, too. With ``h_i = sum_r a_r M_ri (P^0_ri - b)``, kept through
-the flips from the rows at the start, ``(J D)_i = f_i - m^{-1/2} h_i``, and
+theta) Gamma + g`` and ``c' = (1 - theta) c``: nothing else of the weights changes, and after a full step, theta = 1,
+all c of the log are 0. What the penalty needs of W - W^0 =: D is known, too. With ``h_i = sum_r a_r M_ri (P^0_ri -
+b)``, kept through the flips from the rows at the start, ``(J D)_i = f_i - m^{-1/2} h_i``, and
 
     ||D'||^2 = (1 - theta)^2 ||D||^2 - 2 (1 - theta) <g, J D> + <g, G g> .
 
@@ -83,7 +83,6 @@ import numpy as np
 
 from .bits import BitIndex
 from .devices import Array, Device, Flips, ImplicitDevice, ImplicitRows, NearPairs
-from .devices.implicit import by_point
 from .errors import OptionError
 from .flip_log import FlipLog
 from .foresight import LARGEST, foreseen_radius, rounding
@@ -342,9 +341,6 @@ class FlipIndex:
         self._total = g if first else self._total + g
         self._pending = movement
 
-    def update(self, W: Array, neurons: Array, moved: Array) -> None:
-        """Do nothing: :meth:`step` has been told."""
-
     def _follow(self, movement: Movement, shift: float) -> None:
         """Find the flips of a step and apply them."""
         reach = self._bounds.furthest(movement, self._total)
@@ -396,14 +392,12 @@ class FlipIndex:
 
     def _change_at_home(self, flips: Flips) -> Array:
         """Return what flips, done by now, add to h: ``sum_r a_r delta_ri (P^0_ri - b)``, (n,)."""
-        xp, n = self.device.xp, len(self.X)
         neurons, points = flips.neurons, flips.points
         P = (self.base[neurons].astype(np.float64) * self.X[points].astype(np.float64)).sum(axis=1)  # (f,)
         words = self.bits[neurons, points // 64] >> (points % 64).astype(np.uint64)
         delta = 2.0 * (words & np.uint64(1)).astype(np.float64) - 1.0
         terms = delta * self._signs[neurons] * (P - self.network.shift)
-        order, ends = by_point(xp, points, n)
-        return self.device.forward(ends, xp.zeros(len(order), np.int32), terms[order], xp.ones(1), 0.0)
+        return self.device.sums_by_point(*self.device.by_point(points, len(self.X)), terms)
 
     def replay(self, flips: Flips) -> None:
         """Apply flips (f,) of an earlier run; :meth:`stand_at` brings its sums and coefficients."""

@@ -309,7 +309,8 @@ class Run(LinearSystem):
 
     def _tell(self, active: Mask, moved: Array) -> None:
         """Tell the index how far the rows moved."""
-        if not self._packed() and not isinstance(active, FlipMask):
+        assert not (isinstance(self.index, FlipIndex) or isinstance(active, FlipMask))  # their steps are no rows
+        if not self._packed():
             self.index.update(self.network.rows, active.neurons, moved)
 
     def _packed(self) -> bool:
@@ -326,9 +327,9 @@ class Run(LinearSystem):
     def restore(self, state: State) -> None:
         """Bring weights and index back to ``state``, bit for bit."""
         network, xp = self.network, self.network.device.xp
+        self.square, self.here = state.square, state if self.ridge else None
         if isinstance(state.index, FlipIndex):
             state.index.restore(state.mark)
-            self.square, self.here = state.square, state if self.ridge else None
             return
         network.second = state.second
         assert state.index is not None
@@ -341,7 +342,6 @@ class Run(LinearSystem):
             network.rows = state.rows
         else:
             network.rows[changed] = state.rows[changed]
-        self.square, self.here = state.square, state if self.ridge else None
         self.index.restore(state.mark, network.rows, changed)
 
     def materialise(self) -> None:

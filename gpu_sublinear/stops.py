@@ -68,7 +68,7 @@ class Stops:
         return taken >= self.trainer.max_steps or not self.trainer.tolerance * self.size < norm < np.inf
 
     def _standstill(self, history: list[StepRecord], taken: str) -> tuple[bool, str] | None:
-        """Say whether the objective can still fall."""
+        """Say whether the objective can still fall; where damped steps stall, let the control set out again."""
         trainer, least = self.trainer, self.trainer.tolerance
         if trainer.alpha and self.control.predicted <= least:
             return (

@@ -75,7 +75,10 @@ def measure(cases: list, n: int, m: int, shift: float, alpha: float, steps: int,
         row["auto"] = _run(problem, **options)
         row["alpha"] = _run(problem, alpha=alpha, **options)
         row["dense"] = _opponent(problem, levenberg.fit, budget)
-        row["adam"] = _opponent(problem, torch_methods.adam, budget)
+        try:
+            row["adam"] = _opponent(problem, torch_methods.adam, budget)
+        except (NotInstalledError, DoesNotFitError):
+            row["adam"] = None
         rows.append(row)
     return {"rows": rows, "m": m, "shift": shift, "alpha": alpha, "steps": steps, "budget": budget}
 
@@ -102,13 +105,10 @@ class _Paired(Problem):
         return super().network(True, dtype)
 
 
-def _opponent(problem: Problem, baseline: Baseline, budget: float) -> dict | None:
-    """Train the same paired network; None where the opponent is not installed or does not fit."""
+def _opponent(problem: Problem, baseline: Baseline, budget: float) -> dict:
+    """Train the same paired network."""
     paired = _Paired(**{name: getattr(problem, name) for name in replace(problem).__dataclass_fields__})
-    try:
-        fit = baseline(paired, GOAL, budget)
-    except (NotInstalledError, DoesNotFitError):
-        return None
+    fit = baseline(paired, GOAL, budget)
     return {"loss": 0.5 * problem.n * fit.best, "seconds": fit.trajectory[-1][0], "trials": len(fit.trajectory) - 1}
 
 

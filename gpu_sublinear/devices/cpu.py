@@ -266,8 +266,8 @@ class CpuDevice(ImplicitOperations, HostDevice):
     def square_distance(self, A: Array, B: Array) -> float:
         """Sum block by block on all threads."""
         out = np.zeros(list_kernels.BLOCKS)
-        columns = (array[:, None] if array.ndim == 1 else array for array in (A, B))
-        list_kernels.square_distances(*columns, out)
+        A, B = (array[:, None] if array.ndim == 1 else array for array in (A, B))
+        list_kernels.square_distances(A, B, out)
         return float(out.sum())
 
     def sketch_neurons(

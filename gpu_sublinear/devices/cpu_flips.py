@@ -113,6 +113,16 @@ def tabulate(weighted, tables):
 
 
 @serial
+def add_logged(row, r, d, X, heads, before, log_points, coefficients):
+    """Add the sum of the log entries of neuron r to the first d numbers of row (padded,)."""
+    entry = heads[r]
+    while entry >= 0:
+        for j in range(d):
+            row[j] += coefficients[entry] * X[log_points[entry], j]
+        entry = before[entry]
+
+
+@serial
 def wide_row(r, W, X, bits, weights, tables, heads, before, log_points, coefficients, row):
     """Write an implicit row in float64 to row (padded,)."""
     parts, words = tables.shape[:2]
@@ -121,11 +131,7 @@ def wide_row(r, W, X, bits, weights, tables, heads, before, log_points, coeffici
     for p in range(parts):
         for q in range(words):
             add_subsets(row, p * WIDE, tables, (p * words + q) * TABLE, bits[r, q])
-    entry = heads[r]
-    while entry >= 0:
-        for j in range(X.shape[1]):
-            row[j] += coefficients[entry] * X[log_points[entry], j]
-        entry = before[entry]
+    add_logged(row, r, W.shape[1], X, heads, before, log_points, coefficients)
     for j in range(W.shape[1]):
         row[j] = W[r, j] - weights[r] * row[j]
 
@@ -159,11 +165,7 @@ def finish_row(r, k, sums, W, X, weights, heads, before, log_points, coefficient
     """Write an implicit row in float64 to row (padded,), from the sums of its tile and the log."""
     for j in range(len(row)):
         row[j] = sums[k, j]
-    entry = heads[r]
-    while entry >= 0:
-        for j in range(W.shape[1]):
-            row[j] += coefficients[entry] * X[log_points[entry], j]
-        entry = before[entry]
+    add_logged(row, r, W.shape[1], X, heads, before, log_points, coefficients)
     for j in range(len(row)):
         row[j] *= -weights[r]
     for j in range(W.shape[1]):
@@ -293,11 +295,8 @@ def all_flips(
             tile_sums(sums, base, count, step_tables, bits)
             for k in range(count):
                 r = base + k
-                entry = heads[r] if len(logged) else -1
-                while entry >= 0:
-                    for j in range(W.shape[1]):
-                        sums[k, j] += logged[entry] * X[log_points[entry], j]
-                    entry = before[entry]
+                if len(logged):
+                    add_logged(sums[k], r, W.shape[1], X, heads, before, log_points, logged)
                 square = dot(sums, k * width, sums, k * width)
                 for j in range(WIDE, width, WIDE):
                     square += dot(sums, k * width + j, sums, k * width + j)

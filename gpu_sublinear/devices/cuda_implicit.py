@@ -15,7 +15,7 @@ from .base import Array
 from .checks import check_array
 from .cuda_bits import BitOperations
 from .cuda_lists import GROUP, WARP, ListOperations
-from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs, by_point, longest_point, run_starts
+from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs, longest_point, run_starts
 from .launcher import names_memory
 
 LOOK_BYTES = 1 << 28  # rows and pairs that are computed at a time, if all pairs are
@@ -217,12 +217,12 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
         slots = xp.zeros(f, np.int32)
         slots[first] = 1
         slots = xp.cumsum(slots, dtype=np.int32) - np.int32(1)  # the run of each flip
-        order, ends = by_point(xp, flips.points, n)
+        order, ends = self.by_point(flips.points, n)
         twice = self._gpu.empty("changes of the pair counts", (n, n), np.int32)
         counting = (mask, old, words, flips.neurons, slots, order, ends, np.int64(n), twice)
         self._gpu.run("flip_mask", "count_flips", "float32", n, counting, rows=n)
         counts += (twice + twice.T) * 0.5
-        sums = self.forward(ends, xp.zeros(f, np.int32), terms[order], xp.ones(1), 0.0)
+        sums = self.sums_by_point(order, ends, terms)
         return sums, int(change.sum(dtype=np.int64)), before, coefficients
 
 

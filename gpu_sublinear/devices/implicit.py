@@ -103,6 +103,16 @@ class Flips:
 class ImplicitDevice(Device):
     """A device with operations on implicit rows."""
 
+    def by_point(self, points: Array, n: int) -> tuple[Array, Array]:
+        """Return the order (f,) int64 that sorts points (f,) stably, and where each begins in it, (n + 1,) int64."""
+        order = self.xp.argsort(points, kind="stable")
+        starts = self.xp.searchsorted(points[order], self.xp.arange(n + 1, dtype=points.dtype))
+        return order, starts.astype(np.int64)
+
+    def sums_by_point(self, order: Array, ends: Array, terms: Array) -> Array:
+        """Return the sums of terms (f,) float64 of each point, (n,), in the order of :meth:`by_point`."""
+        return self.forward(ends, self.xp.zeros(len(order), np.int32), terms[order], self.xp.ones(1), 0.0)
+
     @abstractmethod
     def near_mask(self, X: Array, W: Array, signs: Array, shift: float, radius: float) -> tuple[Array, Array, Array]:
         """Return what :meth:`pack_mask` does, and as many bits that say which pairs are near.
@@ -197,12 +207,6 @@ class ImplicitDevice(Device):
 def longest_point(X: Array) -> float:
     """Return the norm of the longest row of X (n, d) float64."""
     return math.sqrt(float((X * X).sum(axis=1).max()))
-
-
-def by_point(xp: ModuleType, points: Array, n: int) -> tuple[Array, Array]:
-    """Return the order (f,) int64 that sorts points (f,) stably, and (n + 1,) int64 where each of n begins in it."""
-    order = xp.argsort(points, kind="stable")
-    return order, xp.searchsorted(points[order], xp.arange(n + 1, dtype=points.dtype)).astype(np.int64)
 
 
 def run_starts(xp: ModuleType, values: Array) -> Array:
