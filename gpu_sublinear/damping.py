@@ -81,8 +81,8 @@ class StepControl:
         self.halved, self.since = 0.0, 0  # the best objective when it last halved (0: none yet), and steps since
         self.last, self.before = -math.inf, -math.inf  # objectives before the present one
         self.predicted = math.inf  # relative decrease that a full step promised
-        self.fell, self.kept = math.inf, math.inf  # by the last damped step: relative decrease, part of its promise
-        self.outlook = math.inf  # relative decrease to expect of the next one
+        self.fell, self.kept = math.inf, math.inf  # by the last step, if damped and no rise: decrease, part of promise
+        self.outlook = math.inf  # relative decrease to expect of the next one, once that is known
         self.finished = False  # whether no further step shall be taken
         self.best: State
         self.source: State
@@ -94,8 +94,8 @@ class StepControl:
         return self.until > 0
 
     def set_out(self, taken: int) -> bool:
-        """Take full steps from now on, after ``taken`` steps, if that may be tried and they promise something."""
-        if not (self.may_set_out and math.isfinite(self.predicted)):
+        """Take full steps from now on, after ``taken`` steps, if damped ones were tried and full ones can be solved."""
+        if self.watches or not (self.may_set_out and math.isfinite(self.predicted)):
             return False
         self.may_set_out, self.until, self.damping = False, (1 + AGAIN) * taken, 0.0
         return True
@@ -124,7 +124,7 @@ class StepControl:
 
     def settled(self, tolerance: float) -> bool:
         """Tell whether the last damped step changed next to nothing and the next one will not do more."""
-        return max(abs(self.fell), self.outlook) < little(tolerance)
+        return max(self.fell, self.outlook) < little(tolerance)
 
     def accepts(self, attempt: Attempt, trial: State, step: int) -> bool:
         """Judge a step from ``source`` to ``trial``; after a refusal ``source`` is where to go back to."""
@@ -139,7 +139,7 @@ class StepControl:
             return self._accepts_watched(curvature, trial, step)
         promised, highest = self.source.objective - attempt.promise, max(self.source.objective, self.last, self.before)
         old, falls = self.damping, trial.objective < self.source.objective
-        self.fell = self.kept = math.inf
+        self.fell = self.kept = self.outlook = math.inf
         self.part = max(TRUST * self.part, LEAST_PART) if falls else min(DOUBT * self.part, 1.0)
         if not highest - trial.objective > ENOUGH * promised or not promised > 0:  # so that NaN is refused
             self.damping = max(curvature, 2 * old, SMALLEST) if math.isfinite(curvature) else max(MOST * old, 1.0)
@@ -150,7 +150,8 @@ class StepControl:
         if old:
             self.damping = min(self.damping, MOST * old)
             fall = self.source.objective - trial.objective
-            self.fell, self.kept = fall / self.source.objective, fall / promised
+            if fall >= 0:
+                self.fell, self.kept = fall / self.source.objective, fall / promised
         if self.damping < SMALLEST:
             self.damping = 0.0
         self.before, self.last = self.last, self.source.objective

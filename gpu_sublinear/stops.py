@@ -79,21 +79,18 @@ class Stops:
             return True, f"the penalised loss settled: steps change it by less than {little(least):.2g} of it, {taken}"
         if not trainer.alpha and self.control.predicted <= least**2:
             return False, f"no progress: the loss is at a minimum above the tolerance after {taken}; {ADVICE}"
+        if self.control.wanders:
+            return self._astray(history[-1].step + 1, taken)
         if self.control.stuck:
             advice = "" if trainer.alpha else f"; {ADVICE}"
             return False, f"no progress: no damped step lowers the objective after {taken}{advice}"
-        if self.control.wanders:
-            if history[-1].step + 1 < self.control.until:
-                return None
-            return False, f"no progress: damped steps stalled, full ones after them did not arrive in {taken}; {ADVICE}"
+        if self.control.watches and not trainer.batch_size:
+            return None  # full steps that do not help end in damping
         objectives = [record.objective for record in history]
         steps = STALL_STEPS if trainer.alpha or self.control.watches else 2 * STALL_STEPS
         soon = trainer.alpha and not trainer.batch_size  # an epoch may gain little far from the minimum
         if soon and all(b < a for a, b in pairwise(objectives[-1 - RIDGE_STALL_STEPS :])):
             steps = RIDGE_STALL_STEPS
-        astray = max(objectives[-steps:]) > (1 + STALL) * min(objectives)
-        if astray and self.control.watches and not trainer.batch_size:
-            return None  # such full steps end in damping
         if len(objectives) > steps and min(objectives) > (1 - STALL) * min(objectives[:-steps]):
             if trainer.alpha:
                 return True, f"the penalised loss settled: it fell by less than {STALL:.1%} in {steps} steps"
@@ -101,6 +98,14 @@ class Stops:
                 return None
             return False, f"no progress: the best loss fell by less than {STALL:.1%} in {steps} steps; {ADVICE}"
         return None
+
+    def _astray(self, step: int, taken: str) -> tuple[bool, str] | None:
+        """Say whether full steps after the stall of damped ones have gone on for long enough."""
+        control = self.control
+        if not control.stuck and (step < control.until or step - control.best_step < STALL_STEPS):
+            return None
+        end = "led to no number" if control.stuck else "did not arrive"
+        return False, f"no progress: damped steps stalled, full ones after them {end} in {taken}; {ADVICE}"
 
     def _last(self, record: StepRecord) -> tuple[bool, str]:
         if record.step == self.trainer.max_steps:

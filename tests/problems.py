@@ -74,6 +74,17 @@ def sphere(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return X, (y - y.mean()) / y.std()
 
 
+def clusters(spread: float, smooth: bool, n: int = 96, d: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Near-duplicates around 16 places, with smooth or random labels."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((16, d))
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    X = X[np.arange(n) % 16] + spread * rng.standard_normal((n, d)) / np.sqrt(d)
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    y = np.sin(3 * X @ rng.standard_normal(d)) if smooth else rng.choice([-1.0, 1.0], n)
+    return X, (y - y.mean()) / y.std()
+
+
 def active_arrays(device, problem: Problem, arity: int = 2):
     """Return (layout, nodes, query result, transposed lists) of a problem on a device, buffers poisoned first."""
     layout = TreeLayout(len(problem.W), arity)

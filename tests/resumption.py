@@ -13,8 +13,7 @@ from gpu_sublinear.history import StepRecord, TrainingResult
 from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.sketch import SketchOptions
 from tests.conftest import make_device
-from tests.problems import sphere
-from tests.test_robust import clusters
+from tests.problems import clusters, sphere
 
 # What depends on clocks, on the process, or on how the fired pairs were found; everything else must be equal.
 FREE = {"seconds", "phases", "peak_bytes", "refreshed", "tree_nodes_visited"}

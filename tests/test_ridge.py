@@ -16,7 +16,7 @@ from gpu_sublinear.preprocessing import Preprocessing
 from gpu_sublinear.run import Run
 from gpu_sublinear.solvers import CGOptions
 from tests.conftest import DEVICES, make_device
-from tests.problems import Problem, sphere
+from tests.problems import Problem, clusters, sphere
 
 
 def network_for(device, d, m=256, shift=0.5) -> ShiftedReluNetwork:
@@ -119,6 +119,18 @@ def test_diabetes_settles():
     network = ShiftedReluNetwork.initialize(2**12, X.shape[1], shift=2.0, seed=1, device=make_device("cpu"))
     result = GaussNewton(alpha=10.0, max_steps=40).fit(network, X, y)
     assert result.converged and 0.2 < result.final.mse < 0.8
+
+
+@pytest.mark.parametrize("alpha", [0.03, 1.0])
+def test_a_settled_loss_is_near_that_of_a_stricter_tolerance(alpha):
+    X, y = clusters(0.3, False, 96)
+    reached = {}
+    for tolerance in (1e-4, 1e-7):
+        network = network_for(make_device("cpu"), 8, 2**10, 1.0)
+        result = GaussNewton(tolerance=tolerance, alpha=alpha, max_steps=600).fit(network, X, y)
+        assert result.converged and "penalised loss" in result.reason
+        reached[tolerance] = min(record.objective for record in result.history)
+    assert reached[1e-4] <= reached[1e-7] * 1.005
 
 
 # ---- one scan, many trainings ---------------------------------------------------------------------------

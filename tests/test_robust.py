@@ -11,23 +11,13 @@ from gpu_sublinear.gauss_newton import SOLVERS, GaussNewton
 from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.preprocessing import Preprocessing
 from tests.conftest import DEVICES, make_device
-from tests.problems import Problem, sphere
+from tests.problems import Problem, clusters, sphere
 
 
 def network_for(device, d, m=2**12, shift=2.0, **options) -> ShiftedReluNetwork:
     return ShiftedReluNetwork.initialize(
         m, d, **{"shift": shift, "seed": 1, "device": device, "paired": True, "sampling": "explicit", **options}
     )
-
-
-def clusters(spread: float, smooth: bool, n: int = 96, d: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((16, d))
-    X /= np.linalg.norm(X, axis=1, keepdims=True)
-    X = X[np.arange(n) % 16] + spread * rng.standard_normal((n, d)) / np.sqrt(d)
-    X /= np.linalg.norm(X, axis=1, keepdims=True)
-    y = np.sin(3 * X @ rng.standard_normal(d)) if smooth else rng.choice([-1.0, 1.0], n)
-    return X, (y - y.mean()) / y.std()
 
 
 def flipped_digits() -> tuple[np.ndarray, np.ndarray]:
