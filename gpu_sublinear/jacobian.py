@@ -74,8 +74,7 @@ class FactoredJacobian:
 
     def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
         """Return ``W - theta (W - W_0) - J^T g`` with distances, see :meth:`Device.pull_rows`."""
-        change = self.rmatvec(g).reshape(-1, self.X.shape[1])
-        return self.device.pull_rows(W, initial, self.active.neurons, change, theta)
+        return self.device.pull_lists(W, initial, self.X, self.active.fired, self.weights, g, theta)
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,22 @@ def test_pulled_rows_agree_with_the_reference(name, dtype, theta):
         np.testing.assert_allclose(moved, np.linalg.norm(after.astype(float) - W, axis=1), rtol=slack)
 
 
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pulling_by_lists_gives_the_bytes_of_pulling_by_changes(name, dtype):
+    device, rng = make_device(name), np.random.default_rng(0)
+    for n, m, d in ((5, 70, 7), (3, 2, 1), (9, 300, 33), (2, 0, 4)):
+        problem = make_problem(rng, n, m, d, dtype, False, 0.5)
+        X, W, home = (device.asarray(A) for A in (problem.X, problem.W, problem.W[::-1].copy()))
+        fired = lists_of(device, problem.mask.T)
+        weights, g = device.asarray(rng.standard_normal(len(fired.neurons))), device.asarray(rng.standard_normal(n))
+        for theta in (1.0, 0.3, 0.0):
+            change = device.factored_transposed(X, fired, weights, g)
+            want = device.pull_rows(W, home, fired.neurons, change, theta)
+            got = device.pull_lists(W, home, X, fired, weights, g, theta)
+            assert [device.to_host(a).tobytes() for a in got] == [device.to_host(a).tobytes() for a in want]
+
+
 def check_move(device, reference, problem, fired, want, weights, g) -> None:
     W, exact = device.asarray(problem.W.copy()), problem.W.copy()
     moved = device.to_host(

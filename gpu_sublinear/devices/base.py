@@ -401,6 +401,12 @@ class Device(ABC):
             (rows,) float64: ``||W'[r] - W[r]||`` of the stored rows.
         """
 
+    def pull_lists(
+        self, W: Array, initial: Array, X: Array, fired: NeuronLists, weights: Array, g: Array, theta: float
+    ) -> tuple[Array, Array]:
+        """Return what :meth:`pull_rows` does, for the change that :meth:`factored_transposed` gives."""
+        return self.pull_rows(W, initial, fired.neurons, self.factored_transposed(X, fired, weights, g), theta)
+
     # ---- movements from earlier rows ------------------------------------------------------------------------
 
     def movement(self, W: Array, initial: Array, neurons: Array) -> Array:

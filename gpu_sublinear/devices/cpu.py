@@ -250,11 +250,21 @@ class CpuDevice(ImplicitOperations, HostDevice):
 
     def pull_rows(self, W: Array, initial: Array, neurons: Array, change: Array, theta: float) -> tuple[Array, Array]:
         """Do all in one pass over the rows."""
+        return self._pulled(list_kernels.pull_rows, W, initial, neurons, theta, neurons, change)
+
+    def pull_lists(
+        self, W: Array, initial: Array, X: Array, fired: NeuronLists, weights: Array, g: Array, theta: float
+    ) -> tuple[Array, Array]:
+        """Do all in one pass over the rows, without an array of the changes."""
+        given = g[:, None] * X, weights, fired.neurons, fired.indptr, fired.points
+        return self._pulled(list_kernels.pull_lists, W, initial, fired.neurons, theta, *given)
+
+    def _pulled(
+        self, kernel: Callable[..., None], W: Array, initial: Array, neurons: Array, theta: float, *given: Array
+    ) -> tuple[Array, Array]:
         after, moved = np.empty_like(W), np.empty(len(W))
-        blocks = list_kernels.BLOCKS
-        edges = np.arange(blocks + 1) * len(W) // blocks  # rows of each block
-        starts = np.searchsorted(neurons, edges)
-        list_kernels.pull_rows(W, initial, neurons, change, theta, edges, starts, after, moved)
+        edges = np.arange(list_kernels.BLOCKS + 1) * len(W) // list_kernels.BLOCKS  # rows of each block
+        kernel(W, initial, *given, 1.0 - theta, edges, np.searchsorted(neurons, edges), after, moved)
         return after, moved
 
     def factored_along(self, X: Array, fired: NeuronLists, weights: Array, W: Array, initial: Array) -> Array:

@@ -369,25 +369,42 @@ def move_rows(W, weighted, weights, neurons, indptr, points, moved):
             moved[k] = math.sqrt(square)
 
 
+@serial
+def _pull_row(W, initial, r, kept, change, after):
+    """Write row r of ``W0 + kept (W - W0) - change``; put what it moved in place of change (d,), return its norm."""
+    for j in range(len(change)):
+        before, home = np.float64(W[r, j]), np.float64(initial[r, j])
+        after[r, j] = home + kept * (before - home) - change[j]
+        change[j] = np.float64(after[r, j]) - before
+    return math.sqrt(_dot(change, change))
+
+
 @parallel
-def pull_rows(W, initial, neurons, change, theta, edges, starts, after, moved):
-    """Write ``W0 + (1 - theta) (W - W0) - change``; block b owns rows from edges[b] and neurons from starts[b]."""
-    d = W.shape[1]
-    kept = 1.0 - theta
+def pull_rows(W, initial, neurons, change, kept, edges, starts, after, moved):
+    """Write all rows; block b owns rows from edges[b] and neurons from starts[b]."""
     for block in prange(len(edges) - 1):
-        k, step = starts[block], np.empty(d)
+        k, own = starts[block], np.empty(W.shape[1])
         for r in range(edges[block], edges[block + 1]):
-            row, home, out = W[r], initial[r], after[r]
+            changes = k < starts[block + 1] and neurons[k] == r
+            for j in range(len(own)):
+                own[j] = change[k, j] if changes else 0.0
+            k += changes
+            moved[r] = _pull_row(W, initial, r, kept, own, after)
+
+
+@parallel
+def pull_lists(W, initial, weighted, weights, neurons, indptr, points, kept, edges, starts, after, moved):
+    """Do the same with the changes ``weights_k sum_i weighted_i``, without an array of them."""
+    for block in prange(len(edges) - 1):
+        k, own = starts[block], np.empty(W.shape[1])
+        for r in range(edges[block], edges[block + 1]):
+            own[:] = 0.0
             if k < starts[block + 1] and neurons[k] == r:
-                for j in range(d):
-                    out[j] = home[j] + kept * (np.float64(row[j]) - home[j]) - change[k, j]
+                _weighted_sum(weighted, points, indptr[k], indptr[k + 1], own)
+                for j in range(len(own)):
+                    own[j] *= weights[k]
                 k += 1
-            else:
-                for j in range(d):
-                    out[j] = home[j] + kept * (np.float64(row[j]) - home[j])
-            for j in range(d):
-                step[j] = np.float64(out[j]) - row[j]
-            moved[r] = math.sqrt(_dot(step, step))
+            moved[r] = _pull_row(W, initial, r, kept, own, after)
 
 
 @parallel
