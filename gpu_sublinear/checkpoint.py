@@ -224,7 +224,7 @@ class Checkpoint:
         if ("second" in self.arrays) is not (self.identity.get("both_layers") is True):
             raise ValueError("the second layer is there without being trained, or trained without being there")
         if self.index == "flips":
-            check_flips(self.arrays)
+            check_flips(self.arrays, penalised=self.ridge > 0)
         for name in SHARES:
             if name in self.arrays and _kind(self.arrays[name][:1]) != (rows.dtype, (1, *rows.shape)):
                 raise ValueError("the blocks' shares of the weights do not fit them")

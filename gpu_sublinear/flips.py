@@ -93,6 +93,7 @@ from .weights import SampleWeights
 
 LATER = 0.25  # of the last step's length: the next one is mostly far shorter
 LATER_PULLED = 1.0  # the same where a penalty takes back what the log says: steps shrink slowly (0.25 to 4 tried)
+AT_HOME = 1 << 16  # flips whose rows are widened at a time
 FEW = 0.25  # pairs within reach per row, up to which only their rows are visited
 
 
@@ -392,12 +393,15 @@ class FlipIndex:
 
     def _change_at_home(self, flips: Flips) -> Array:
         """Return what flips, done by now, add to h: ``sum_r a_r delta_ri (P^0_ri - b)``, (n,)."""
-        neurons, points = flips.neurons, flips.points
-        P = (self.base[neurons].astype(np.float64) * self.X[points].astype(np.float64)).sum(axis=1)  # (f,)
-        words = self.bits[neurons, points // 64] >> (points % 64).astype(np.uint64)
-        delta = 2.0 * (words & np.uint64(1)).astype(np.float64) - 1.0
-        terms = delta * self._signs[neurons] * (P - self.network.shift)
-        return self.device.sums_by_point(*self.device.by_point(points, len(self.X)), terms)
+        terms = self.device.xp.empty(len(flips))
+        for first in range(0, len(flips), AT_HOME):
+            part = slice(first, first + AT_HOME)
+            neurons, points = flips.neurons[part], flips.points[part]
+            P = (self.base[neurons].astype(np.float64) * self.X[points].astype(np.float64)).sum(axis=1)  # (f,)
+            words = self.bits[neurons, points // 64] >> (points % 64).astype(np.uint64)
+            delta = 2.0 * (words & np.uint64(1)).astype(np.float64) - 1.0
+            terms[part] = delta * self._signs[neurons] * (P - self.network.shift)
+        return self.device.sums_by_point(*self.device.by_point(flips.points, len(self.X)), terms)
 
     def replay(self, flips: Flips) -> None:
         """Apply flips (f,) of an earlier run; :meth:`stand_at` brings its sums and coefficients."""

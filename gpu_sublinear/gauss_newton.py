@@ -66,7 +66,8 @@ class GaussNewton:
         (:mod:`gpu_sublinear.flips`).  The last two need the exact Gram matrix.  "auto" takes bits where pairs are
         many, or become so, and never flips.
     tolerance : float
-        Stop when ``||f - y|| <= tolerance ||y||``.
+        Stop when ``||f - y|| <= tolerance ||y||``.  With a penalty also when a full step promises less than this part
+        of the penalised loss, or the steps taken gain only a few times as much (``docs/robust.md``).
     max_steps : int
         Most steps taken; 4 to 12 are usual, because the network is piecewise linear.
     memory_limit : int or None

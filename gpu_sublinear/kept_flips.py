@@ -105,7 +105,7 @@ def go_on(index: FlipIndex, arrays: Mapping[str, np.ndarray], place: str) -> Non
     index.stand_at(Mark(total, totals, coefficients, home, square, lists, error, known, index.union, until))
 
 
-def check_flips(arrays: Mapping[str, np.ndarray]) -> None:
+def check_flips(arrays: Mapping[str, np.ndarray], penalised: bool) -> None:
     """Raise ValueError or KeyError unless :func:`kept` could have written these arrays beside ``rows`` (u, d)."""
     u, n = len(arrays["rows"]), arrays["flips_total"].size
     lengths = arrays["flip_lengths"]
@@ -121,18 +121,19 @@ def check_flips(arrays: Mapping[str, np.ndarray]) -> None:
         raise ValueError("the flips up to the best weights are not those of the log")
     for place, flips in ((HERE, L), (BEST, int(best.sum()))):
         if place == HERE or place + "total" in arrays:
-            _check_place({name: arrays[place + name] for name in PLACE}, arrays["rows"], n, flips)
+            parts = {name: arrays[place + name] for name in PLACE}
+            _check_place(parts, arrays["rows"], n, flips, home=n if penalised else 0)
     if len(best) and BEST + "lengths" in arrays and BEST + "total" not in arrays:
         raise ValueError("the sums at the best weights are missing")
 
 
-def _check_place(parts: Mapping[str, np.ndarray], rows: np.ndarray, n: int, flips: int) -> None:
+def _check_place(parts: Mapping[str, np.ndarray], rows: np.ndarray, n: int, flips: int, home: int) -> None:
     near, points = parts["near"], parts["near_points"]
     shapes = {
         "total": ((n,), np.float64),
         "totals": ((n,), np.float64),
         "coefficients": ((flips,), np.float64),
-        "home": ((n if parts["home"].size else 0,), np.float64),
+        "home": ((home,), np.float64),
         "near": (rows.shape[:1], np.int64),
         "near_points": ((points.size,), np.int32),
         "near_values": ((points.size,), rows.dtype),

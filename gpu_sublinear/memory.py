@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
 
 FIXED = 400 << 20  # interpreter, compiled code, BLAS buffers, scratch memory of a GPU's scans and looks
+FLIPPING = 1.0  # flips of a run, as part of the pairs over sqrt(n / m): 0.1 to 2 were seen, most with a small penalty
+FLIP = 7 * 4 + 4 * 8  # bytes of a flip: the pair, twice; what was before; its value; coefficients, now and of the best
 PROGRAM = "program"
 LISTS = "candidate pairs and their products"
 
@@ -61,7 +63,8 @@ def plan(
     parts = {"weights of the neurons that take part": 2 * held * (d * size + 8), PROGRAM: FIXED}  # joined from blocks
     if everyone:
         parts["rows before a step"] = held * d * size
-    if trainer.alpha:
+    flips = trainer.mask == "flips"
+    if trainer.alpha and not flips:  # whose rows stay implicit
         parts["rows at the start, before a step, and of the best"] = 3 * held * d * size
     if trainer.both_layers:
         parts["rows and products of both layers"] = (
@@ -79,11 +82,13 @@ def plan(
         parts["threshold trees"] = n * TreeLayout(max(1, held), trainer.tree.arity).total * size
         parts["fired pairs"] = candidate_bytes(device, fired, held, dtype)
     elif trainer.packs(firing_probability(shift), outputs):
-        near = int(held * n * min(1.0, 0.8 * LARGEST)) if trainer.mask == "flips" else 0
         parts["packed masks of two steps"] = held * n // 4
-        if trainer.alpha:
+        if flips:
+            parts["rows at the start"] = held * d * size
+            parts["pairs near the shift"] = int(held * n * min(1.0, 0.8 * LARGEST)) * (4 + size) * 5 // 4
+            parts["log of flips"] = int(held * n * min(1.0, FLIPPING * (n / m) ** 0.5)) * FLIP
+        elif trainer.alpha:
             parts["movement of the rows, and products with it"] = 2 * held * d * 8 + 16 * n * d * 8
-        parts["pairs near the shift"] = near * (4 + size) * 5 // 4
     else:
         margin = FIRST_MARGIN if trainer.margin == "auto" else float(trainer.margin)
         pairs = int(m * n * firing_probability(shift - margin))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 STALL_STEPS, STALL = 6, 1e-3  # over so many steps the best objective must fall by this part of itself
 RIDGE_STALL_STEPS = 2  # the same with a ridge penalty, if none of them raised it
+SETTLED = 10  # tolerances: a penalised loss must fall by this part of itself, if that is less than STALL
 ADVICE = (
     "contradicting or noisy targets cannot be fitted; add a ridge penalty (alpha), or a larger width or smaller shift"
 )
@@ -91,9 +92,10 @@ class Stops:
         soon = trainer.alpha and not trainer.batch_size  # an epoch may gain little far from the minimum
         if soon and all(b < a for a, b in pairwise(objectives[-1 - RIDGE_STALL_STEPS :])):
             steps = RIDGE_STALL_STEPS
-        if len(objectives) > steps and min(objectives) > (1 - STALL) * min(objectives[:-steps]):
+        part = min(STALL, SETTLED * least) if trainer.alpha else STALL
+        if len(objectives) > steps and min(objectives) >= (1 - part) * min(objectives[:-steps]):
             if trainer.alpha:
-                return True, f"the penalised loss settled: it fell by less than {STALL:.1%} in {steps} steps"
+                return True, f"the penalised loss settled: it fell by less than {part:.2g} of it in {steps} steps"
             if self.control.set_out(history[-1].step + 1):
                 return None
             return False, f"no progress: the best loss fell by less than {STALL:.1%} in {steps} steps; {ADVICE}"

@@ -16,6 +16,7 @@ from gpu_sublinear.devices import Flips, ImplicitRows, NearPairs, get_device
 from gpu_sublinear.devices.reference import mask_of_rows, rows_of_mask, unpacked, wide_rows
 from gpu_sublinear.errors import OptionError
 from gpu_sublinear.flips import FlipIndex
+from gpu_sublinear.memory import plan
 from gpu_sublinear.run import Run
 from gpu_sublinear.weights import SampleWeights
 from tests.conftest import DEVICES, make_device
@@ -338,7 +339,9 @@ def test_a_penalty_takes_the_same_steps_as_with_packed_bits(name):
     X, y = sphere(40, D)
     runs = []
     for mask in ("flips", "bits"):
-        result = GaussNewton(mask=mask, alpha=0.3, tolerance=1e-6).fit(network_for(device, 900, 0.1), X, y)
+        result = GaussNewton(mask=mask, alpha=0.3, tolerance=1e-5, max_steps=40).fit(
+            network_for(device, 900, 0.1), X, y
+        )
         assert result.converged
         runs.append((result.history, device.to_host(result.network.rows)))
     (history, rows), (wanted, want) = runs
@@ -348,6 +351,38 @@ def test_a_penalty_takes_the_same_steps_as_with_packed_bits(name):
         assert ours.objective == pytest.approx(theirs.objective, rel=1e-9)
         assert ours.penalty == pytest.approx(theirs.penalty, rel=1e-9)
     assert np.allclose(rows, want, atol=1e-10)
+
+
+@pytest.mark.parametrize("most", [2000, 30])
+@pytest.mark.parametrize("name", DEVICES)
+def test_the_chosen_penalty_is_that_of_packed_bits(name, most, monkeypatch):
+    monkeypatch.setattr("gpu_sublinear.penalty.MOST_POINTS", most)
+    device = make_device(name)
+    X, y = sphere(40, D)
+    y = y + np.random.default_rng(0).standard_normal(40)
+    results = {}
+    for mask in ("flips", "bits"):
+        trainer = GaussNewton(mask=mask, alpha="auto", max_steps=6)
+        results[mask] = trainer.fit(network_for(device, 900, 0.1), X, y)
+    ours, theirs = results["flips"], results["bits"]
+    assert ours.alpha == pytest.approx(theirs.alpha, rel=1e-9) and ours.alpha > 0
+    assert ours.final.objective == pytest.approx(theirs.final.objective, rel=1e-9)
+    assert any(record.moved_neurons for record in ours.history)
+
+
+def test_the_memory_of_flips_is_that_of_their_log_and_not_of_rows_of_earlier_steps():
+    size = (make_device("cpu"), 100, 8, 2**14, 0.0, "float32")
+    plans = {
+        (mask, alpha): plan(GaussNewton(mask=mask, alpha=alpha), *size)
+        for mask in ("flips", "bits")
+        for alpha in (0.0, 1.0)
+    }
+    assert plans["flips", 0.0] == plans["flips", 1.0]
+    assert plans["flips", 1.0]["log of flips"] > 0 and "log of flips" not in plans["bits", 1.0]
+    assert set(plans["bits", 1.0]) - set(plans["bits", 0.0]) == {
+        "rows at the start, before a step, and of the best",
+        "movement of the rows, and products with it",
+    }
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.02])

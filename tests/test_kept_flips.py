@@ -27,7 +27,7 @@ def arrays(tmp_path_factory) -> Arrays:
             found.append(kept)
 
     fit("flips, watchdog", callbacks=[look], checkpoint=Checkpointing(path))
-    check_flips(found[0])
+    check_flips(found[0], penalised=False)
     return found[0]
 
 
@@ -86,7 +86,17 @@ WRONG = {
 def test_parts_that_no_run_writes_are_refused(arrays, case):
     change, part = WRONG[case]
     with pytest.raises((ValueError, KeyError), match=part):
-        check_flips(change(arrays))
+        check_flips(change(arrays), penalised=False)
+
+
+def test_a_penalty_and_its_sums_at_home_come_together(arrays):
+    with pytest.raises(ValueError, match="'home' of the flips has shape"):
+        check_flips(arrays, penalised=True)
+    sums = {place + "home": np.zeros(arrays[place + "total"].size) for place in (HERE, BEST)}
+    check_flips(arrays | sums, penalised=True)
+    for place in (HERE, BEST):
+        with pytest.raises(ValueError, match="'home' of the flips has shape"):
+            check_flips(arrays | sums | {place + "home": np.zeros(0)}, penalised=True)
 
 
 def test_a_file_of_other_points_is_refused(tmp_path):
