@@ -21,15 +21,16 @@ kept and returned to.
 
 **Setting out again.**  The loss has kinks, and at some of them no damped step leads on, though a full one promises
 much: near-duplicates with contradicting labels are such a case.  There full steps are taken again, unjudged, for
-``AGAIN`` times as many steps as there were before; a penalty, a damping that was given and batches have no such end.
-The loss may rise 10^5-fold on the way, weights grow, and as kinks move less than the weights the steps settle; if
-not, the best state is returned to.
+``AGAIN`` times as many steps as there were before, and on while the best loss falls; a penalty, a damping that was
+given and batches have no such end.  The loss may rise 10^5-fold on the way, weights grow, and as kinks move less than
+the weights the steps settle; if not, the best state is returned to.
 
 **The minimum.**  A damped step promises less than a full one, but with a penalty not arbitrarily so: every eigenvalue
 of the model is at least lambda, so a full step promises at most ``1 / (theta (2 - theta))`` times as much, ``theta =
 lambda / (lambda + mu)``.  Where kinks deny what the model promises, that bound stays large to the end; there the next
-step is expected to keep its promise as well as the last damped one did, and if both change the objective by less than
-0.025 % (tolerances below 1e-4: 2.5 times the tolerance), the penalised loss has settled.
+step is expected to keep its promise as well as the last damped one did, and if that one led to the best state and both
+change the objective by less than 0.025 % (tolerances below 1e-4: 2.5 times the tolerance), the penalised loss has
+settled.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class StepControl:
         self.halved, self.since = 0.0, 0  # the best objective when it last halved (0: none yet), and steps since
         self.last, self.before = -math.inf, -math.inf  # objectives before the present one
         self.predicted = math.inf  # relative decrease that a full step promised
-        self.fell, self.kept = math.inf, math.inf  # by the last step, if damped and no rise: decrease, part of promise
+        self.fell, self.kept = math.inf, math.inf  # by the last step, if damped and the best: decrease, part of promise
         self.outlook = math.inf  # relative decrease to expect of the next one, once that is known
         self.finished = False  # whether no further step shall be taken
         self.best: State
@@ -123,7 +124,7 @@ class StepControl:
         return self.predicted
 
     def settled(self, tolerance: float) -> bool:
-        """Tell whether the last damped step changed next to nothing and the next one will not do more."""
+        """Tell whether the last damped step led to the best state by little and the next one will not do more."""
         return max(self.fell, self.outlook) < little(tolerance)
 
     def accepts(self, attempt: Attempt, trial: State, step: int) -> bool:
@@ -150,7 +151,7 @@ class StepControl:
         if old:
             self.damping = min(self.damping, MOST * old)
             fall = self.source.objective - trial.objective
-            if fall >= 0:
+            if trial.objective < self.best.objective:
                 self.fell, self.kept = fall / self.source.objective, fall / promised
         if self.damping < SMALLEST:
             self.damping = 0.0

@@ -93,7 +93,7 @@ from .weights import SampleWeights
 
 LATER = 0.25  # of the last step's length: the next one is mostly far shorter
 LATER_PULLED = 1.0  # the same where a penalty takes back what the log says: steps shrink slowly (0.25 to 4 tried)
-AT_HOME = 1 << 16  # flips whose rows are widened at a time
+AT_HOME = 1 << 20  # numbers of the rows of flips that are widened at a time
 FEW = 1.0  # pairs within reach per row, up to which only their rows are visited (0.25 to 2 tried)
 
 
@@ -393,9 +393,9 @@ class FlipIndex:
 
     def _change_at_home(self, flips: Flips) -> Array:
         """Return what flips, done by now, add to h: ``sum_r a_r delta_ri (P^0_ri - b)``, (n,)."""
-        terms = self.device.xp.empty(len(flips))
-        for first in range(0, len(flips), AT_HOME):
-            part = slice(first, first + AT_HOME)
+        terms, count = self.device.xp.empty(len(flips)), max(1, AT_HOME // self.X.shape[1])
+        for first in range(0, len(flips), count):
+            part = slice(first, first + count)
             neurons, points = flips.neurons[part], flips.points[part]
             P = (self.base[neurons].astype(np.float64) * self.X[points].astype(np.float64)).sum(axis=1)  # (f,)
             words = self.bits[neurons, points // 64] >> (points % 64).astype(np.uint64)

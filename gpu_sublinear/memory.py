@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FIXED = 400 << 20  # interpreter, compiled code, BLAS buffers, scratch memory of a GPU's scans and looks
 FLIPPING = 1.0  # flips of a run, as part of the pairs over sqrt(n / m): 0.1 to 2 were seen, most with a small penalty
-FLIP = 7 * 4 + 4 * 8  # bytes of a flip: the pair, twice; what was before; its value; coefficients, now and of the best
+FLIP = 7 * 4 + 4 * 8  # bytes of a flip: the pair, twice, and what was before; value and coefficients; what joins them
 PROGRAM = "program"
 LISTS = "candidate pairs and their products"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .gauss_newton import GaussNewton
 
 STALL_STEPS, STALL = 6, 1e-3  # over so many steps the best objective must fall by this part of itself
-RIDGE_STALL_STEPS = 2  # the same with a ridge penalty, if none of them raised it
+RIDGE_STALL_STEPS = 2  # the same with a ridge penalty, if none of them raised it and the last is the best
 SETTLED = 10  # tolerances: a penalised loss must fall by this part of itself, if that is less than STALL
 ADVICE = (
     "contradicting or noisy targets cannot be fitted; add a ridge penalty (alpha), or a larger width or smaller shift"
@@ -90,7 +90,8 @@ class Stops:
         objectives = [record.objective for record in history]
         steps = STALL_STEPS if trainer.alpha or self.control.watches else 2 * STALL_STEPS
         soon = trainer.alpha and not trainer.batch_size  # an epoch may gain little far from the minimum
-        if soon and all(b < a for a, b in pairwise(objectives[-1 - RIDGE_STALL_STEPS :])):
+        falls = all(b < a for a, b in pairwise(objectives[-1 - RIDGE_STALL_STEPS :]))
+        if soon and falls and objectives[-1] <= min(objectives):
             steps = RIDGE_STALL_STEPS
         part = min(STALL, SETTLED * least) if trainer.alpha else STALL
         if len(objectives) > steps and min(objectives) >= (1 - part) * min(objectives[:-steps]):

@@ -67,6 +67,32 @@ def test_a_rise_does_not_settle_whatever_the_next_step_promises():
         assert not control.settled(TOLERANCE)
 
 
+def test_a_small_fall_after_a_rise_does_not_settle_above_the_best_state():
+    control, least = control_at(1.0), little(TOLERANCE)
+    assert control.accepts(towards(0.8), at(0.9), 1)
+    assert control.accepts(towards(0.89), at(0.91), 2)
+    for objective, settled in ((0.91 * (1 - 0.1 * least), False), (0.9 * (1 - 0.1 * least), False)):
+        promise = control.source.objective * (1 - 0.2 * least)
+        assert control.accepts(towards(promise), at(objective), 3)
+        control.expect(towards(control.source.objective * (1 - 0.1 * least)))
+        assert control.settled(TOLERANCE) is settled
+    now = control.source.objective
+    assert control.accepts(towards(now * (1 - 0.2 * least)), at(now * (1 - 0.1 * least)), 5)
+    control.expect(towards(now * (1 - 0.2 * least)))
+    assert control.best is control.source and control.settled(TOLERANCE)
+
+
+def test_two_falls_that_have_not_passed_the_best_do_not_settle():
+    control = control_at(1.0)
+    history = [Recorded(step, loss) for step, loss in enumerate((12.0, 11.0, 10.0, 10.9, 10.5, 10.1))]
+    assert verdict(stops_of(control, alpha=1.0), history) == (False, "")
+    history.append(Recorded(6, 9.9999))
+    assert verdict(stops_of(control, alpha=1.0), history) == (
+        True,
+        "the penalised loss settled: it fell by less than 0.001 of it in 2 steps",
+    )
+
+
 def test_the_outlook_of_a_step_is_forgotten_once_it_is_taken():
     control, least = control_at(1.0), little(TOLERANCE)
     for step in (1, 2):
