@@ -55,7 +55,8 @@ def answer(content: Content) -> str:
             f"steps ({ended} of {len(rows)} settled)"
         )
     return (
-        f"By tolerance, against the lowest objective found (tolerance {LONGEST:g}, at most {content['steps']} steps): {'; '.join(parts)} "
+        f"By tolerance, against the lowest objective found (tolerance {LONGEST:g}, at most {content['steps']} steps): "
+        f"{'; '.join(parts)} "
         "(medians of the steps). Kinks make the last percent slow; a smaller tolerance buys it."
     )
 
