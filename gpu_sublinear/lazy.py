@@ -201,6 +201,9 @@ class LazyIndex:
     def update_any(self, W: Array, neurons: Array, moved: Array) -> None:
         """Do the same for any neurons (u,) that have a list, ascending, whether they fire or not."""
         listed = self.candidates.neurons
+        if len(neurons) == len(listed):
+            self._update(None, moved)
+            return
         everybody = len(listed) == len(W)  # then each has the place of its number
         places = neurons.astype(np.int64) if everybody else self.device.xp.searchsorted(listed, neurons)
         self._update(places, moved)
@@ -281,40 +284,41 @@ class LazyIndex:
         self.drift = xp.concatenate([self.drift, xp.zeros(len(rows))])[order]
         self.margin = xp.concatenate([self.margin, margin])[order]
 
-    def _update(self, places: Array, moved: Array) -> None:
+    def _update(self, places: Array | None, moved: Array) -> None:
+        """Do what :meth:`update_any` says for the neurons at these places (u,), or for all."""
         self.refreshed = 0
         if not len(moved):
             return
-        xp = self.device.xp
-        drift = self.drift[places] + moved
+        xp, where = self.device.xp, slice(None) if places is None else places
         self.drift, self.margin = self.drift.copy(), self.margin.copy()  # a mark may hold the old ones
-        self.drift[places] = drift
+        self.drift[where] += moved
         self.row_max += float(moved.max())
-        slack = self.margin[places] - self._reach(drift)  # (u,)
+        slack = self.margin[where] - self._reach(self.drift[where])  # (u,)
         late = xp.flatnonzero(slack < 0)
         self.refreshed = len(late)
         if self.fixed_margin is None:
             self._tighten(places, slack, self._next_margin(moved))
         if len(late):
-            self._refresh(places[late], moved[late])
+            self._refresh(late if places is None else places[late], moved[late])
         self._drop_empty()
         self._check_memory()
 
-    def _tighten(self, places: Array, slack: Array, wanted: Array) -> None:
+    def _tighten(self, places: Array | None, slack: Array, wanted: Array) -> None:
         """Drop candidates that a smaller margin no longer needs, where that drops a good part of all.
 
         A pair that is no candidate is at most ``b - margin_r + reach_r`` now.  So a list with the margin ``wanted``
         <= margin_r - reach_r, counted from now, needs only products of the candidates to be made.
         """
-        xp = self.device.xp
+        xp, where = self.device.xp, slice(None) if places is None else places
         gain = (slack - wanted).clip(0, None)
-        dropped = float((gain / self.margin[places]).mean()) * (self.candidates.nnz - self._fired_pairs)
+        dropped = float((gain / self.margin[where]).mean()) * (self.candidates.nnz - self._fired_pairs)
         if dropped < WORTH_DROPPING * self.candidates.nnz:
             return
         loose = xp.flatnonzero(gain > 0)
         limits = xp.full(len(self.candidates.neurons), -np.inf, dtype=self.network.dtype)
-        limits[places[loose]] = lower_limit(self.network, wanted[loose])
-        self.drift[places[loose]], self.margin[places[loose]] = 0.0, wanted[loose]
+        places = loose if places is None else places[loose]
+        limits[places] = lower_limit(self.network, wanted[loose])
+        self.drift[places], self.margin[places] = 0.0, wanted[loose]
         self.candidates = self.device.rescan(self.X, self.network.rows, self.candidates, limits)
 
     def _reach(self, drift: Array) -> Array:

@@ -191,7 +191,7 @@ def ridge_path(
     results: dict[int, TrainingResult] = {}
     for k in sorted(range(len(alphas)), key=lambda k: -alphas[k]):
         run.trainer, run.ridge = replace(trainer, alpha=alphas[k]), alphas[k] * unit
-        result = run.trainer.train(run)
-        own = replace(run.network, rows=run.network.rows.copy())
-        results[k] = replace(result, network=own)
+        before, result = run.network.rows, run.trainer.train(run)
+        rows = run.network.rows  # steps with a penalty make new ones
+        results[k] = replace(result, network=replace(run.network, rows=rows.copy() if rows is before else rows))
     return [results[k] for k in range(len(alphas))]

@@ -91,6 +91,18 @@ def test_list_operations_agree_with_the_reference(name):
     check()
 
 
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d", [1, 5, 16, 17, 33])
+def test_many_pairs_agree_with_the_reference(name, dtype, d):
+    device, reference, rng = make_device(name), get_device("reference"), np.random.default_rng(d)
+    problem = make_problem(rng, 40, 400, d, dtype, False, 0.5)  # the cpu works on sixteen pairs of a block at once
+    chosen = rng.random((400, 40)) < rng.choice([0.0, 0.1, 0.9], size=(400, 1))
+    check_factored(device, reference, problem, chosen, rng)
+    problem.W[7::50], problem.W[11::50] = np.nan, np.inf  # a row that is no number must not reach its neighbours
+    check_evaluate(device, reference, problem, chosen)
+
+
 def check_scan(device, reference, problem, rng) -> None:
     neurons = np.flatnonzero(rng.random(len(problem.W)) < 0.7).astype(np.int32)
     own = problem.P[rng.integers(len(problem.X), size=len(neurons)), neurons]  # ties: a number of the neuron itself
@@ -168,7 +180,7 @@ def check_factored(device, reference, problem, chosen, rng) -> None:
 @pytest.mark.parametrize("theta", [1.0, 0.3, 0.0, -0.5])
 def test_pulled_rows_agree_with_the_reference(name, dtype, theta):
     device, reference, rng = make_device(name), get_device("reference"), np.random.default_rng(0)
-    for rows, d, chosen in ((50, 7, range(0, 50, 3)), (3, 1, []), (0, 4, []), (2, 130, [0, 1])):
+    for rows, d, chosen in ((5000, 3, range(0, 5000, 3)), (50, 7, [0, 49]), (3, 1, []), (0, 4, []), (2, 130, [0, 1])):
         W, home = (rng.standard_normal((rows, d)).astype(dtype) for _ in range(2))
         home[::2] = W[::2]  # rows that never moved
         neurons, change = np.array(chosen, np.int32), rng.standard_normal((len(chosen), d))
@@ -189,7 +201,7 @@ def test_pulled_rows_agree_with_the_reference(name, dtype, theta):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_pulling_by_lists_gives_the_bytes_of_pulling_by_changes(name, dtype):
     device, rng = make_device(name), np.random.default_rng(0)
-    for n, m, d in ((5, 70, 7), (3, 2, 1), (9, 300, 33), (2, 0, 4)):
+    for n, m, d in ((5, 70, 7), (3, 2, 1), (9, 3000, 17), (9, 300, 33), (2, 0, 4)):
         problem = make_problem(rng, n, m, d, dtype, False, 0.5)
         X, W, home = (device.asarray(A) for A in (problem.X, problem.W, problem.W[::-1].copy()))
         fired = lists_of(device, problem.mask.T)

@@ -9,10 +9,12 @@ import numba
 import numpy as np
 
 from . import cpu_bits as bit_kernels
+from . import cpu_factored as factored
 from . import cpu_kernels as kernels
 from . import cpu_lists as list_kernels
 from .base import CSR, Array, NeuronLists, TreeLayout
 from .cpu_implicit import ImplicitOperations
+from .cpu_vectors import WIDE
 from .host import HostDevice, one_blas_thread
 
 CHANGED_COST = 8  # words of a recount that take as long as one that changed
@@ -72,7 +74,7 @@ class CpuDevice(ImplicitOperations, HostDevice):
             kernels.query_batch(nodes, *tree, bound, first, found, counts, visited)
             parts.append(_packed(nodes, first, found, counts[first : first + batch]))
         indices, values = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
-        return np.concatenate([[0], np.cumsum(counts)]), indices, values, int(visited.sum())
+        return _before(counts), indices, values, int(visited.sum())
 
     def forward(self, indptr: Array, indices: Array, values: Array, signs: Array, shift: float) -> Array:
         """Sum over the fired neurons of each point."""
@@ -113,50 +115,46 @@ class CpuDevice(ImplicitOperations, HostDevice):
         for first in range(0, u, max(1, chunk)):
             rows = slice(first, min(first + chunk, u))
             list_kernels.scan(X, W, neurons[rows], thresholds[rows], found, counts[rows])
-            starts = np.concatenate([[0], np.cumsum(counts[rows])])
+            starts = _before(counts[rows])
             parts.append(np.empty(starts[-1], np.int32))
             list_kernels.pack(found, starts, parts[-1])
-        return np.concatenate([[0], np.cumsum(counts)]), np.concatenate(parts)
+        return _before(counts), np.concatenate(parts)
 
     def evaluate(
         self, X: Array, W: Array, lists: NeuronLists, shift: float
     ) -> tuple[NeuronLists, Array, Array, Array, Array]:
         """Two passes over the candidates: products and counts, then both orders of those that fire."""
         neurons, c_indptr, points = lists.neurons, lists.indptr, lists.points
-        bound = X.dtype.type(shift)
-        products, counts = np.empty(lists.nnz, X.dtype), np.zeros(len(neurons), np.int64)
-        histogram = np.zeros((list_kernels.BLOCKS, len(X)), np.int64)
-        list_kernels.evaluate(X, W, neurons, c_indptr, points, bound, products, counts, histogram)
-        places = np.flatnonzero(counts)
-        slots = np.cumsum(counts > 0, dtype=np.int32) - 1
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        indptr = np.concatenate([[0], np.cumsum(histogram.sum(axis=0))])
+        bound, blocks = X.dtype.type(shift), list_kernels.BLOCKS
+        products, counts = np.empty(lists.nnz, X.dtype), np.empty(len(neurons), np.int32)
+        histogram, unions = np.zeros((blocks, len(X)), np.int64), np.empty(blocks, np.int64)
+        wide = _wide(X, X.dtype)
+        list_kernels.evaluate(wide, W, neurons, c_indptr, points, bound, products, counts, histogram, unions)
+        starts, slots = _before(histogram.sum(axis=1)), _before(unions)
+        indptr = _before(histogram.sum(axis=0))
         ahead = indptr[:-1] + np.cumsum(histogram, axis=0) - histogram  # (blocks, n)
-        nnz = starts[-1]
+        nnz, union = starts[-1], slots[-1]
+        places, t_indptr = np.empty(union, np.int64), np.full(union + 1, nnz)
         t_points, compact, values = np.empty(nnz, np.int32), np.empty(nnz, np.int32), np.empty(nnz, X.dtype)
-        list_kernels.keep(neurons, c_indptr, points, bound, products, starts, slots, ahead, t_points, compact, values)
-        t_indptr = np.append(starts[places], nnz)
+        found = places, t_indptr, t_points, compact, values
+        list_kernels.keep(c_indptr, points, bound, products, counts, starts, slots, ahead, *found)
         return NeuronLists(neurons[places], t_indptr, t_points), places, indptr, compact, values
 
     def rescan(self, X: Array, W: Array, lists: NeuronLists, thresholds: Array) -> NeuronLists:
         """Compute the products of the lists and keep those above."""
         values, counts = np.empty(lists.nnz, X.dtype), np.zeros(len(lists.neurons), np.int64)
         arrays = lists.indptr, lists.points, thresholds, values
-        list_kernels.count_above(X, W, lists.neurons, *arrays, counts)
-        starts = np.concatenate([[0], np.cumsum(counts)])
+        list_kernels.count_above(_wide(X, X.dtype), W, lists.neurons, *arrays, counts)
+        starts = _before(counts)
         out = np.empty(starts[-1], np.int32)
         list_kernels.keep_above(*arrays, starts, out)
         return NeuronLists(lists.neurons, starts, out)
 
     def splice(self, lists: NeuronLists, places: Array, indptr: Array, points: Array) -> NeuronLists:
         """Copy the runs between the replaced lists."""
-        counts = np.diff(lists.indptr)
-        counts[places] = np.diff(indptr)
-        joined = np.concatenate([[0], np.cumsum(counts)])
-        source = np.full(len(counts), -1, np.int64)
-        source[places] = np.arange(len(places))
-        out = np.empty(joined[-1], np.int32)
-        list_kernels.splice(lists.indptr, lists.points, indptr, points, source, joined, out)
+        gone = int((lists.indptr[places + 1] - lists.indptr[places]).sum())
+        joined, out = np.empty_like(lists.indptr), np.empty(lists.nnz - gone + len(points), np.int32)
+        list_kernels.splice(lists.indptr, lists.points, places, indptr, points, joined, out)
         return NeuronLists(lists.neurons, joined, out)
 
     def change_pairs(self, counts: Array, before: NeuronLists, after: NeuronLists, limit: int) -> bool:
@@ -227,42 +225,43 @@ class CpuDevice(ImplicitOperations, HostDevice):
     def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:
         """Sum and spread, neuron by neuron."""
         out = np.zeros((list_kernels.BLOCKS, len(X)))
-        list_kernels.factored_gram(_wide(X), g[:, None] * X, fired.indptr, fired.points, out)
+        wide = _wide(X)
+        factored.factored_gram(wide, g[:, None] * wide, fired.indptr, fired.points, out)
         return out.sum(axis=0)
 
     def factored_product(self, X: Array, fired: NeuronLists, weights: Array, V: Array) -> Array:
         """Spread, neuron by neuron."""
         out = np.zeros((list_kernels.BLOCKS, len(X)))
-        list_kernels.factored_product(_wide(X), V, weights, fired.indptr, fired.points, out)
+        factored.factored_product(_wide(X), V, weights, fired.indptr, fired.points, out)
         return out.sum(axis=0)
 
     def factored_transposed(self, X: Array, fired: NeuronLists, weights: Array, g: Array) -> Array:
         """Sum, neuron by neuron."""
         out = np.empty((len(fired.neurons), X.shape[1]))
-        list_kernels.factored_transposed(g[:, None] * X, weights, fired.indptr, fired.points, out)
+        factored.factored_transposed(g[:, None] * _wide(X), weights, fired.indptr, fired.points, out)
         return out
 
     def move_rows(self, W: Array, X: Array, fired: NeuronLists, weights: Array, g: Array) -> Array:
         """Sum, subtract and measure in one pass over the moved rows."""
         moved = np.empty(len(fired.neurons))
-        list_kernels.move_rows(W, g[:, None] * X, weights, fired.neurons, fired.indptr, fired.points, moved)
+        factored.move_rows(W, g[:, None] * _wide(X), weights, fired.neurons, fired.indptr, fired.points, moved)
         return moved
 
     def pull_rows(self, W: Array, initial: Array, neurons: Array, change: Array, theta: float) -> tuple[Array, Array]:
         """Do all in one pass over the rows."""
-        return self._pulled(list_kernels.pull_rows, W, initial, neurons, theta, neurons, change)
+        return self._pulled(factored.pull_rows, W, initial, neurons, theta, neurons, change)
 
     def pull_lists(
         self, W: Array, initial: Array, X: Array, fired: NeuronLists, weights: Array, g: Array, theta: float
     ) -> tuple[Array, Array]:
         """Do all in one pass over the rows, without an array of the changes."""
-        given = g[:, None] * X, weights, fired.neurons, fired.indptr, fired.points
-        return self._pulled(list_kernels.pull_lists, W, initial, fired.neurons, theta, *given)
+        given = g[:, None] * _wide(X), weights, fired.neurons, fired.indptr, fired.points
+        return self._pulled(factored.pull_lists, W, initial, fired.neurons, theta, *given)
 
     def _pulled(
         self, kernel: Callable[..., None], W: Array, initial: Array, neurons: Array, theta: float, *given: Array
     ) -> tuple[Array, Array]:
-        after, moved = np.empty_like(W), np.empty(len(W))
+        after, moved = np.empty(W.shape, W.dtype), np.empty(len(W))
         edges = np.arange(list_kernels.BLOCKS + 1) * len(W) // list_kernels.BLOCKS  # rows of each block
         kernel(W, initial, *given, 1.0 - theta, edges, np.searchsorted(neurons, edges), after, moved)
         return after, moved
@@ -270,14 +269,14 @@ class CpuDevice(ImplicitOperations, HostDevice):
     def factored_along(self, X: Array, fired: NeuronLists, weights: Array, W: Array, initial: Array) -> Array:
         """Subtract row by row, without an array of the movement."""
         out = np.zeros((list_kernels.BLOCKS, len(X)))
-        list_kernels.factored_along(_wide(X), W, initial, weights, fired.neurons, fired.indptr, fired.points, out)
+        factored.factored_along(_wide(X), W, initial, weights, fired.neurons, fired.indptr, fired.points, out)
         return out.sum(axis=0)
 
     def square_distance(self, A: Array, B: Array) -> float:
         """Sum block by block on all threads."""
         out = np.zeros(list_kernels.BLOCKS)
         A, B = (array[:, None] if array.ndim == 1 else array for array in (A, B))
-        list_kernels.square_distances(A, B, out)
+        factored.square_distances(A, B, out)
         return float(out.sum())
 
     def sketch_neurons(
@@ -349,14 +348,24 @@ class CpuDevice(ImplicitOperations, HostDevice):
             list(pool.map(lambda first: tile(first, min(first + TILE, rows)), reversed(starts)))
 
 
-def _wide(X: Array) -> Array:
-    """Return the points in float64 once, not anew for every pair."""
-    return X.astype(np.float64, copy=False)
+def _wide(X: Array, dtype: type = np.float64) -> Array:
+    """Return the points in this type once, not anew for every pair, with features padded to a multiple of WIDE."""
+    n, d = X.shape
+    out = np.zeros((n, -(-d // WIDE) * WIDE), dtype)
+    out[:, :d] = X
+    return out
+
+
+def _before(counts: Array) -> Array:
+    """Return the sums of the counts (k,) before each, and of all, (k + 1,) int64."""
+    out = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=out[1:])
+    return out
 
 
 def _packed(nodes: Array, first: int, found: Array, counts: Array) -> tuple[Array, Array]:
     """Return the answers of one batch end to end: indices and leaf values."""
-    starts = np.concatenate([[0], np.cumsum(counts)])
+    starts = _before(counts)
     indices, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], nodes.dtype)
     kernels.copy_batch(nodes, first, found, starts, indices, values)
     return indices, values

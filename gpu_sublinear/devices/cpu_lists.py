@@ -1,4 +1,4 @@
-"""Numba loops over neuron lists: scanning for candidates, exact products, and the factored Jacobian.
+"""Numba loops over neuron lists: scanning for candidates, exact products, what changed since the last query.
 
 Parallel over blocks of neurons.  Where neurons add to the same point, every block has its own sums, which are added
 in the order of the blocks; the number of blocks is fixed, so any thread count gives equal bytes.
@@ -6,13 +6,12 @@ in the order of the blocks; the number of blocks is fixed, so any thread count g
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import prange
 
 from . import philox
 from .cpu_kernels import LANES, computed_numbers, gather_rows, parallel, philox4x32, serial
+from .cpu_vectors import WIDE, sixteen_numbers
 
 DENSE = 8  # hits among LANES from which writing all of them beats finding them
 BLOCKS = 64  # blocks of neurons with sums of their own: enough to balance tens of threads, n x 64 doubles of memory
@@ -22,27 +21,40 @@ _32, _MASK = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
 @serial
-def listed_numbers(X, w, points, start, stop, values):
-    """Write the computed numbers of one neuron and its listed points: four sums at a time, each in its one order."""
-    d = len(w)
+def _owners(indptr, first, last):
+    """Return the number of the list of every pair of the lists first .. last: no branch to mispredict."""
+    base, size = indptr[first], indptr[last] - indptr[first]
+    owners = np.zeros(size + 1, np.int32)  # one more, where empty lists at the end are counted
+    for k in range(first, last):
+        owners[indptr[k] - base] += 1
+    k = first - 1
+    for q in range(size):
+        k += owners[q]
+        owners[q] = k
+    return owners
+
+
+@serial
+def listed_numbers(X, W, neurons, indptr, points, first, last, values):
+    """Write the computed numbers of the lists first .. last, each sum in its one order; X has features padded."""
+    d, width, start, stop = W.shape[1], X.shape[1], indptr[first], indptr[last]
+    owners, rows, flat_X, flat_W = _owners(indptr, first, last), np.empty(WIDE, np.int64), X.ravel(), W.ravel()
     q = start
-    while q + 3 < stop:
-        x0, x1, x2, x3 = X[points[q]], X[points[q + 1]], X[points[q + 2]], X[points[q + 3]]
-        s0, s1, s2, s3 = x0[0] * w[0], x1[0] * w[0], x2[0] * w[0], x3[0] * w[0]
-        for j in range(1, d):
-            s0 = s0 + x0[j] * w[j]
-            s1 = s1 + x1[j] * w[j]
-            s2 = s2 + x2[j] * w[j]
-            s3 = s3 + x3[j] * w[j]
-        values[q], values[q + 1], values[q + 2], values[q + 3] = s0, s1, s2, s3
-        q += 4
     while q < stop:
-        x0 = X[points[q]]
-        s0 = x0[0] * w[0]
-        for j in range(1, d):
-            s0 = s0 + x0[j] * w[j]
-        values[q] = s0
-        q += 1
+        count = min(WIDE, stop - q)
+        for p in range(count):
+            rows[p] = neurons[owners[q - start + p]]
+        if count == WIDE and rows[WIDE - 1] * d + width <= len(flat_W):  # ascending: no row is read beyond the end
+            for j in range(0, d, WIDE):
+                sixteen_numbers(values, q, flat_X, points, flat_W, rows, d, j)
+        else:
+            for p in range(count):
+                x, w = X[points[q + p]], W[rows[p]]
+                total = x[0] * w[0]
+                for j in range(1, d):
+                    total = total + x[j] * w[j]
+                values[q + p] = total
+        q += count
 
 
 @parallel
@@ -82,30 +94,37 @@ def pack(found, starts, points):
 
 
 @parallel
-def evaluate(X, W, neurons, indptr, points, bound, values, fired, histogram):
-    """Compute all candidate products; count those above the bound by neuron and by (block, point)."""
+def evaluate(X, W, neurons, indptr, points, bound, values, fired, histogram, unions):
+    """Compute all candidate products; count those above the bound by list and by (block, point), and lists by block."""
     c = len(neurons)
     blocks = len(histogram)
     for block in prange(blocks):
-        for k in range(block * c // blocks, (block + 1) * c // blocks):
-            listed_numbers(X, W[neurons[k]], points, indptr[k], indptr[k + 1], values)
-            count = np.int64(0)
+        first, last = block * c // blocks, (block + 1) * c // blocks
+        listed_numbers(X, W, neurons, indptr, points, first, last, values)
+        union = 0
+        for k in range(first, last):
+            count = np.int32(0)
             for q in range(indptr[k], indptr[k + 1]):
-                fires = np.int64(values[q] > bound)  # added always: no branch to mispredict
+                fires = np.int32(values[q] > bound)  # added always: no branch to mispredict
                 count += fires
                 histogram[block, points[q]] += fires
             fired[k] = count
+            union += count > 0
+        unions[block] = union
 
 
 @parallel
 def count_above(X, W, neurons, indptr, points, limits, values, counts):
     """Compute all candidate products; count those above their neuron's limit."""
-    for k in prange(len(neurons)):
-        listed_numbers(X, W[neurons[k]], points, indptr[k], indptr[k + 1], values)
-        count = 0
-        for q in range(indptr[k], indptr[k + 1]):
-            count += values[q] > limits[k]
-        counts[k] = count
+    c = len(neurons)
+    for block in prange(BLOCKS):
+        first, last = block * c // BLOCKS, (block + 1) * c // BLOCKS
+        listed_numbers(X, W, neurons, indptr, points, first, last, values)
+        for k in range(first, last):
+            count = 0
+            for q in range(indptr[k], indptr[k + 1]):
+                count += values[q] > limits[k]
+            counts[k] = count
 
 
 @parallel
@@ -120,32 +139,47 @@ def keep_above(indptr, points, limits, values, starts, out):
 
 
 @parallel
-def keep(neurons, indptr, points, bound, values, starts, slots, places, t_points, compact, kept):
-    """Write the pairs above the bound in both orders; ``places[block, i]`` is where the block goes on for point i."""
-    c = len(neurons)
-    blocks = len(places)
+def keep(indptr, points, bound, values, fired, starts, slots, ahead, places, t_indptr, t_points, compact, kept):
+    """Write the pairs above the bound in both orders.
+
+    A block goes on from ``starts`` in the order of neurons, from ``slots`` among the lists that have such pairs, and
+    from ``ahead[block, i]`` in the order of points.
+    """
+    c = len(indptr) - 1
+    blocks = len(ahead)
     for block in prange(blocks):
+        at, slot = starts[block], slots[block]
         for k in range(block * c // blocks, (block + 1) * c // blocks):
-            at = starts[k]
+            if not fired[k]:
+                continue
+            places[slot], t_indptr[slot] = k, at
             for q in range(indptr[k], indptr[k + 1]):
                 if values[q] > bound:
                     i = points[q]
                     t_points[at] = i
                     at += 1
-                    place = places[block, i]
-                    places[block, i] = place + 1
-                    compact[place] = slots[k]
-                    kept[place] = values[q]
+                    place = ahead[block, i]
+                    ahead[block, i] = place + 1
+                    compact[place], kept[place] = slot, values[q]
+            slot += 1
 
 
-@parallel
-def splice(indptr, points, new_indptr, new_points, source, joined, out):
-    """Copy list k from the new lists where ``source[k]`` >= 0, else from the old ones."""
-    for k in prange(len(source)):
-        from_new = source[k] >= 0
-        start = new_indptr[source[k]] if from_new else indptr[k]
-        for q in range(joined[k + 1] - joined[k]):
-            out[joined[k] + q] = new_points[start + q] if from_new else points[start + q]
+@serial
+def splice(indptr, points, places, new_indptr, new_points, joined, out):
+    """Copy the lists, those at ``places``, ascending, from the new ones: runs between them as they are."""
+    k, at = 0, 0
+    for new in range(len(places) + 1):
+        last = places[new] if new < len(places) else len(indptr) - 1
+        start, size = indptr[k], indptr[last] - indptr[k]
+        joined[k:last] = indptr[k:last] + (at - start)
+        out[at : at + size] = points[start : start + size]
+        at += size
+        joined[last] = at
+        if new < len(places):
+            for q in range(new_indptr[new], new_indptr[new + 1]):
+                out[at] = new_points[q]
+                at += 1
+        k = last + 1
 
 
 @serial
@@ -232,179 +266,6 @@ def change_pairs(counts, old_indptr, old_points, new_indptr, new_points, match, 
                 p += 1
             else:
                 q += 1
-
-
-@serial
-def _weighted_sum(rows, points, start, stop, total):
-    """Set ``total`` to the sum of the rows of the listed points, two rows per pass over it."""
-    for j in range(len(total)):
-        total[j] = 0.0
-    q = start
-    while q + 1 < stop:
-        first, second = points[q], points[q + 1]
-        for j in range(len(total)):
-            total[j] += rows[first, j] + rows[second, j]
-        q += 2
-    if q < stop:
-        for j in range(len(total)):
-            total[j] += rows[points[q], j]
-
-
-@serial
-def _dot(a, x):
-    s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
-    j = 0
-    while j + 3 < len(a):
-        s0 += a[j] * x[j]
-        s1 += a[j + 1] * x[j + 1]
-        s2 += a[j + 2] * x[j + 2]
-        s3 += a[j + 3] * x[j + 3]
-        j += 4
-    while j < len(a):
-        s0 += a[j] * x[j]
-        j += 1
-    return (s0 + s1) + (s2 + s3)
-
-
-@parallel
-def factored_gram(X, weighted, indptr, points, out):
-    """Add ``<x_i, sum_k weighted_k>`` over the neurons of each block; out (blocks, n), weighted = g_i x_i (n, d)."""
-    u = len(indptr) - 1
-    blocks = len(out)
-    for block in prange(blocks):
-        total = np.empty(X.shape[1])
-        for k in range(block * u // blocks, (block + 1) * u // blocks):
-            _weighted_sum(weighted, points, indptr[k], indptr[k + 1], total)
-            for q in range(indptr[k], indptr[k + 1]):
-                out[block, points[q]] += _dot(total, X[points[q]])
-
-
-@serial
-def _spread(X, v, weight, points, start, stop, out):
-    """Add ``weight <v, x_i>`` to the listed points: four sums at a time."""
-    q = start
-    while q + 3 < stop:
-        x0, x1, x2, x3 = X[points[q]], X[points[q + 1]], X[points[q + 2]], X[points[q + 3]]
-        s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
-        for j in range(len(v)):
-            s0 += x0[j] * v[j]
-            s1 += x1[j] * v[j]
-            s2 += x2[j] * v[j]
-            s3 += x3[j] * v[j]
-        out[points[q]] += weight * s0
-        out[points[q + 1]] += weight * s1
-        out[points[q + 2]] += weight * s2
-        out[points[q + 3]] += weight * s3
-        q += 4
-    while q < stop:
-        out[points[q]] += weight * _dot(v, X[points[q]])
-        q += 1
-
-
-@parallel
-def factored_product(X, V, weights, indptr, points, out):
-    """Add ``weights_r <V_r, x_i>`` over the neurons of each block; out (blocks, n)."""
-    u = len(indptr) - 1
-    blocks = len(out)
-    for block in prange(blocks):
-        for k in range(block * u // blocks, (block + 1) * u // blocks):
-            _spread(X, V[k], weights[k], points, indptr[k], indptr[k + 1], out[block])
-
-
-@parallel
-def factored_along(X, W, initial, weights, neurons, indptr, points, out):
-    """Do the same with the rows ``W_r - initial_r`` of the neurons in place of V."""
-    u = len(indptr) - 1
-    blocks = len(out)
-    for block in prange(blocks):
-        v = np.empty(X.shape[1])
-        for k in range(block * u // blocks, (block + 1) * u // blocks):
-            row, home = W[neurons[k]], initial[neurons[k]]
-            for j in range(len(v)):
-                v[j] = np.float64(row[j]) - home[j]
-            _spread(X, v, weights[k], points, indptr[k], indptr[k + 1], out[block])
-
-
-@parallel
-def square_distances(A, B, out):
-    """Write ``||A - B||^2`` of each block of rows."""
-    u, d = A.shape
-    blocks = len(out)
-    for block in prange(blocks):
-        total = np.zeros(d)  # a sum for each column: independent lanes
-        for r in range(block * u // blocks, (block + 1) * u // blocks):
-            a, b = A[r], B[r]
-            for j in range(d):
-                change = np.float64(a[j]) - b[j]
-                total[j] += change * change
-        out[block] = total.sum()
-
-
-@parallel
-def factored_transposed(weighted, weights, indptr, points, out):
-    """Write ``weights_r sum_i weighted_i`` to row r of out (u, d)."""
-    for k in prange(len(indptr) - 1):
-        _weighted_sum(weighted, points, indptr[k], indptr[k + 1], out[k])
-        for j in range(out.shape[1]):
-            out[k, j] *= weights[k]
-
-
-@parallel
-def move_rows(W, weighted, weights, neurons, indptr, points, moved):
-    """Subtract ``weights_r sum_i weighted_i`` from row r of W and write the norm of what the stored row moved."""
-    d = W.shape[1]
-    u = len(neurons)
-    for block in prange(BLOCKS):
-        total = np.empty(d)
-        for k in range(block * u // BLOCKS, (block + 1) * u // BLOCKS):
-            _weighted_sum(weighted, points, indptr[k], indptr[k + 1], total)
-            row, weight = W[neurons[k]], weights[k]
-            for j in range(d):
-                before = np.float64(row[j])
-                row[j] = before - weight * total[j]
-                total[j] = np.float64(row[j]) - before
-            square = 0.0
-            for j in range(d):  # a loop of its own: the one above stays free of a serial sum
-                square += total[j] * total[j]
-            moved[k] = math.sqrt(square)
-
-
-@serial
-def _pull_row(W, initial, r, kept, change, after):
-    """Write row r of ``W0 + kept (W - W0) - change``; put what it moved in place of change (d,), return its norm."""
-    for j in range(len(change)):
-        before, home = np.float64(W[r, j]), np.float64(initial[r, j])
-        after[r, j] = home + kept * (before - home) - change[j]
-        change[j] = np.float64(after[r, j]) - before
-    return math.sqrt(_dot(change, change))
-
-
-@parallel
-def pull_rows(W, initial, neurons, change, kept, edges, starts, after, moved):
-    """Write all rows; block b owns rows from edges[b] and neurons from starts[b]."""
-    for block in prange(len(edges) - 1):
-        k, own = starts[block], np.empty(W.shape[1])
-        for r in range(edges[block], edges[block + 1]):
-            changes = k < starts[block + 1] and neurons[k] == r
-            for j in range(len(own)):
-                own[j] = change[k, j] if changes else 0.0
-            k += changes
-            moved[r] = _pull_row(W, initial, r, kept, own, after)
-
-
-@parallel
-def pull_lists(W, initial, weighted, weights, neurons, indptr, points, kept, edges, starts, after, moved):
-    """Do the same with the changes ``weights_k sum_i weighted_i``, without an array of them."""
-    for block in prange(len(edges) - 1):
-        k, own = starts[block], np.empty(W.shape[1])
-        for r in range(edges[block], edges[block + 1]):
-            own[:] = 0.0
-            if k < starts[block + 1] and neurons[k] == r:
-                _weighted_sum(weighted, points, indptr[k], indptr[k + 1], own)
-                for j in range(len(own)):
-                    own[j] *= weights[k]
-                k += 1
-            moved[r] = _pull_row(W, initial, r, kept, own, after)
 
 
 @parallel

@@ -77,6 +77,69 @@ def dot(context, a, at, b, start):
 
 
 @intrinsic
+def add(context, total, at, rows, start):
+    """Add rows[start : start + 16] to total[at : at + 16]."""
+
+    def generate(context, builder, signature, arguments):
+        place, source = (_address(context, builder, signature.args[k], arguments[k], arguments[k + 1]) for k in (0, 2))
+        size = _bytes(signature.args[0])
+        added = builder.fadd(builder.load(place, align=size), builder.load(source, align=size))
+        builder.store(added, place, align=size)
+        return context.get_dummy_value()
+
+    return types.void(total, types.int64, rows, types.int64), generate
+
+
+@intrinsic
+def sixteen_numbers(context, values, at, X, points, W, rows, d, first):
+    """Go on with the inner products of sixteen pairs, values[at : at + 16], by the features first .. first + 15."""
+    # Pair p is the point ``points[at + p]`` of X, flat, features padded with zeros, and the row ``rows[p]`` of W, flat,
+    # (u, d); what follows the row is read, too, and not used.  Each sum has the order of its features: the products of
+    # a pair are a vector, sixteen vectors are transposed, and their columns added.
+
+    def generate(context, builder, signature, arguments):
+        kinds, number, lane = signature.args, ir.IntType(64), ir.IntType(32)
+        at, d, first = arguments[1], arguments[6], arguments[7]
+        every = ir.VectorType(lane, WIDE)
+
+        def vector(k, offset):
+            return builder.load(_address(context, builder, kinds[k], arguments[k], offset), align=_bytes(kinds[k]))
+
+        def whole(k, offset):
+            data = context.make_array(kinds[k])(context, builder, arguments[k]).data
+            found = builder.load(builder.gep(data, [offset]))
+            return found if found.type.width == 64 else builder.sext(found, number)
+
+        numbers = ir.VectorType(number, WIDE)
+        rest = builder.insert_element(ir.Constant(numbers, ir.Undefined), builder.sub(d, first), lane(0))
+        rest = builder.shuffle_vector(rest, rest, ir.Constant(every, [0] * WIDE))
+        there = builder.icmp_signed("<", ir.Constant(numbers, list(range(WIDE))), rest)
+        padded = builder.and_(builder.add(d, number(WIDE - 1)), number(-WIDE))
+        table = []
+        for p in range(WIDE):
+            x = vector(2, builder.add(builder.mul(whole(3, builder.add(at, number(p))), padded), first))
+            w = vector(4, builder.add(builder.mul(whole(5, number(p)), d), first))
+            table.append(builder.fmul(x, builder.select(there, w, ir.Constant(w.type, None))))
+        for half in (1, 2, 4, 8):
+            low = [j if not j & half else WIDE + (j ^ half) for j in range(WIDE)]
+            high = [WIDE + j if j & half else j | half for j in range(WIDE)]
+            for p in range(WIDE):
+                if not p & half:
+                    pair = table[p], table[p | half]
+                    table[p] = builder.shuffle_vector(*pair, ir.Constant(every, low))
+                    table[p | half] = builder.shuffle_vector(*pair, ir.Constant(every, high))
+        place, size = _address(context, builder, kinds[0], arguments[0], at), _bytes(kinds[0])
+        begun = builder.icmp_signed(">", first, number(0))
+        total = builder.select(begun, builder.fadd(builder.load(place, align=size), table[0]), table[0])
+        for column in table[1:]:
+            total = builder.fadd(total, column)
+        builder.store(total, place, align=size)
+        return context.get_dummy_value()
+
+    return types.void(values, types.int64, X, points, W, rows, types.int64, types.int64), generate
+
+
+@intrinsic
 def add_bits(context, total, at, word, sign):
     """Add ``sign`` to total[at + k], int8, for the bits k = 0 .. 63 that are set in a word."""
 
