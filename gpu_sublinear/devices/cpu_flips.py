@@ -12,16 +12,13 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from . import cpu_kernels, cpu_vectors
+from . import cpu_kernels
 from .cpu_bits import WORD, folded, load_rows, pack
 from .cpu_kernels import LANES, computed_numbers, parallel, serial
 from .cpu_lists import BLOCKS
-from .cpu_vectors import TABLE, WIDE
+from .cpu_vectors import TABLE, WIDE, add_bits, add_subsets, dot
 
 popcount: Any = cpu_kernels.popcount  # numba adds the first parameter of an intrinsic, which mypy cannot know
-add_subsets: Any = cpu_vectors.add_subsets
-add_bits: Any = cpu_vectors.add_bits
-dot: Any = cpu_vectors.dot
 TILE = 128  # neurons whose sums are made together
 ONE = np.uint64(1)
 

@@ -103,9 +103,9 @@ def evaluate(X, W, neurons, indptr, points, bound, values, fired, histogram, uni
         listed_numbers(X, W, neurons, indptr, points, first, last, values)
         union = 0
         for k in range(first, last):
-            count = np.int32(0)
+            count = np.int64(0)
             for q in range(indptr[k], indptr[k + 1]):
-                fires = np.int32(values[q] > bound)  # added always: no branch to mispredict
+                fires = np.int64(values[q] > bound)  # added always: no branch to mispredict
                 count += fires
                 histogram[block, points[q]] += fires
             fired[k] = count

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
-from numba.extending import intrinsic
+from numba import extending, types
 
+intrinsic: Any = extending.intrinsic  # takes the first parameter of what it makes, which mypy cannot know
 WIDE = 16  # numbers; features are padded with zeros to a multiple
 SUBSETS = 16  # of four points, whose sums are tabulated
 TABLE = 16 * SUBSETS * WIDE  # entries for one word: 16 groups of four points
