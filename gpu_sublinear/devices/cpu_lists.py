@@ -101,7 +101,7 @@ def evaluate(X, W, neurons, indptr, points, bound, values, fired, histogram, uni
     for block in prange(blocks):
         first, last = block * c // blocks, (block + 1) * c // blocks
         listed_numbers(X, W, neurons, indptr, points, first, last, values)
-        union = 0
+        union = np.int64(0)
         for k in range(first, last):
             count = np.int64(0)
             for q in range(indptr[k], indptr[k + 1]):
@@ -109,7 +109,7 @@ def evaluate(X, W, neurons, indptr, points, bound, values, fired, histogram, uni
                 count += fires
                 histogram[block, points[q]] += fires
             fired[k] = count
-            union += count > 0
+            union += np.int64(count > 0)
         unions[block] = union
 
 
