@@ -59,8 +59,12 @@ looked up, 10 to 50 times tighter than B. Listed values move along (in REAL, err
 whose bit may be wrong is computed in float64, and those within a smaller radius of b form the new list; known =
 radius. A row that moved too far for ``known`` is looked at on all points. This visits every row, n / 4 look-ups each,
 but no pair of d products for most: after the first step it is 5 to 10 times cheaper than a scan, and the list it
-leaves is short enough for small steps. (The cuda device moves no values: it computes, in float64, whatever may be near
-enough.)
+leaves is short enough for small steps. With a penalty steps hardly shrink, on a path of penalties they even grow: there
+the new radius is the old one less what rows move, so that as a rule the first look's list serves to the end. (The cuda
+device moves no values: it computes, in float64, whatever may be near enough.)
+
+**Some of the points** (:meth:`FlipIndex.again`, for folds). One look at all points serves trainings on any of them: the
+index goes on following all, steps have g = 0 at the others, and mask, counts and outputs are read at those chosen.
 
 **What exact means.** The implicit weights are those of the formula above in float64, from rows ``w^0`` as stored.
 After every query M equals ``P > b`` for a full float64 recomputation of P, except for pairs with ``|P - b|`` below
@@ -76,7 +80,7 @@ are replaced, never changed. So :meth:`FlipIndex.restore` returns to the same by
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -85,16 +89,18 @@ from .bits import BitIndex
 from .devices import Array, Device, Flips, ImplicitDevice, ImplicitRows, NearPairs
 from .errors import OptionError
 from .flip_log import FlipLog
-from .foresight import LARGEST, foreseen_radius, rounding
+from .foresight import foreseen_radius, rounding
 from .movement import Bounds, Movement
 from .network import ShiftedReluNetwork
 from .sums import dot
 from .weights import SampleWeights
 
 LATER = 0.25  # of the last step's length: the next one is mostly far shorter
-LATER_PULLED = 1.0  # the same where a penalty takes back what the log says: steps shrink slowly (0.25 to 4 tried)
+LATER_PULLED = 1.0  # the same with a penalty, where steps shrink slowly, at least (0.25 to 4 tried)
+SPREAD = 4.0  # of a step's length (root mean square): hardly a row moves further (2 to 8 tried)
 AT_HOME = 1 << 20  # numbers of the rows of flips that are widened at a time
 FEW = 1.0  # pairs within reach per row, up to which only their rows are visited (0.25 to 2 tried)
+FEW_PULLED = 16.0  # the same with a penalty: to look at all rows means to walk the log (1 to 32 tried)
 
 
 @dataclass(frozen=True)
@@ -106,9 +112,9 @@ class FlipMask:
     index : FlipIndex
         Owner of bits and pair counts.
     counts : Array
-        (n,) number of neurons fired on each point, k_i.
+        (n,) number of neurons fired on each point that is trained on, k_i.
     totals : Array
-        (n,) float64, ``sum_r a_r M_ri (P_ri - b)``.
+        (n,) float64, ``sum_r a_r M_ri (P_ri - b)``, of the same points.
     union : int
         Neurons that fire on at least one point.
     visited : int
@@ -126,6 +132,12 @@ class FlipMask:
         """Number of fired pairs."""
         return int(self.counts.sum())
 
+    @property
+    def pair_counts(self) -> Array:
+        """``M^T M`` of the points that are trained on, float64."""
+        chosen, counts = self.index.chosen, self.index.pair_counts
+        return counts if chosen is None else counts[chosen][:, chosen]
+
     def forward(self, device: Device, signs: Array, shift: float) -> Array:
         """Return ``sum_{r in S_i} a_r (P_ir - b)``, (n,) float64, kept through the flips."""
         return self.totals
@@ -140,11 +152,11 @@ class FlipJacobian:
 
     def step(self, W: Array, g: Array, theta: float = 0.0) -> None:
         """Apply ``W <- W - theta (W - W_0) - (S J)^T g`` without writing a row; ``W`` is left alone."""
-        self.index.step(self.weights.scaled(g), theta)
+        self.index.step(self.index.spread(self.weights.scaled(g)), theta)
 
     def along(self, W: Array, initial: Array) -> Array:
         """Return ``S J (W - W_0)``, (n,) float64, of the implicit rows; the arguments are what others read."""
-        return self.weights.scaled(self.index.along())
+        return self.weights.scaled(self.index.of_chosen(self.index.along()))
 
 
 @dataclass(frozen=True)
@@ -193,6 +205,8 @@ class FlipIndex:
         ``||W - W_0||^2``, likewise.
     refreshed : int
         Rows visited by the last query: 0 or all.
+    chosen : Array or None
+        (k,) int64 numbers of the points that are trained on; the others are looked at and pull no row.
     """
 
     device: ImplicitDevice
@@ -208,6 +222,7 @@ class FlipIndex:
     error: float
     looked: int
     refreshed: int = 0
+    chosen: Array = None
     home: Array = field(default=None, repr=False)
     square: float = 0.0
     _pending: Movement | None = field(default=None, repr=False)
@@ -217,7 +232,9 @@ class FlipIndex:
     # ---- the first look ---------------------------------------------------------------------------------
 
     @classmethod
-    def build(cls, device: Device, X: Array, network: ShiftedReluNetwork, y: Array) -> FlipIndex:
+    def build(
+        cls, device: Device, X: Array, network: ShiftedReluNetwork, y: Array, alpha: float = 0.0
+    ) -> FlipIndex:
         """Make the network hold its rows and look at all pairs once.
 
         Parameters
@@ -229,7 +246,9 @@ class FlipIndex:
         network : ShiftedReluNetwork
             What will be trained.
         y : Array
-            (n,) targets, from which the length of the first step is foreseen.
+            (n,) targets, from which the length of the first steps is foreseen.
+        alpha : float
+            Ridge penalty, likewise.
 
         Returns
         -------
@@ -246,12 +265,14 @@ class FlipIndex:
                 f"mask='flips' has no operations on device={device.name!r}; use another device, or mask='bits'"
             )
         BitIndex.hold(X, network)
-        return cls.over_rows(device, X, network, y)
+        return cls.over_rows(device, X, network, y, alpha)
 
     @classmethod
-    def over_rows(cls, device: ImplicitDevice, X: Array, network: ShiftedReluNetwork, y: Array) -> FlipIndex:
+    def over_rows(
+        cls, device: ImplicitDevice, X: Array, network: ShiftedReluNetwork, y: Array, alpha: float
+    ) -> FlipIndex:
         """Do the same with the rows that the network holds, whoever fires."""
-        return cls.look(device, X, network, min(foreseen_radius(device, X, network, y), LARGEST))
+        return cls.look(device, X, network, foreseen_radius(device, X, network, y, alpha))
 
     @classmethod
     def look(cls, device: ImplicitDevice, X: Array, network: ShiftedReluNetwork, radius: float) -> FlipIndex:
@@ -281,6 +302,24 @@ class FlipIndex:
         words, near = (device.mask_by_rows(mask, len(rows)) for mask in (bits, close))
         known, looked = radius - error, len(rows) * len(X)
         return cls(device, X, network, rows, near, words, counts, totals, union, known, error, looked)
+
+    def again(self, network: ShiftedReluNetwork, chosen: Array = None) -> FlipIndex:
+        """Return an index of its own for the same rows; this one has found them and taken no step.
+
+        Parameters
+        ----------
+        network : ShiftedReluNetwork
+            Of the other training, with these rows.
+        chosen : Array, optional
+            (k,) int64 points to train on; all by default.
+
+        Returns
+        -------
+        FlipIndex
+            Where the first look left this one.
+        """
+        bits, counts = self.bits.copy(), self.pair_counts.copy()
+        return replace(self, network=network, base=network.rows, bits=bits, pair_counts=counts, chosen=chosen)
 
     def __post_init__(self) -> None:
         xp = self.device.xp
@@ -312,7 +351,19 @@ class FlipIndex:
             self._follow(self._pending, shift)
             self._pending = None
         counts = self.device.xp.diagonal(self.pair_counts).astype(np.int64)
-        return FlipMask(self, counts, self.totals, self.union, self.looked)
+        return FlipMask(self, self.of_chosen(counts), self.of_chosen(self.totals), self.union, self.looked)
+
+    def of_chosen(self, numbers: Array) -> Array:
+        """Return those of (n,) numbers that belong to the points trained on."""
+        return numbers if self.chosen is None else numbers[self.chosen]
+
+    def spread(self, g: Array) -> Array:
+        """Return g of the points trained on for all points, (n,): 0 for the others."""
+        if self.chosen is None:
+            return g
+        everywhere = self.device.xp.zeros(len(self.X))
+        everywhere[self.chosen] = g
+        return everywhere
 
     # ---- a step -----------------------------------------------------------------------------------------
 
@@ -358,13 +409,13 @@ class FlipIndex:
         if not isinstance(self.near, NearPairs) or self.error + reach >= self.known:
             return False
         density = self.near.nnz / self.known  # pairs in a unit of distance
-        return density * (self.error + reach) <= FEW * len(self.base)
+        few = FEW_PULLED if len(self.home) else FEW
+        return density * (self.error + reach) <= few * len(self.base)
 
     def _look_at_all_rows(self, movement: Movement, shift: float) -> Flips:
         first = not isinstance(self.near, NearPairs)
         error = (0.0 if first else self.error) + self._bounds.rounding(movement, self._total)
-        part = LATER_PULLED if len(movement.logged) else LATER
-        radius = max(part * self._bounds.mean(movement, self.G), 4 * error)
+        radius = max(self._next_radius(movement, first), 4 * error)
         where = self.implicit, self.near, shift, radius, self.known
         flips, self.near, self.looked = (
             self.device.first_flips(*where)
@@ -373,6 +424,14 @@ class FlipIndex:
         )
         self.known, self.error, self.refreshed = radius, error, len(self.base)
         return flips
+
+    def _next_radius(self, movement: Movement, first: bool) -> float:
+        """Return how near pairs shall be listed after this movement: with a penalty, as many as are known anyway."""
+        mean = self._bounds.mean(movement, self.G)
+        if not len(self.home):
+            return LATER * mean
+        gone = self._bounds.furthest(movement, self._total) if first else SPREAD * mean
+        return max(LATER_PULLED * mean, self.known - gone)
 
     def _apply(self, flips: Flips) -> None:
         """Keep bits, counts, outputs and the log true to the flips."""

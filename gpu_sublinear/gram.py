@@ -62,7 +62,7 @@ class GramMatrix:
             (n, n) float64.
         """
         if isinstance(active, FlipMask):
-            return self.K * active.index.pair_counts / self.width
+            return self.K * active.pair_counts / self.width
         if isinstance(active, BitMask):
             return self._from_bits(active)
         limit = int(active.pairs) // FLIP_PENALTY

@@ -85,7 +85,9 @@ def plan(
         parts["packed masks of two steps"] = held * n // 4
         if flips:
             parts["rows at the start"] = held * d * size
-            parts["pairs near the shift"] = int(held * n * min(1.0, 0.8 * LARGEST)) * (4 + size) * 5 // 4
+            lists = 3 if trainer.alpha else 1  # now, before a step, of the best; without a penalty later ones are short
+            near = int(held * n * min(1.0, 0.8 * LARGEST)) * (4 + size) * 5 // 4
+            parts["pairs near the shift"] = lists * near
             parts["log of flips"] = int(held * n * min(1.0, FLIPPING * (n / m) ** 0.5)) * FLIP
         elif trainer.alpha:
             parts["movement of the rows, and products with it"] = 2 * held * d * 8 + 16 * n * d * 8

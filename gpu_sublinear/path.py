@@ -17,6 +17,7 @@ from .bits import BitIndex
 from .checks import check_training_data
 from .devices import Array, NeuronLists
 from .errors import OptionError
+from .flips import FlipIndex
 from .gauss_newton import GaussNewton
 from .history import TrainingResult
 from .lazy import LazyIndex
@@ -37,17 +38,17 @@ class SharedScan:
         As it was given, holding the rows that take part; never changed by the trainings.
     X : Array
         (n, d) points.
-    index : LazyIndex, ThresholdTree or BitIndex
+    index : LazyIndex, ThresholdTree, BitIndex or FlipIndex
         As the scan left it.
     """
 
     trainer: GaussNewton
     network: ShiftedReluNetwork
     X: Array
-    index: LazyIndex | ThresholdTree | BitIndex
+    index: LazyIndex | ThresholdTree | BitIndex | FlipIndex
 
     @classmethod
-    def build(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Any) -> SharedScan:
+    def build(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Any, y: Any = None) -> SharedScan:
         """Look at all neurons once.
 
         Parameters
@@ -58,6 +59,9 @@ class SharedScan:
             Will hold the rows that take part.
         X : array
             (n, d) unit rows: all points that any training uses.
+        y : array, optional
+            (n,) targets like those to come: ``mask="flips"`` foresees from them how far the first steps go, which only
+            its speed depends on.  Noise takes their place by default, which lists more pairs than smooth targets need.
 
         Returns
         -------
@@ -67,10 +71,8 @@ class SharedScan:
         Raises
         ------
         OptionError
-            If the trainer works on batches or both layers or follows flips, or the activation is not relu or max.
+            If the trainer works on batches or both layers, or the activation is not relu or max.
         """
-        if trainer.mask == "flips":
-            raise OptionError("a shared scan and mask='flips' exclude each other; use mask='auto'")
         if trainer.batch_size:
             raise OptionError("a shared scan and batch_size exclude each other; train each target or fold by itself")
         if trainer.both_layers:
@@ -80,11 +82,14 @@ class SharedScan:
                 f"shared scans and ridge paths are for the activations relu and max; got {network.activation.name}: "
                 "train the networks one by one"
             )
-        y = np.zeros((len(X), network.outputs))
-        check_training_data(network.device, X, y, network.features, outputs=network.outputs)
+        if y is None:
+            y = np.random.default_rng(network.seed).standard_normal((len(X), network.outputs))
+            y = y if network.outputs > 1 else y[:, 0]
+        y = check_training_data(network.device, X, y, network.features, outputs=network.outputs)
         X = network.device.asarray(X, network.dtype)
-        start = Run.prepare(replace(trainer, alpha=0.0), network, X, network.device.xp.zeros(len(X)))
-        assert isinstance(start.index, LazyIndex | ThresholdTree | BitIndex)
+        foreseen = trainer.alpha if trainer.mask == "flips" and trainer.alpha != "auto" else 0.0  # others ignore it
+        start = Run.prepare(replace(trainer, alpha=foreseen), network, X, network.device.asarray(y))
+        assert isinstance(start.index, LazyIndex | ThresholdTree | BitIndex | FlipIndex)
         return cls(trainer, network, X, start.index)
 
     def run(self, y: Any, points: Any = None, alpha: float | None = None) -> Run:
@@ -107,16 +112,19 @@ class SharedScan:
         device = self.network.device
         trainer = self.trainer if alpha is None else replace(self.trainer, alpha=alpha)
         network = replace(self.network, rows=self.network.rows.copy())
-        X = self.X if points is None else self.X[device.asarray(np.asarray(points), np.int64)]
+        chosen = None if points is None else device.asarray(ascending(points), np.int64)
+        X = self.X if chosen is None else self.X[chosen]
         y = check_training_data(device, X, y, network.features, trainer.robust, network.outputs)
-        index: LazyIndex | ThresholdTree | BitIndex
-        if isinstance(self.index, BitIndex):
+        index: LazyIndex | ThresholdTree | BitIndex | FlipIndex
+        if isinstance(self.index, FlipIndex):
+            index = self.index.again(network, chosen)
+        elif isinstance(self.index, BitIndex):
             index = BitIndex(device, X, network)
         elif isinstance(self.index, ThresholdTree):
             index = ThresholdTree.build(device, X, network.rows, trainer.tree)
         else:
             lists = self.index.candidates
-            lists = lists if points is None else restricted(lists, np.asarray(points), len(self.X), network)
+            lists = lists if chosen is None else restricted(lists, device.to_host(chosen), len(self.X), network)
             index = replace(self.index, X=X, network=network, candidates=lists)
             index.drift, index.margin = index.drift.copy(), index.margin.copy()
         return Run.begin(trainer, network, X, device.asarray(y, np.float64), index)
@@ -140,11 +148,17 @@ class SharedScan:
         return run.trainer.train(run)
 
 
+def ascending(points: Any) -> np.ndarray:
+    """Return the points (k,) of a fold, or raise OptionError unless they ascend."""
+    points = np.asarray(points)
+    if (np.diff(points) <= 0).any():
+        raise OptionError("points of a fold must be ascending and without repetition")
+    return points
+
+
 def restricted(lists: NeuronLists, points: np.ndarray, n: int, network: ShiftedReluNetwork) -> NeuronLists:
     """Return the lists with these points alone (ascending, of n), numbered from 0; lists may become empty."""
     device, xp = network.device, network.device.xp
-    if (np.diff(points) <= 0).any():
-        raise OptionError("points of a fold must be ascending and without repetition")
     number = np.full(n, -1, np.int32)
     number[points] = np.arange(len(points), dtype=np.int32)
     renamed = device.asarray(number, np.int32)[lists.points]
@@ -185,7 +199,7 @@ def ridge_path(
     if not all(alpha > 0 for alpha in alphas):
         raise OptionError(f"every alpha of a path must be above 0; got {min(alphas)}")
     trainer = trainer or GaussNewton()
-    scan = SharedScan.build(trainer, network, X)
+    scan = SharedScan.build(replace(trainer, alpha=min(alphas)), network, X, y)
     run = scan.run(y, alpha=1.0)
     unit = run.ridge
     results: dict[int, TrainingResult] = {}

@@ -125,7 +125,7 @@ def rebuilt_flips(
     device = network.device
     assert isinstance(device, ImplicitDevice)  # the identity names it
     memory_left(trainer, network, X)
-    index = FlipIndex.over_rows(device, X, network, y)
+    index = FlipIndex.over_rows(device, X, network, y, float(trainer.alpha))
     initial = None
     if ridge:
         index.penalise()

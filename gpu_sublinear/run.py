@@ -112,7 +112,7 @@ class Run(LinearSystem):
             survey(network, points, 0)
             index = ThresholdTree.build(device, points, network.rows, trainer.tree)
         elif trainer.mask == "flips":
-            index = FlipIndex.build(device, X, network, y)
+            index = FlipIndex.build(device, X, network, y, 0.0 if trainer.alpha == "auto" else float(trainer.alpha))
         elif network.activation.plain and trainer.packs(firing_probability(network.shift), network.outputs):
             index = BitIndex.build(device, X, network)
         else:

@@ -377,7 +377,9 @@ def test_the_memory_of_flips_is_that_of_their_log_and_not_of_rows_of_earlier_ste
         for mask in ("flips", "bits")
         for alpha in (0.0, 1.0)
     }
-    assert plans["flips", 0.0] == plans["flips", 1.0]
+    assert plans["flips", 1.0] == plans["flips", 0.0] | {
+        "pairs near the shift": 3 * plans["flips", 0.0]["pairs near the shift"]  # now, before a step, and of the best
+    }
     assert plans["flips", 1.0]["log of flips"] > 0 and "log of flips" not in plans["bits", 1.0]
     assert set(plans["bits", 1.0]) - set(plans["bits", 0.0]) == {
         "rows at the start, before a step, and of the best",
