@@ -232,9 +232,7 @@ class FlipIndex:
     # ---- the first look ---------------------------------------------------------------------------------
 
     @classmethod
-    def build(
-        cls, device: Device, X: Array, network: ShiftedReluNetwork, y: Array, alpha: float = 0.0
-    ) -> FlipIndex:
+    def build(cls, device: Device, X: Array, network: ShiftedReluNetwork, y: Array, alpha: float = 0.0) -> FlipIndex:
         """Make the network hold its rows and look at all pairs once.
 
         Parameters

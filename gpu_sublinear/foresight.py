@@ -21,9 +21,8 @@ LARGEST = 0.3  # radius beyond which a quarter of all pairs would be listed
 def foreseen_radius(device: Device, X: Array, network: ShiftedReluNetwork, y: Array, alpha: float = 0.0) -> float:
     """Return how near to the shift pairs must be that the first steps may flip.
 
-    A step moves the rows by ``sqrt(g^T G g / u)`` (root mean square), ``(G + lambda I) g = r``, r = f - y.  G comes from
-    a sample of rows; f, unknown as yet, is taken to be as large as y, unless initialisation is paired, where it begins
-    at 0.
+    A step moves the rows by ``sqrt(g^T G g / u)`` (root mean square), ``(G + lambda I) g = r``, r = f - y.  G is of a
+    sample of rows; f, unknown as yet, is taken to be as large as y, unless initialisation is paired, where it is 0.
 
     Parameters
     ----------

@@ -96,7 +96,8 @@ class Stops:
         part = min(STALL, SETTLED * least) if trainer.alpha else STALL
         if len(objectives) > steps and min(objectives) >= (1 - part) * min(objectives[:-steps]):
             if trainer.alpha:
-                return True, f"the penalised loss settled: it fell by less than {part:.2g} of it in {steps} steps"
+                fell = f"it fell by less than {part:.2g} of it" if part else "it did not fall"
+                return True, f"the penalised loss settled: {fell} in {steps} steps"
             if self.control.set_out(history[-1].step + 1):
                 return None
             return False, f"no progress: the best loss fell by less than {STALL:.1%} in {steps} steps; {ADVICE}"

@@ -24,6 +24,11 @@ KINDS = ("alphas", "targets", "folds")
 Runs = list[TrainingResult]
 
 
+def trainer_for(problem: Problem, alpha: float) -> GaussNewton:
+    """Return the options: ordinary ReLU follows its flips."""
+    return GaussNewton(alpha=alpha, max_steps=STEPS, mask="flips" if problem.shift == 0 else "auto")
+
+
 def noisy(problem: Problem) -> Problem:
     """Return the problem with noise on the targets of a sphere; data that have noise of their own stay."""
     if not problem.data.startswith("sphere"):
@@ -46,10 +51,10 @@ def folds_of(n: int, count: int) -> list[np.ndarray]:
 
 def together(problem: Problem, kind: str, alphas: np.ndarray, alpha: float, targets: list, folds: list) -> Runs:
     """Train from one scan."""
-    trainer, X, y = GaussNewton(alpha=alpha, max_steps=STEPS), problem.X, problem.y
+    trainer, X, y = trainer_for(problem, alpha), problem.X, problem.y
     if kind == "alphas":
         return ridge_path(problem.network(paired=True), X, y, list(alphas), trainer)
-    scan = SharedScan.build(trainer, problem.network(paired=True), X)
+    scan = SharedScan.build(trainer, problem.network(paired=True), X, y)
     if kind == "targets":
         return [scan.fit(target) for target in targets]
     return [scan.fit(y[fold], fold) for fold in folds]
@@ -59,7 +64,7 @@ def apart(problem: Problem, kind: str, alphas: np.ndarray, alpha: float, targets
     """Train each from a scan of its own."""
 
     def fit(alpha: float, X: np.ndarray, y: np.ndarray) -> TrainingResult:
-        return GaussNewton(alpha=alpha, max_steps=STEPS).fit(problem.network(paired=True), X, y)
+        return trainer_for(problem, alpha).fit(problem.network(paired=True), X, y)
 
     if kind == "alphas":
         return [fit(one, problem.X, problem.y) for one in alphas]
@@ -77,7 +82,7 @@ def measure(
     path, rows = np.geomspace(high, low, count), []
     for name, m, shift in settings:
         problem = noisy(make(name, m, shift, device=device, limit=limit))
-        warm_up(problem.network().device, GaussNewton(alpha=alpha))
+        warm_up(problem.network().device, trainer_for(problem, alpha))
         work = (path, alpha, targets_of(problem, targets), folds_of(problem.n, folds))
         for kind in KINDS:
             rows.append({"data": name, "n": problem.n, "m": m, "shift": shift} | _both(problem, kind, work, repeats))
@@ -166,12 +171,12 @@ SPHERE = "sphere:n=320,d=16"
 EXPERIMENT = Experiment(
     "path", 0, "What does one scan for many penalties, targets or folds save?",
     {
-        "tiny": {"settings": [["sphere:n=40,d=8", 2**10, 1.0]], "alphas": [100.0, 10.0, 3], "alpha": 10.0, "targets": 2,
+        "tiny": {"settings": [["sphere:n=40,d=8", 2**10, 1.0], ["sphere:n=40,d=8", 2**10, 0.0]], "alphas": [100.0, 10.0, 3], "alpha": 10.0, "targets": 2,
         "folds": 2, "repeats": 1, "limit": None},
-        "quick": {"settings": [["diabetes", 2**16, 3.0], [SPHERE, 2**16, 3.0]], "alphas": [1000.0, 10.0, 20],
+        "quick": {"settings": [["diabetes", 2**16, 3.0], [SPHERE, 2**16, 3.0], [SPHERE, 2**16, 0.0]], "alphas": [1000.0, 10.0, 20],
         "alpha": 100.0, "targets": 10, "folds": 5, "repeats": 1, "limit": None},
         "full": {"settings": [["diabetes", 2**18, 2.5], ["diabetes", 2**18, 3.0], ["diabetes", 2**20, 3.0],
-        [SPHERE, 2**18, 3.0], [SPHERE, 2**20, 3.0]], "alphas": [1000.0, 10.0, 20], "alpha": 100.0, "targets": 10,
+        [SPHERE, 2**18, 3.0], [SPHERE, 2**20, 3.0], ["diabetes", 2**18, 0.0], [SPHERE, 2**20, 0.0]], "alphas": [1000.0, 10.0, 20], "alpha": 100.0, "targets": 10,
         "folds": 5, "repeats": 3, "limit": None},
     },
     measure, answer, tables, panels,

@@ -170,11 +170,12 @@ def splice(indptr, points, places, new_indptr, new_points, joined, out):
     k, at = 0, 0
     for new in range(len(places) + 1):
         last = places[new] if new < len(places) else len(indptr) - 1
-        start, size = indptr[k], indptr[last] - indptr[k]
-        joined[k:last] = indptr[k:last] + (at - start)
-        out[at : at + size] = points[start : start + size]
-        at += size
-        joined[last] = at
+        ahead = at - indptr[k]
+        for j in range(k, last + 1):
+            joined[j] = indptr[j] + ahead
+        for q in range(indptr[k], indptr[last]):
+            out[q + ahead] = points[q]
+        at = indptr[last] + ahead
         if new < len(places):
             for q in range(new_indptr[new], new_indptr[new + 1]):
                 out[at] = new_points[q]
