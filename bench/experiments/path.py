@@ -171,13 +171,13 @@ SPHERE = "sphere:n=320,d=16"
 EXPERIMENT = Experiment(
     "path", 0, "What does one scan for many penalties, targets or folds save?",
     {
-        "tiny": {"settings": [["sphere:n=40,d=8", 2**10, 1.0], ["sphere:n=40,d=8", 2**10, 0.0]], "alphas": [100.0, 10.0, 3], "alpha": 10.0, "targets": 2,
-        "folds": 2, "repeats": 1, "limit": None},
-        "quick": {"settings": [["diabetes", 2**16, 3.0], [SPHERE, 2**16, 3.0], [SPHERE, 2**16, 0.0]], "alphas": [1000.0, 10.0, 20],
-        "alpha": 100.0, "targets": 10, "folds": 5, "repeats": 1, "limit": None},
+        "tiny": {"settings": [["sphere:n=40,d=8", 2**10, 1.0], ["sphere:n=40,d=8", 2**10, 0.0]],
+        "alphas": [100.0, 10.0, 3], "alpha": 10.0, "targets": 2, "folds": 2, "repeats": 1, "limit": None},
+        "quick": {"settings": [["diabetes", 2**16, 3.0], [SPHERE, 2**16, 3.0], [SPHERE, 2**16, 0.0]],
+        "alphas": [1000.0, 10.0, 20], "alpha": 100.0, "targets": 10, "folds": 5, "repeats": 1, "limit": None},
         "full": {"settings": [["diabetes", 2**18, 2.5], ["diabetes", 2**18, 3.0], ["diabetes", 2**20, 3.0],
-        [SPHERE, 2**18, 3.0], [SPHERE, 2**20, 3.0], ["diabetes", 2**18, 0.0], [SPHERE, 2**20, 0.0]], "alphas": [1000.0, 10.0, 20], "alpha": 100.0, "targets": 10,
-        "folds": 5, "repeats": 3, "limit": None},
+        [SPHERE, 2**18, 3.0], [SPHERE, 2**20, 3.0], ["diabetes", 2**18, 0.0], [SPHERE, 2**20, 0.0]],
+        "alphas": [1000.0, 10.0, 20], "alpha": 100.0, "targets": 10, "folds": 5, "repeats": 3, "limit": None},
     },
     measure, answer, tables, panels,
 )  # fmt: skip
