@@ -77,13 +77,13 @@ def warm_up(
         device.rescan(index.X, network.rows, index.candidates, everything)
     if flips:  # nor are all its flips looked for in every way
         assert isinstance(device, ImplicitDevice)
-        index, nothing = FlipIndex.look(device, device.asarray(X, dtype), network, 1.0), device.xp.zeros(0)
-        index.step(device.xp.full(len(X), 1e-3))
-        index.query(network.shift)
-        implicit, near = index.implicit, index.near
+        followed = FlipIndex.look(device, device.asarray(X, dtype), network, 1.0)
+        followed.step(device.xp.full(len(X), 1e-3))
+        followed.query(network.shift)
+        implicit, near = followed.implicit, followed.near
         assert isinstance(near, NearPairs)
         device.near_flips(implicit, near, network.shift, 1.0)
-        device.all_flips(implicit, near, network.shift, 0.1, 1.0, index.implicit.total, nothing, 1e-6)
+        device.all_flips(implicit, near, network.shift, 0.1, 1.0, implicit.total, device.xp.zeros(0), 1e-6)
     if packs:  # nor do enough of its bits stay as they are
         bits = BitIndex(device, device.asarray(X, dtype), network).query(network.shift).bits
         device.count_mask(bits, bits, device.count_mask(bits))
