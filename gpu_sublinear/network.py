@@ -213,10 +213,10 @@ class ShiftedReluNetwork:
 
         (u, c) for c > 1 outputs: :func:`gpu_sublinear.outputs.sign_matrix`.
         """
-        if self.outputs == 1:
-            return (1 - 2 * (self.neurons % 2)).astype(self.dtype)
         if self._signs is None or self._signs[0] is not self.neurons:
-            self._signs = self.neurons, sign_matrix(self, self.neurons)
+            single = self.outputs == 1
+            signs = (1 - 2 * (self.neurons % 2)).astype(self.dtype) if single else sign_matrix(self, self.neurons)
+            self._signs = self.neurons, signs
         return self._signs[1]
 
     @property
@@ -267,7 +267,7 @@ class ShiftedReluNetwork:
         before, second = self.neurons, self.second
         self.neurons, self.rows = neurons, rows
         if second is not None:
-            self.second = self.initial_signs
+            self.second = self.initial_signs.copy()
             self.second[self.device.xp.searchsorted(neurons, before)] = second
 
     def hold_all(self) -> None:
