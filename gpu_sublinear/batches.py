@@ -43,7 +43,7 @@ from .bits import BitMask
 from .blocks import Blocks
 from .damping import ENOUGH, StepControl
 from .devices import Array
-from .flips import FlipMask
+from .flip_mask import FlipMask
 from .gram import GramMatrix
 from .history import PhaseClock
 from .network import all_finite

@@ -10,7 +10,7 @@ from .active_set import ActiveSet
 from .bits import BitMask
 from .devices import Array, Device
 from .errors import DataError, SilentPointsError
-from .flips import FlipMask
+from .flip_mask import FlipMask
 from .network import ShiftedReluNetwork, all_finite, checked_points
 from .shifts import firing_probability, shift_for_fired
 

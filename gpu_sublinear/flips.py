@@ -81,7 +81,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -89,11 +88,11 @@ from .bits import BitIndex
 from .devices import Array, Device, Flips, ImplicitDevice, ImplicitRows, NearPairs
 from .errors import OptionError
 from .flip_log import FlipLog
+from .flip_mask import FlipMask
 from .foresight import foreseen_radius, rounding
 from .movement import Bounds, Movement
 from .network import ShiftedReluNetwork
 from .sums import dot
-from .weights import SampleWeights
 
 LATER = 0.25  # of the last step's length: the next one is mostly far shorter
 LATER_PULLED = 1.0  # the same with a penalty, where steps shrink slowly, at least (0.25 to 4 tried)
@@ -101,62 +100,6 @@ SPREAD = 4.0  # of a step's length (root mean square): hardly a row moves furthe
 AT_HOME = 1 << 20  # numbers of the rows of flips that are widened at a time
 FEW = 1.0  # pairs within reach per row, up to which only their rows are visited (0.25 to 2 tried)
 FEW_PULLED = 16.0  # the same with a penalty: to look at all rows means to walk the log (1 to 32 tried)
-
-
-@dataclass(frozen=True)
-class FlipMask:
-    """The state after a query: what :class:`gpu_sublinear.active_set.ActiveSet` is for lists.
-
-    Attributes
-    ----------
-    index : FlipIndex
-        Owner of bits and pair counts.
-    counts : Array
-        (n,) number of neurons fired on each point that is trained on, k_i.
-    totals : Array
-        (n,) float64, ``sum_r a_r M_ri (P_ri - b)``, of the same points.
-    union : int
-        Neurons that fire on at least one point.
-    visited : int
-        Pairs computed and compared by the query.
-    """
-
-    index: FlipIndex
-    counts: Array
-    totals: Array
-    union: int
-    visited: int
-
-    @cached_property
-    def nnz(self) -> int:
-        """Number of fired pairs."""
-        return int(self.counts.sum())
-
-    @property
-    def pair_counts(self) -> Array:
-        """``M^T M`` of the points that are trained on, float64."""
-        chosen, counts = self.index.chosen, self.index.pair_counts
-        return counts if chosen is None else counts[chosen][:, chosen]
-
-    def forward(self, device: Device, signs: Array, shift: float) -> Array:
-        """Return ``sum_{r in S_i} a_r (P_ir - b)``, (n,) float64, kept through the flips."""
-        return self.totals
-
-
-@dataclass(frozen=True)
-class FlipJacobian:
-    """J of implicit weights: it takes the step by remembering g."""
-
-    index: FlipIndex
-    weights: SampleWeights
-
-    def step(self, W: Array, g: Array, theta: float = 0.0) -> None:
-        """Apply ``W <- W - theta (W - W_0) - (S J)^T g`` without writing a row; ``W`` is left alone."""
-        self.index.step(self.index.spread(self.weights.scaled(g)), theta)
-
-    def along(self, W: Array, initial: Array) -> Array:
-        """Return ``S J (W - W_0)``, (n,) float64, of the implicit rows; the arguments are what others read."""
-        return self.weights.scaled(self.index.of_chosen(self.index.along()))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from .active_set import ActiveSet
 from .bits import BitMask
 from .devices import Array, Device, NeuronLists
-from .flips import FlipMask
+from .flip_mask import FlipMask
 
 FLIP_PENALTY = 8  # a flip's increments go to scattered rows on one thread, a recount's to one row in the cache on all
 

@@ -31,7 +31,7 @@ from .active_set import ActiveSet
 from .bits import BitMask
 from .devices import Array, Device
 from .errors import OptionError
-from .flips import FlipMask
+from .flip_mask import FlipMask
 from .gram import GramMatrix
 from .jacobian import FactoredJacobian, SparseJacobian
 from .lazy import LazyIndex

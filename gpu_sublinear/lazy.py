@@ -196,6 +196,7 @@ class LazyIndex:
 
     def update(self, W: Array, neurons: Array, moved: Array) -> None:
         """Add what the rows of the last query's neurons moved (u,) to their drift; refresh those past their margin."""
+        assert self._places is not None  # who fires is known
         self._update(self._places, moved)
 
     def update_any(self, W: Array, neurons: Array, moved: Array) -> None:

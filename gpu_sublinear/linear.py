@@ -11,7 +11,7 @@ from .bits import BitJacobian, BitMask
 from .both_layers import BothLayersJacobian
 from .costs import cheapest_solver
 from .devices import Array
-from .flips import FlipJacobian, FlipMask
+from .flip_mask import FlipJacobian, FlipMask
 from .gram import GramMatrix
 from .hinges import HingedGram, HingedJacobian, HingedSet
 from .history import PhaseClock

@@ -22,7 +22,7 @@ from .gauss_newton import GaussNewton
 from .history import TrainingResult
 from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
-from .run import Run
+from .run import Run, memory_left
 from .tree import ThresholdTree
 
 
@@ -85,8 +85,9 @@ class SharedScan:
         if y is None:
             y = np.random.default_rng(network.seed).standard_normal((len(X), network.outputs))
             y = y if network.outputs > 1 else y[:, 0]
-        y = check_training_data(network.device, X, y, network.features, outputs=network.outputs)
+        y = check_training_data(network.device, X, y, network.features, True, network.outputs)  # fit looks closer
         X = network.device.asarray(X, network.dtype)
+        memory_left(trainer, network, X)  # of a training, with its penalty
         foreseen = trainer.alpha if trainer.mask == "flips" and trainer.alpha != "auto" else 0.0  # others ignore it
         start = Run.prepare(replace(trainer, alpha=foreseen), network, X, network.device.asarray(y))
         assert isinstance(start.index, LazyIndex | ThresholdTree | BitIndex | FlipIndex)
@@ -112,7 +113,7 @@ class SharedScan:
         device = self.network.device
         trainer = self.trainer if alpha is None else replace(self.trainer, alpha=alpha)
         network = replace(self.network, rows=self.network.rows.copy())
-        chosen = None if points is None else device.asarray(ascending(points), np.int64)
+        chosen = None if points is None else device.asarray(ascending(points, len(self.X)), np.int64)
         X = self.X if chosen is None else self.X[chosen]
         y = check_training_data(device, X, y, network.features, trainer.robust, network.outputs)
         index: LazyIndex | ThresholdTree | BitIndex | FlipIndex
@@ -148,11 +149,13 @@ class SharedScan:
         return run.trainer.train(run)
 
 
-def ascending(points: Any) -> np.ndarray:
-    """Return the points (k,) of a fold, or raise OptionError unless they ascend."""
+def ascending(points: Any, n: int) -> np.ndarray:
+    """Return the points (k,) of a fold, of n, or raise OptionError unless they are such and ascend."""
     points = np.asarray(points)
     if (np.diff(points) <= 0).any():
         raise OptionError("points of a fold must be ascending and without repetition")
+    if len(points) and not 0 <= points[0] <= points[-1] < n:
+        raise OptionError(f"points of a fold must be numbers from 0 to {n - 1}; got {points[0]} to {points[-1]}")
     return points
 
 
@@ -194,8 +197,10 @@ def ridge_path(
     Raises
     ------
     OptionError
-        If a penalty is not above 0.
+        If there is no penalty, or one is not above 0.
     """
+    if not len(alphas):
+        raise OptionError("a path needs at least one alpha; got none")
     if not all(alpha > 0 for alpha in alphas):
         raise OptionError(f"every alpha of a path must be above 0; got {min(alphas)}")
     trainer = trainer or GaussNewton()

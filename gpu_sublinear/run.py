@@ -39,7 +39,8 @@ from .blocks import Blocks
 from .both_layers import check_network, trace
 from .damping import StepControl
 from .devices import Array
-from .flips import FlipIndex, FlipJacobian, FlipMask
+from .flip_mask import FlipJacobian, FlipMask
+from .flips import FlipIndex
 from .gram import GramMatrix
 from .hinges import HingedGram, HingedIndex, HingedSet, check_activation, gram_of
 from .history import PhaseClock, StepRecord
@@ -304,7 +305,7 @@ class Run(LinearSystem):
         neurons = xp.flatnonzero(moved).astype(np.int32)
         assert not isinstance(self.index, FlipIndex)
         if not self._packed():
-            self.index.update_any(rows, neurons, moved[neurons])
+            self.index.update_any(rows, neurons, moved if len(neurons) == len(moved) else moved[neurons])
         return len(neurons)
 
     def _tell(self, active: Mask, moved: Array) -> None:

@@ -5,8 +5,9 @@ points alone, against all neurons that exist; nothing is found again about the e
 join.  Training starts from the present weights and goes on all points seen.
 
 What an extended session finds and does from then on is, byte for byte, what a new session over all points would that
-begins at the same weights (without a ridge penalty, whose W_0 stays where this session began, and without batches,
-whose blocks depend on the order of arrival).
+begins at the same weights (without a ridge penalty, whose W_0 stays where this session began, without batches, whose
+blocks depend on the order of arrival, and with packed masks up to the order of sums: where most neurons fire a new
+session would hold the others, too).
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from .active_set import ActiveSet
 from .bits import BitIndex, BitJacobian, BitMask
 from .both_layers import BothLayersJacobian
 from .devices import Array
-from .flips import FlipIndex, FlipJacobian, FlipMask
+from .flip_mask import FlipJacobian, FlipMask
+from .flips import FlipIndex
 from .hinges import HingedIndex, HingedJacobian
 from .history import PhaseClock
 from .jacobian import FactoredJacobian, SparseJacobian

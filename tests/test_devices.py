@@ -101,6 +101,24 @@ def test_many_pairs_agree_with_the_reference(name, dtype, d):
     check_factored(device, reference, problem, chosen, rng)
     problem.W[7::50], problem.W[11::50] = np.nan, np.inf  # a row that is no number must not reach its neighbours
     check_evaluate(device, reference, problem, chosen)
+    check_empty_lists(device, reference, problem, chosen)
+
+
+def check_empty_lists(device, reference, problem, chosen) -> None:
+    """A penalty keeps lists that are empty."""
+    parts = [np.arange(len(chosen), dtype=np.int32), np.zeros(len(chosen) + 1, np.int64), np.nonzero(chosen)[1]]
+    np.cumsum(chosen.sum(axis=1), out=parts[1][1:])
+    parts[2] = parts[2].astype(np.int32)
+    assert (np.diff(parts[1]) == 0).any()
+    ours, theirs = NeuronLists(*map(device.asarray, parts)), NeuronLists(*parts)
+    X, W = device.asarray(problem.X), device.asarray(problem.W)
+    got, want = device.evaluate(X, W, ours, 0.5), reference.evaluate(problem.X, problem.W, theirs, 0.5)
+    same_lists(device, got[0], want[0])
+    for mine, exact in zip(got[1:], want[1:], strict=True):
+        same(device, mine, exact)
+    limits = np.full(len(chosen), 0.5, problem.X.dtype)
+    mine = device.rescan(X, W, ours, device.asarray(limits))
+    same_lists(device, mine, reference.rescan(problem.X, problem.W, theirs, limits))
 
 
 def check_scan(device, reference, problem, rng) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork, TrainingResult
 from gpu_sublinear.devices import Array, Device
-from gpu_sublinear.errors import OptionError
+from gpu_sublinear.errors import DataError, DeviceMemoryError, OptionError
+from gpu_sublinear.memory import plan
 from gpu_sublinear.path import SharedScan, ridge_path
 from gpu_sublinear.run import Run
 from tests.conftest import DEVICES, make_device
@@ -58,8 +59,8 @@ def test_a_path_settles_where_separate_trainings_do(name):
         alone = replace(TRAINER, alpha=alpha).fit(fresh(device), X, y)
         assert found.converged and alone.converged and found.alpha == alpha
         assert found.final.objective == pytest.approx(alone.final.objective, rel=5e-3)  # both near the minimum
-        problem = found.network.predict(device.asarray(X)) - device.asarray(y)  # of rows written out
-        assert 0.5 * float((problem**2).sum()) == pytest.approx(found.final.loss, rel=1e-9)
+        residual = found.network.predict(device.asarray(X)) - y  # of rows written out
+        assert 0.5 * float((residual**2).sum()) == pytest.approx(found.final.loss, rel=1e-9)
     first, second = ridge_path(fresh(device), X, y, [1e8, 1e7], TRAINER)  # neither takes a step
     assert [len(result.history) for result in (first, second)] == [1, 1]
     assert first.network.rows is not second.network.rows
@@ -96,8 +97,41 @@ def _exact_along(run: Run, fired: np.ndarray, moved: np.ndarray, X: np.ndarray) 
     return ((moved @ X.T) * fired * signs[:, None]).sum(axis=0) / np.sqrt(run.network.width)
 
 
-def test_points_of_a_fold_must_ascend():
-    X, y = noisy()
-    scan = SharedScan.build(TRAINER, fresh(make_device("cpu")), X)
+@pytest.mark.parametrize("mask", ["flips", "bits", "lists"])
+def test_equal_points_with_targets_that_differ(mask):
+    (X, y), device = noisy(), make_device("cpu")
+    X[1] = X[0]
+    trainer = replace(TRAINER, mask=mask, alpha=0.3)
+    for given in (None, y):
+        result = SharedScan.build(trainer, fresh(device), X, given).fit(y)
+        assert result.converged and result.final.objective < result.history[0].objective
+    with pytest.raises(DataError, match="different targets"):
+        SharedScan.build(replace(trainer, alpha=0.0, damping="none"), fresh(device), X).fit(y)
+
+
+@pytest.mark.parametrize("mask", ["flips", "lists"])
+def test_what_is_no_fold_and_no_path(mask):
+    (X, y), trainer, device = noisy(), replace(TRAINER, mask=mask), make_device("cpu")
+    scan = SharedScan.build(trainer, fresh(device), X)
     with pytest.raises(OptionError, match="ascending and without repetition"):
         scan.fit(y[[3, 1]], [3, 1])
+    for points in ([-40, 0], [5, 40]):
+        with pytest.raises(OptionError, match=f"numbers from 0 to 39; got {points[0]} to {points[1]}"):
+            scan.fit(y[points[:1] * 2], points)
+    with pytest.raises(OptionError, match="at least one alpha"):
+        ridge_path(fresh(device), X, y, [], trainer)
+
+
+@pytest.mark.parametrize("mask", ["flips", "bits", "lists"])
+def test_a_shared_scan_plans_the_memory_of_its_trainings(mask):
+    X, device = noisy()[0], make_device("cpu")
+    needs = {}
+    for alpha in (0.0, 0.3):
+        plans = plan(GaussNewton(mask=mask, alpha=alpha), device, 40, 8, 900, 0.1, "float64")
+        needs[alpha] = sum(plans.values())
+    assert needs[0.3] > needs[0.0]
+    trainer = replace(TRAINER, mask=mask, memory_limit=(needs[0.0] + needs[0.3]) // 2)
+    SharedScan.build(trainer, fresh(device), X)
+    for alpha in (0.3, "auto"):
+        with pytest.raises(DeviceMemoryError):
+            SharedScan.build(replace(trainer, alpha=alpha), fresh(device), X)

@@ -348,7 +348,7 @@ class CpuDevice(ImplicitOperations, HostDevice):
             list(pool.map(lambda first: tile(first, min(first + TILE, rows)), reversed(starts)))
 
 
-def _wide(X: Array, dtype: type = np.float64) -> Array:
+def _wide(X: Array, dtype: np.dtype | type = np.float64) -> Array:
     """Return the points in this type once, not anew for every pair, with features padded to a multiple of WIDE."""
     n, d = X.shape
     out = np.zeros((n, -(-d // WIDE) * WIDE), dtype)
