@@ -294,7 +294,8 @@ class LazyIndex:
         self.drift, self.margin = self.drift.copy(), self.margin.copy()  # a mark may hold the old ones
         self.drift[where] += moved
         self.row_max += float(moved.max())
-        slack = self.margin[where] - self._reach(self.drift[where])  # (u,)
+        slack = self._reach(self.drift[where])
+        xp.subtract(self.margin[where], slack, out=slack)  # (u,)
         late = xp.flatnonzero(slack < 0)
         self.refreshed = len(late)
         if self.fixed_margin is None:
@@ -324,7 +325,9 @@ class LazyIndex:
 
     def _reach(self, drift: Array) -> Array:
         """Return how far a computed number can have risen since it was last looked at."""
-        return self.point_max * (drift * (1 + 1e-12) + 2 * self._gamma * self.row_max)
+        reach = drift * (self.point_max * (1 + 1e-12))
+        reach += self.point_max * 2 * self._gamma * self.row_max
+        return reach
 
     @property
     def _gamma(self) -> float:

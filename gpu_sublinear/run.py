@@ -302,10 +302,11 @@ class Run(LinearSystem):
         """Take new rows (u, d), moved (u,) from the old ones; return how many moved."""
         network, xp = self.network, self.network.device.xp
         network.rows = rows
-        neurons = xp.flatnonzero(moved).astype(np.int32)
+        everybody = int(xp.count_nonzero(moved)) == len(moved)
+        neurons = xp.arange(len(moved), dtype=np.int32) if everybody else xp.flatnonzero(moved).astype(np.int32)
         assert not isinstance(self.index, FlipIndex)
         if not self._packed():
-            self.index.update_any(rows, neurons, moved if len(neurons) == len(moved) else moved[neurons])
+            self.index.update_any(rows, neurons, moved if everybody else moved[neurons])
         return len(neurons)
 
     def _tell(self, active: Mask, moved: Array) -> None:
