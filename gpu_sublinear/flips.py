@@ -312,6 +312,11 @@ class FlipIndex:
         """Keep, from now on, what a ridge penalty towards the present rows, those of the start, asks for."""
         self.home = self.totals
 
+    @property
+    def penalised(self) -> bool:
+        """Whether :meth:`penalise` was called."""
+        return len(self.home) > 0
+
     def along(self) -> Array:
         """Return ``J (W - W_0)``, (n,) float64."""
         return (self.totals - self.home) * self.network.scale
@@ -320,7 +325,7 @@ class FlipIndex:
         """Take the step g (n,) that pulls by theta: outputs as if nothing flipped; the next query finds what did."""
         first, kept = not len(self.log) and not self._total.any(), 1 - theta
         Gg, movement = self.device.matmul(self.G, g), Movement(g, self.device.xp.zeros(0))
-        if len(self.home):
+        if self.penalised:
             own, cross = float(dot(g, Gg)), float(dot(g, self.along()))
             self.square = max(0.0, kept**2 * self.square - 2 * kept * cross + own)
         if theta and not first:
@@ -350,7 +355,7 @@ class FlipIndex:
         if not isinstance(self.near, NearPairs) or self.error + reach >= self.known:
             return False
         density = self.near.nnz / self.known  # pairs in a unit of distance
-        few = FEW_PULLED if len(self.home) else FEW
+        few = FEW_PULLED if self.penalised else FEW
         return density * (self.error + reach) <= few * len(self.base)
 
     def _look_at_all_rows(self, movement: Movement, shift: float) -> Flips:
@@ -369,7 +374,7 @@ class FlipIndex:
     def _next_radius(self, movement: Movement, first: bool) -> float:
         """Return how near pairs shall be listed after this movement: with a penalty, as many as are known anyway."""
         mean = self._bounds.mean(movement, self.G)
-        if not len(self.home):
+        if not self.penalised:
             return LATER * mean
         gone = self._bounds.furthest(movement, self._total) if first else SPREAD * mean
         return max(LATER_PULLED * mean, self.known - gone)
@@ -380,7 +385,7 @@ class FlipIndex:
             return
         terms = self._signs[flips.neurons] * flips.above  # (f,)
         self.totals = self.totals + self._turn_over(flips, terms)
-        if len(self.home):
+        if self.penalised:
             self.home = self.home + self._change_at_home(flips)
 
     def _turn_over(self, flips: Flips, terms: Array) -> Array:

@@ -22,7 +22,7 @@ from .gauss_newton import GaussNewton
 from .history import TrainingResult
 from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
-from .run import Run, memory_left
+from .run import Run, build_index
 from .tree import ThresholdTree
 
 
@@ -87,11 +87,9 @@ class SharedScan:
             y = y if network.outputs > 1 else y[:, 0]
         y = check_training_data(network.device, X, y, network.features, True, network.outputs)  # fit looks closer
         X = network.device.asarray(X, network.dtype)
-        memory_left(trainer, network, X)  # of a training, with its penalty
-        foreseen = trainer.alpha if trainer.mask == "flips" and trainer.alpha != "auto" else 0.0  # others ignore it
-        start = Run.prepare(replace(trainer, alpha=foreseen), network, X, network.device.asarray(y))
-        assert isinstance(start.index, LazyIndex | ThresholdTree | BitIndex | FlipIndex)
-        return cls(trainer, network, X, start.index)
+        index = build_index(trainer, network, X, network.device.asarray(y))
+        assert isinstance(index, LazyIndex | ThresholdTree | BitIndex | FlipIndex)
+        return cls(trainer, network, X, index)
 
     def run(self, y: Any, points: Any = None, alpha: float | None = None) -> Run:
         """Return a training that is ready to start, with a network of its own.

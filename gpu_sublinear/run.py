@@ -97,30 +97,11 @@ class Run(LinearSystem):
         weights: SampleWeights | None = None,
     ) -> Run:
         """Plan the memory and look at all neurons once."""
-        check_activation(trainer, network)
-        check_network(trainer, network)
-        device = network.device
-        check_supported(trainer, network)
-        points = network.activation.points(X, device.xp)  # those that the hinges look at: X itself for one hinge
-        left = memory_left(trainer, network, points)
-        index: Index
+        index = build_index(trainer, network, X, y)
         if trainer.batch_size:
             from .batches import BatchRun
 
-            blocks = cast(Index, Blocks.build(trainer, network, X, left))
-            return BatchRun.begin(trainer, network, X, y, blocks, weights)
-        if trainer.margin == 0:
-            survey(network, points, 0)
-            index = ThresholdTree.build(device, points, network.rows, trainer.tree)
-        elif trainer.mask == "flips":
-            index = FlipIndex.build(device, X, network, y, 0.0 if trainer.alpha == "auto" else float(trainer.alpha))
-        elif network.activation.plain and trainer.packs(firing_probability(network.shift), network.outputs):
-            index = BitIndex.build(device, X, network)
-        else:
-            index = LazyIndex.build(device, points, network, trainer.margin, left)
-        if not network.activation.plain:
-            assert isinstance(index, ThresholdTree | LazyIndex)
-            index = HingedIndex(index, network, X)
+            return BatchRun.begin(trainer, network, X, y, index, weights)
         return cls.begin(trainer, network, X, y, index, weights)
 
     @classmethod
@@ -361,6 +342,32 @@ class Run(LinearSystem):
         update = record.phases["update"] + clock.seconds["update"]
         seconds = record.seconds + clock.seconds["update"]
         return replace(record, seconds=seconds, phases={**record.phases, "update": update})
+
+
+def build_index(trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array) -> Index:
+    """Plan the memory and look at all neurons once; only the speed depends on the targets y."""
+    check_activation(trainer, network)
+    check_network(trainer, network)
+    device = network.device
+    check_supported(trainer, network)
+    points = network.activation.points(X, device.xp)  # those that the hinges look at: X itself for one hinge
+    left = memory_left(trainer, network, points)
+    if trainer.batch_size:
+        return cast(Index, Blocks.build(trainer, network, X, left))
+    index: Index
+    if trainer.margin == 0:
+        survey(network, points, 0)
+        index = ThresholdTree.build(device, points, network.rows, trainer.tree)
+    elif trainer.mask == "flips":
+        index = FlipIndex.build(device, X, network, y, 0.0 if trainer.alpha == "auto" else float(trainer.alpha))
+    elif network.activation.plain and trainer.packs(firing_probability(network.shift), network.outputs):
+        index = BitIndex.build(device, X, network)
+    else:
+        index = LazyIndex.build(device, points, network, trainer.margin, left)
+    if not network.activation.plain:
+        assert isinstance(index, ThresholdTree | LazyIndex)
+        index = HingedIndex(index, network, X)
+    return index
 
 
 def memory_left(trainer: GaussNewton, network: ShiftedReluNetwork, points: Array) -> int | None:

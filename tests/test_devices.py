@@ -84,7 +84,7 @@ def test_list_operations_agree_with_the_reference(name):
         rng = np.random.default_rng(seed)
         check_scan(device, reference, problem, rng)
         chosen = rng.random((len(problem.W), len(problem.X))) < rng.choice([0.0, 0.3, 1.0])
-        check_evaluate(device, reference, problem, chosen)
+        check_evaluate(device, reference, problem, lists_of(reference, chosen))
         check_change(device, reference, problem, chosen, rng)
         check_factored(device, reference, problem, chosen, rng)
 
@@ -100,25 +100,11 @@ def test_many_pairs_agree_with_the_reference(name, dtype, d):
     chosen = rng.random((400, 40)) < rng.choice([0.0, 0.1, 0.9], size=(400, 1))
     check_factored(device, reference, problem, chosen, rng)
     problem.W[7::50], problem.W[11::50] = np.nan, np.inf  # a row that is no number must not reach its neighbours
-    check_evaluate(device, reference, problem, chosen)
-    check_empty_lists(device, reference, problem, chosen)
-
-
-def check_empty_lists(device, reference, problem, chosen) -> None:
-    """A penalty keeps lists that are empty."""
-    parts = [np.arange(len(chosen), dtype=np.int32), np.zeros(len(chosen) + 1, np.int64), np.nonzero(chosen)[1]]
-    np.cumsum(chosen.sum(axis=1), out=parts[1][1:])
-    parts[2] = parts[2].astype(np.int32)
-    assert (np.diff(parts[1]) == 0).any()
-    ours, theirs = NeuronLists(*map(device.asarray, parts)), NeuronLists(*parts)
-    X, W = device.asarray(problem.X), device.asarray(problem.W)
-    got, want = device.evaluate(X, W, ours, 0.5), reference.evaluate(problem.X, problem.W, theirs, 0.5)
-    same_lists(device, got[0], want[0])
-    for mine, exact in zip(got[1:], want[1:], strict=True):
-        same(device, mine, exact)
-    limits = np.full(len(chosen), 0.5, problem.X.dtype)
-    mine = device.rescan(X, W, ours, device.asarray(limits))
-    same_lists(device, mine, reference.rescan(problem.X, problem.W, theirs, limits))
+    check_evaluate(device, reference, problem, lists_of(reference, chosen))
+    ends = np.cumsum(chosen.sum(axis=1))
+    lists = NeuronLists(np.arange(400, dtype=np.int32), np.append(0, ends), np.nonzero(chosen)[1].astype(np.int32))
+    assert (np.diff(lists.indptr) == 0).any()  # a penalty keeps lists that are empty
+    check_evaluate(device, reference, problem, lists)
 
 
 def check_scan(device, reference, problem, rng) -> None:
@@ -132,17 +118,17 @@ def check_scan(device, reference, problem, rng) -> None:
         same(device, mine, theirs)
 
 
-def check_evaluate(device, reference, problem, chosen) -> None:
+def check_evaluate(device, reference, problem, lists: NeuronLists) -> None:
     X, W = device.asarray(problem.X), device.asarray(problem.W)
-    got = device.evaluate(X, W, lists_of(device, chosen), problem.shift)
-    want = reference.evaluate(problem.X, problem.W, lists_of(reference, chosen), problem.shift)
+    ours = NeuronLists(*map(device.asarray, (lists.neurons, lists.indptr, lists.points)))
+    got = device.evaluate(X, W, ours, problem.shift)
+    want = reference.evaluate(problem.X, problem.W, lists, problem.shift)
     same_lists(device, got[0], want[0])
     for mine, theirs in zip(got[1:], want[1:], strict=True):
         same(device, mine, theirs)
-    ours, theirs = lists_of(device, chosen), lists_of(reference, chosen)
-    limits = np.where(theirs.neurons % 3 == 0, -np.inf, problem.shift).astype(problem.X.dtype)
+    limits = np.where(lists.neurons % 3 == 0, -np.inf, problem.shift).astype(problem.X.dtype)
     mine = device.rescan(X, W, ours, device.asarray(limits))
-    same_lists(device, mine, reference.rescan(problem.X, problem.W, theirs, limits))
+    same_lists(device, mine, reference.rescan(problem.X, problem.W, lists, limits))
 
 
 def check_change(device, reference, problem, chosen, rng) -> None:

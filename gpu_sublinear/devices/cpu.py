@@ -14,8 +14,8 @@ from . import cpu_kernels as kernels
 from . import cpu_lists as list_kernels
 from .base import CSR, Array, NeuronLists, TreeLayout
 from .cpu_implicit import ImplicitOperations
-from .cpu_vectors import WIDE
-from .host import HostDevice, one_blas_thread
+from .cpu_vectors import padded
+from .host import HostDevice, one_blas_thread, sums_before
 
 CHANGED_COST = 8  # words of a recount that take as long as one that changed
 QUERY_BYTES = 1 << 26  # scratch memory of a query, for as many points at a time as fit
@@ -74,7 +74,7 @@ class CpuDevice(ImplicitOperations, HostDevice):
             kernels.query_batch(nodes, *tree, bound, first, found, counts, visited)
             parts.append(_packed(nodes, first, found, counts[first : first + batch]))
         indices, values = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
-        return _before(counts), indices, values, int(visited.sum())
+        return sums_before(counts), indices, values, int(visited.sum())
 
     def forward(self, indptr: Array, indices: Array, values: Array, signs: Array, shift: float) -> Array:
         """Sum over the fired neurons of each point."""
@@ -115,10 +115,10 @@ class CpuDevice(ImplicitOperations, HostDevice):
         for first in range(0, u, max(1, chunk)):
             rows = slice(first, min(first + chunk, u))
             list_kernels.scan(X, W, neurons[rows], thresholds[rows], found, counts[rows])
-            starts = _before(counts[rows])
+            starts = sums_before(counts[rows])
             parts.append(np.empty(starts[-1], np.int32))
             list_kernels.pack(found, starts, parts[-1])
-        return _before(counts), np.concatenate(parts)
+        return sums_before(counts), np.concatenate(parts)
 
     def evaluate(
         self, X: Array, W: Array, lists: NeuronLists, shift: float
@@ -128,10 +128,10 @@ class CpuDevice(ImplicitOperations, HostDevice):
         bound, blocks = X.dtype.type(shift), list_kernels.BLOCKS
         products, counts = np.empty(lists.nnz, X.dtype), np.empty(len(neurons), np.int32)
         histogram, unions = np.zeros((blocks, len(X)), np.int64), np.empty(blocks, np.int64)
-        wide = _wide(X, X.dtype)
+        wide = padded(X, X.dtype)
         list_kernels.evaluate(wide, W, neurons, c_indptr, points, bound, products, counts, histogram, unions)
-        starts, slots = _before(histogram.sum(axis=1)), _before(unions)
-        indptr = _before(histogram.sum(axis=0))
+        starts, slots = sums_before(histogram.sum(axis=1)), sums_before(unions)
+        indptr = sums_before(histogram.sum(axis=0))
         ahead = indptr[:-1] + np.cumsum(histogram, axis=0) - histogram  # (blocks, n)
         nnz, union = starts[-1], slots[-1]
         places, t_indptr = np.empty(union, np.int64), np.full(union + 1, nnz)
@@ -144,8 +144,8 @@ class CpuDevice(ImplicitOperations, HostDevice):
         """Compute the products of the lists and keep those above."""
         values, counts = np.empty(lists.nnz, X.dtype), np.zeros(len(lists.neurons), np.int64)
         arrays = lists.indptr, lists.points, thresholds, values
-        list_kernels.count_above(_wide(X, X.dtype), W, lists.neurons, *arrays, counts)
-        starts = _before(counts)
+        list_kernels.count_above(padded(X, X.dtype), W, lists.neurons, *arrays, counts)
+        starts = sums_before(counts)
         out = np.empty(starts[-1], np.int32)
         list_kernels.keep_above(*arrays, starts, out)
         return NeuronLists(lists.neurons, starts, out)
@@ -225,26 +225,26 @@ class CpuDevice(ImplicitOperations, HostDevice):
     def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:
         """Sum and spread, neuron by neuron."""
         out = np.zeros((list_kernels.BLOCKS, len(X)))
-        wide = _wide(X)
+        wide = padded(X)
         factored.factored_gram(wide, g[:, None] * wide, fired.indptr, fired.points, out)
         return out.sum(axis=0)
 
     def factored_product(self, X: Array, fired: NeuronLists, weights: Array, V: Array) -> Array:
         """Spread, neuron by neuron."""
         out = np.zeros((list_kernels.BLOCKS, len(X)))
-        factored.factored_product(_wide(X), V, weights, fired.indptr, fired.points, out)
+        factored.factored_product(padded(X), V, weights, fired.indptr, fired.points, out)
         return out.sum(axis=0)
 
     def factored_transposed(self, X: Array, fired: NeuronLists, weights: Array, g: Array) -> Array:
         """Sum, neuron by neuron."""
         out = np.empty((len(fired.neurons), X.shape[1]))
-        factored.factored_transposed(g[:, None] * _wide(X), weights, fired.indptr, fired.points, out)
+        factored.factored_transposed(g[:, None] * padded(X), weights, fired.indptr, fired.points, out)
         return out
 
     def move_rows(self, W: Array, X: Array, fired: NeuronLists, weights: Array, g: Array) -> Array:
         """Sum, subtract and measure in one pass over the moved rows."""
         moved = np.empty(len(fired.neurons))
-        factored.move_rows(W, g[:, None] * _wide(X), weights, fired.neurons, fired.indptr, fired.points, moved)
+        factored.move_rows(W, g[:, None] * padded(X), weights, fired.neurons, fired.indptr, fired.points, moved)
         return moved
 
     def pull_rows(self, W: Array, initial: Array, neurons: Array, change: Array, theta: float) -> tuple[Array, Array]:
@@ -255,7 +255,7 @@ class CpuDevice(ImplicitOperations, HostDevice):
         self, W: Array, initial: Array, X: Array, fired: NeuronLists, weights: Array, g: Array, theta: float
     ) -> tuple[Array, Array]:
         """Do all in one pass over the rows, without an array of the changes."""
-        given = g[:, None] * _wide(X), weights, fired.neurons, fired.indptr, fired.points
+        given = g[:, None] * padded(X), weights, fired.neurons, fired.indptr, fired.points
         return self._pulled(factored.pull_lists, W, initial, fired.neurons, theta, *given)
 
     def _pulled(
@@ -269,7 +269,7 @@ class CpuDevice(ImplicitOperations, HostDevice):
     def factored_along(self, X: Array, fired: NeuronLists, weights: Array, W: Array, initial: Array) -> Array:
         """Subtract row by row, without an array of the movement."""
         out = np.zeros((list_kernels.BLOCKS, len(X)))
-        factored.factored_along(_wide(X), W, initial, weights, fired.neurons, fired.indptr, fired.points, out)
+        factored.factored_along(padded(X), W, initial, weights, fired.neurons, fired.indptr, fired.points, out)
         return out.sum(axis=0)
 
     def square_distance(self, A: Array, B: Array) -> float:
@@ -348,24 +348,9 @@ class CpuDevice(ImplicitOperations, HostDevice):
             list(pool.map(lambda first: tile(first, min(first + TILE, rows)), reversed(starts)))
 
 
-def _wide(X: Array, dtype: np.dtype | type = np.float64) -> Array:
-    """Return the points in this type once, not anew for every pair, with features padded to a multiple of WIDE."""
-    n, d = X.shape
-    out = np.zeros((n, -(-d // WIDE) * WIDE), dtype)
-    out[:, :d] = X
-    return out
-
-
-def _before(counts: Array) -> Array:
-    """Return the sums of the counts (k,) before each, and of all, (k + 1,) int64."""
-    out = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=out[1:])
-    return out
-
-
 def _packed(nodes: Array, first: int, found: Array, counts: Array) -> tuple[Array, Array]:
     """Return the answers of one batch end to end: indices and leaf values."""
-    starts = _before(counts)
+    starts = sums_before(counts)
     indices, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], nodes.dtype)
     kernels.copy_batch(nodes, first, found, starts, indices, values)
     return indices, values

@@ -7,20 +7,18 @@ that own rows for the counts), so any thread count gives equal bytes.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import prange
 
-from . import cpu_kernels
 from .cpu_kernels import LANES, computed_numbers, parallel, serial
 from .cpu_lists import BLOCKS
+from .cpu_vectors import popcount
 
 WORD = 64  # neurons
 CHUNK = 8  # words counted in one pass over a row of counts
 PARTS = 16  # of the words, with (n, d) sums of their own
 MOVED = 1024  # neurons moved together: their sums fit a second-level cache
-popcount: Any = cpu_kernels.popcount  # numba adds the first parameter of an intrinsic, which mypy cannot know
 BYTE = 8  # points whose 256 possible sums are tabulated
 
 

@@ -7,18 +7,14 @@ cache while a tile of neurons is worked on.  Every sum has a fixed order, so any
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import prange
 
-from . import cpu_kernels
 from .cpu_bits import WORD, folded, load_rows, pack
 from .cpu_kernels import LANES, computed_numbers, parallel, serial
 from .cpu_lists import BLOCKS
-from .cpu_vectors import TABLE, WIDE, add_bits, add_subsets, dot
+from .cpu_vectors import TABLE, WIDE, add_bits, add_subsets, dot, popcount
 
-popcount: Any = cpu_kernels.popcount  # numba adds the first parameter of an intrinsic, which mypy cannot know
 TILE = 128  # neurons whose sums are made together
 ONE = np.uint64(1)
 

@@ -10,7 +10,8 @@ import numpy as np
 from . import cpu_flips
 from .base import Array
 from .cpu_lists import BLOCKS
-from .cpu_vectors import TABLE, WIDE
+from .cpu_vectors import TABLE, WIDE, padded
+from .host import sums_before
 from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs, longest_point
 
 kernels: Any = cpu_flips  # mypy does not know what numba makes of a function with many parameters
@@ -115,7 +116,7 @@ def _retried(
         kernel(*arguments, edges, counts, looked, *flips, needed, starts, stops, points, values)
         if (needed <= np.diff(edges)).all():
             return _packed(flips, edges, counts), NearPairs(starts, stops, points, values), int(looked.sum())
-        edges = np.concatenate([[0], np.cumsum(needed)])
+        edges = sums_before(needed)
 
 
 def _tables(X: Array, coefficients: Array, words: int, dtype: np.dtype) -> Array:
@@ -130,9 +131,7 @@ def _tables(X: Array, coefficients: Array, words: int, dtype: np.dtype) -> Array
 
 def _wide(implicit: ImplicitRows) -> tuple[Array, ...]:
     """Return the rows as the loops take them: points in float64 with features padded to a multiple of WIDE, tables."""
-    n, d = implicit.X.shape
-    X = np.zeros((n, -(-d // WIDE) * WIDE))
-    X[:, :d] = implicit.X
+    X = padded(implicit.X)
     tables = _tables(X, implicit.total, implicit.bits.shape[1], np.dtype(np.float64))
     log = implicit.heads, implicit.before, implicit.points, implicit.coefficients
     return implicit.W, X, implicit.bits, implicit.weights, tables, *log
@@ -140,7 +139,7 @@ def _wide(implicit: ImplicitRows) -> tuple[Array, ...]:
 
 def _edges(near: NearPairs) -> Array:
     """Return where each block of neurons may write as many entries as it has near pairs, (BLOCKS + 1,)."""
-    lengths = np.concatenate([[0], np.cumsum(near.stops - near.starts)])
+    lengths = sums_before(near.stops - near.starts)
     u = len(near.starts)
     return lengths[np.arange(BLOCKS + 1) * u // BLOCKS] + SLACK * np.arange(BLOCKS + 1)
 

@@ -15,10 +15,10 @@ import numpy as np
 # with one other busy process, solver iterations took 32 ms instead of 1 (read when Numba starts its threads).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from numba import njit, prange, types
-from numba.extending import intrinsic
+from numba import njit, prange
 
 from . import philox
+from .cpu_vectors import popcount
 
 LANES = 128  # neurons worked on together: their sums and weights stay in the first-level cache
 
@@ -287,16 +287,6 @@ def count_pairs(t_indptr, t_points, edges, out):
                 p += 1
 
 
-@intrinsic
-def popcount(context, word):
-    """LLVM's population count of a 64-bit word, which it turns into vector instructions."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
-
-
 @serial
 def count_bits(bits):
     """Return the (n, n) float64 numbers of common set bits of the rows of bits (n, words) uint64."""
@@ -306,7 +296,7 @@ def count_bits(bits):
         for j in range(i + 1):
             total = np.uint64(0)
             for w in range(words):
-                total += popcount(bits[i, w] & bits[j, w])  # type: ignore[call-arg]
+                total += popcount(bits[i, w] & bits[j, w])
             out[i, j] = total
             out[j, i] = total
     return out

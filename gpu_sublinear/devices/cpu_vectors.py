@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import extending, types
 
@@ -14,6 +15,16 @@ intrinsic: Any = extending.intrinsic  # takes the first parameter of what it mak
 WIDE = 16  # numbers; features are padded with zeros to a multiple
 SUBSETS = 16  # of four points, whose sums are tabulated
 TABLE = 16 * SUBSETS * WIDE  # entries for one word: 16 groups of four points
+
+
+def padded(X: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
+    """Return points (n, d) in this type with features padded with zeros to a multiple of ``WIDE``."""
+    n, d = X.shape
+    if d % WIDE == 0:
+        return X.astype(dtype, copy=False)
+    out = np.zeros((n, -(-d // WIDE) * WIDE), dtype)
+    out[:, :d] = X
+    return out
 
 
 def _address(context: Any, builder: Any, kind: Any, array: Any, offset: Any) -> Any:
@@ -156,3 +167,13 @@ def add_bits(context, total, at, word, sign):
         return context.get_dummy_value()
 
     return types.void(total, types.int64, types.uint64, types.int64), generate
+
+
+@intrinsic
+def popcount(context, word):
+    """LLVM's population count of a 64-bit word, which it turns into vector instructions."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate

@@ -21,6 +21,13 @@ from threadpoolctl import ThreadpoolController
 from .base import Array, Device
 
 
+def sums_before(counts: Any) -> np.ndarray:
+    """Return the sums of the counts (k,) before each, and of all, (k + 1,) int64."""
+    out = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=out[1:])
+    return out
+
+
 @cache
 def _controller() -> ThreadpoolController:
     return ThreadpoolController()  # scanning the loaded libraries takes milliseconds, so once

@@ -12,7 +12,7 @@ import scipy.sparse
 
 from . import philox
 from .base import CSR, Array, NeuronLists, TreeLayout
-from .host import HostDevice, one_blas_thread
+from .host import HostDevice, one_blas_thread, sums_before
 from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs
 
 
@@ -122,7 +122,7 @@ class ReferenceDevice(HostDevice, ImplicitDevice):
             if level:
                 candidates = np.repeat(above, layout.arity, axis=1)[:, : layout.sizes[level - 1]]
         points, neurons = np.nonzero(above)
-        indptr = np.concatenate([[0], np.cumsum(above.sum(axis=1))]).astype(np.int64)
+        indptr = sums_before(above.sum(axis=1))
         return indptr, neurons.astype(np.int32), nodes[points, neurons], visited
 
     def forward(self, indptr: Array, indices: Array, values: Array, signs: Array, shift: float) -> Array:
@@ -135,7 +135,7 @@ class ReferenceDevice(HostDevice, ImplicitDevice):
         points = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
         order = np.argsort(indices, kind="stable")
         neurons, compact, counts = np.unique(indices, return_inverse=True, return_counts=True)
-        t_indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        t_indptr = sums_before(counts)
         return neurons.astype(np.int32), t_indptr, points[order].astype(np.int32), compact.astype(np.int32)
 
     def count_pairs(self, indptr: Array, compact: Array, t_indptr: Array, t_points: Array) -> Array:
@@ -147,7 +147,7 @@ class ReferenceDevice(HostDevice, ImplicitDevice):
     def scan(self, X: Array, W: Array, neurons: Array, thresholds: Array) -> tuple[Array, Array]:
         """Compute all pairs and compare."""
         above = thresholds[:, None] < computed_numbers(X, W[neurons]).T  # (u, n)
-        indptr = np.concatenate([[0], np.cumsum(above.sum(axis=1))]).astype(np.int64)
+        indptr = sums_before(above.sum(axis=1))
         return indptr, np.nonzero(above)[1].astype(np.int32)
 
     def evaluate(
@@ -158,9 +158,9 @@ class ReferenceDevice(HostDevice, ImplicitDevice):
         fires = (mask_of(lists, len(X)) > 0) & (P.dtype.type(shift) < P)
         places = np.flatnonzero(fires.any(axis=1))
         fires, P = fires[places], P[places]
-        t_indptr = np.concatenate([[0], np.cumsum(fires.sum(axis=1))]).astype(np.int64)
+        t_indptr = sums_before(fires.sum(axis=1))
         fired = NeuronLists(lists.neurons[places], t_indptr, np.nonzero(fires)[1].astype(np.int32))
-        indptr = np.concatenate([[0], np.cumsum(fires.sum(axis=0))]).astype(np.int64)
+        indptr = sums_before(fires.sum(axis=0))
         points, compact = np.nonzero(fires.T)
         return fired, places, indptr, compact.astype(np.int32), P[compact, points]
 
@@ -168,7 +168,7 @@ class ReferenceDevice(HostDevice, ImplicitDevice):
         """Compute all pairs of the listed neurons; keep listed pairs above the threshold."""
         numbers = computed_numbers(X, W[lists.neurons]).T  # (c, n)
         kept = (mask_of(lists, len(X)) > 0) & (thresholds[:, None] < numbers)
-        indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int64)
+        indptr = sums_before(kept.sum(axis=1))
         return NeuronLists(lists.neurons, indptr, np.nonzero(kept)[1].astype(np.int32))
 
     def splice(self, lists: NeuronLists, places: Array, indptr: Array, points: Array) -> NeuronLists:
@@ -176,7 +176,7 @@ class ReferenceDevice(HostDevice, ImplicitDevice):
         pieces = [lists.points[start:stop] for start, stop in zip(lists.indptr, lists.indptr[1:], strict=False)]
         for place, start, stop in zip(places, indptr, indptr[1:], strict=False):
             pieces[place] = points[start:stop]
-        joined = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
+        joined = sums_before([len(piece) for piece in pieces])
         return NeuronLists(lists.neurons, joined, np.concatenate([*pieces, lists.points[:0]]))
 
     def change_pairs(self, counts: Array, before: NeuronLists, after: NeuronLists, limit: int) -> bool:
