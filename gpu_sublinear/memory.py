@@ -113,6 +113,7 @@ def plan_memory(
     dtype: str,
     outputs: int = 1,
     everyone: bool = False,
+    trainings: int = 1,
 ) -> int | None:
     """Check the plan against the limit and return what it leaves to the candidate lists.
 
@@ -132,11 +133,13 @@ def plan_memory(
         c.
     everyone : bool
         As for :func:`plan`.
+    trainings : int
+        How many there are at a time.
 
     Returns
     -------
     int or None
-        Bytes for the lists, None without a limit.
+        Bytes for the lists of each training, None without a limit.
 
     Raises
     ------
@@ -146,6 +149,7 @@ def plan_memory(
     if trainer.memory_limit is None:
         return None
     parts = plan(trainer, device, n, d, m, shift, dtype, outputs, everyone)
+    parts = {name: size if name == PROGRAM else trainings * size for name, size in parts.items()}
     total = sum(parts.values())
     if total > trainer.memory_limit:
         name = max((part for part in parts if part != PROGRAM), key=parts.__getitem__)
@@ -153,4 +157,4 @@ def plan_memory(
             f"the run is expected to hold {total:,} bytes, more than the memory limit of {trainer.memory_limit:,}; the "
             f"largest part are the {name}, {parts[name]:,} bytes; raise the limit or the shift, or lower the width"
         )
-    return trainer.memory_limit - total + parts.get(LISTS, 0)
+    return (trainer.memory_limit - total + parts.get(LISTS, 0)) // trainings

@@ -7,7 +7,7 @@ answer restricted to them.  :class:`SharedScan` keeps it; every training begins 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,9 @@ from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
 from .run import Run, build_index
 from .tree import ThresholdTree
+from .weights import SampleWeights
+
+ScanIndex = LazyIndex | ThresholdTree | BitIndex | FlipIndex
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,12 @@ class SharedScan:
     trainer: GaussNewton
     network: ShiftedReluNetwork
     X: Array
-    index: LazyIndex | ThresholdTree | BitIndex | FlipIndex
+    index: ScanIndex
 
     @classmethod
-    def build(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Any, y: Any = None) -> SharedScan:
+    def build(
+        cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Any, y: Any = None, trainings: int = 1
+    ) -> SharedScan:
         """Look at all neurons once.
 
         Parameters
@@ -62,6 +67,8 @@ class SharedScan:
         y : array, optional
             (n,) targets like those to come: ``mask="flips"`` foresees from them how far the first steps go, which only
             its speed depends on.  Noise takes their place by default, which lists more pairs than smooth targets need.
+        trainings : int
+            How many there will be at a time, for ``memory_limit``.
 
         Returns
         -------
@@ -87,11 +94,11 @@ class SharedScan:
             y = y if network.outputs > 1 else y[:, 0]
         y = check_training_data(network.device, X, y, network.features, True, network.outputs)  # fit looks closer
         X = network.device.asarray(X, network.dtype)
-        index = build_index(trainer, network, X, network.device.asarray(y))
-        assert isinstance(index, LazyIndex | ThresholdTree | BitIndex | FlipIndex)
+        index = build_index(trainer, network, X, network.device.asarray(y), trainings)
+        assert isinstance(index, ScanIndex)
         return cls(trainer, network, X, index)
 
-    def run(self, y: Any, points: Any = None, alpha: float | None = None) -> Run:
+    def run(self, y: Any, points: Any = None, alpha: float | None = None, sample_weight: Any = None) -> Run:
         """Return a training that is ready to start, with a network of its own.
 
         Parameters
@@ -102,6 +109,8 @@ class SharedScan:
             Numbers of the points to train on, ascending; all by default.
         alpha : float, optional
             Ridge penalty in place of the trainer's.
+        sample_weight : array, optional
+            (n,) w_i > 0, or those of the ``points``, as for :meth:`GaussNewton.fit`.
 
         Returns
         -------
@@ -111,40 +120,98 @@ class SharedScan:
         device = self.network.device
         trainer = self.trainer if alpha is None else replace(self.trainer, alpha=alpha)
         network = replace(self.network, rows=self.network.rows.copy())
-        chosen = None if points is None else device.asarray(ascending(points, len(self.X)), np.int64)
-        X = self.X if chosen is None else self.X[chosen]
+        chosen = None if points is None else ascending(points, len(self.X))
+        X = self.X if chosen is None else self.X[device.asarray(chosen, np.int64)]
         y = check_training_data(device, X, y, network.features, trainer.robust, network.outputs)
-        index: LazyIndex | ThresholdTree | BitIndex | FlipIndex
-        if isinstance(self.index, FlipIndex):
-            index = self.index.again(network, chosen)
-        elif isinstance(self.index, BitIndex):
-            index = BitIndex(device, X, network)
-        elif isinstance(self.index, ThresholdTree):
-            index = ThresholdTree.build(device, X, network.rows, trainer.tree)
-        else:
-            lists = self.index.candidates
-            lists = lists if chosen is None else restricted(lists, device.to_host(chosen), len(self.X), network)
-            index = replace(self.index, X=X, network=network, candidates=lists)
-            index.drift, index.margin = index.drift.copy(), index.margin.copy()
-        return Run.begin(trainer, network, X, device.asarray(y, np.float64), index)
+        weights = SampleWeights.of(device, sample_weight, len(X))
+        if len(weights.without_zeros(X)[0]) < len(X):
+            raise OptionError("trainings from a shared scan take weights above 0; leave the points of weight 0 out")
+        return Run.begin(trainer, network, X, device.asarray(y, np.float64), self.index_of(network, chosen), weights)
 
-    def fit(self, y: Any, points: Any = None) -> TrainingResult:
+    def index_of(self, network: ShiftedReluNetwork, chosen: np.ndarray | None = None) -> ScanIndex:
+        """Return an index of its own, where the scan left this one, for a network with the same rows.
+
+        Parameters
+        ----------
+        network : ShiftedReluNetwork
+            Whose rows queries will read.
+        chosen : ndarray, optional
+            (k,) points that the index is for, ascending; all by default.
+
+        Returns
+        -------
+        LazyIndex, ThresholdTree, BitIndex or FlipIndex
+            Ready for queries.
+        """
+        device, lists = self.network.device, self.index
+        points = None if chosen is None else device.asarray(chosen, np.int64)
+        if isinstance(lists, FlipIndex):
+            return lists.again(network, points)
+        X = self.X if points is None else self.X[points]
+        if isinstance(lists, BitIndex):
+            return BitIndex(device, X, network)
+        if isinstance(lists, ThresholdTree):
+            return ThresholdTree.build(device, X, network.rows, self.trainer.tree)
+        candidates = lists.candidates
+        candidates = candidates if chosen is None else restricted(candidates, chosen, len(self.X), network)
+        own = replace(lists, X=X, network=network, candidates=candidates)
+        own.drift, own.margin = own.drift.copy(), own.margin.copy()
+        return own
+
+    def fit(self, y: Any, points: Any = None, alpha: float | None = None, sample_weight: Any = None) -> TrainingResult:
         """Train one network from the scan.
 
         Parameters
         ----------
         y : array
-            (n,) or (n, c) targets, or those of the ``points``.
+            (n,) targets, or those of the ``points``.
         points : array of int, optional
             A fold: the points to train on, ascending.
+        alpha, sample_weight : optional
+            As for :meth:`run`.
 
         Returns
         -------
         TrainingResult
             With a network of its own.
         """
-        run = self.run(y, points)
+        run = self.run(y, points, alpha, sample_weight)
         return run.trainer.train(run)
+
+    def path(
+        self, y: Any, alphas: Sequence[float], points: Any = None, sample_weight: Any = None
+    ) -> Iterator[TrainingResult]:
+        """Train for each penalty in turn, from the last solution.
+
+        Parameters
+        ----------
+        y : array
+            (n,) or (n, c) targets, or those of the ``points``.
+        alphas : sequence of float
+            Penalties above 0, in units of tr(G_0)/n, best from the largest on.
+        points, sample_weight : optional
+            As for :meth:`run`.
+
+        Yields
+        ------
+        TrainingResult
+            One for each penalty, with a network of its own.
+        """
+        run = self.run(y, points, 1.0, sample_weight)
+        for before, result in warm_starts(run, check_alphas(alphas)):
+            rows = run.network.rows  # steps with a penalty make new ones
+            yield replace(result, network=replace(run.network, rows=rows.copy() if rows is before else rows))
+
+
+def warm_starts(run: Run, alphas: Sequence[float]) -> Iterator[tuple[Array, TrainingResult]]:
+    """Train a run that has alpha = 1 for each penalty, from the last solution; yield the rows before and the result.
+
+    All results share the network of the run.
+    """
+    unit, trainer = run.ridge, run.trainer
+    for alpha in alphas:
+        run.trainer, run.ridge, before = replace(trainer, alpha=alpha), alpha * unit, run.network.rows
+        yield before, run.trainer.train(run)
 
 
 def ascending(points: Any, n: int) -> np.ndarray:
@@ -197,18 +264,19 @@ def ridge_path(
     OptionError
         If there is no penalty, or one is not above 0.
     """
+    alphas = check_alphas(alphas)
+    scan = SharedScan.build(replace(trainer or GaussNewton(), alpha=min(alphas)), network, X, y)
+    order = sorted(range(len(alphas)), key=lambda k: -alphas[k])
+    found = dict(zip(order, scan.path(y, [alphas[k] for k in order]), strict=True))
+    return [found[k] for k in range(len(alphas))]
+
+
+def check_alphas(alphas: Sequence[float]) -> list[float]:
+    """Return the penalties of a path as numbers, or raise OptionError if there is none or one is not above 0."""
     if not len(alphas):
         raise OptionError("a path needs at least one alpha; got none")
-    if not all(alpha > 0 for alpha in alphas):
-        raise OptionError(f"every alpha of a path must be above 0; got {min(alphas)}")
-    trainer = trainer or GaussNewton()
-    scan = SharedScan.build(replace(trainer, alpha=min(alphas)), network, X, y)
-    run = scan.run(y, alpha=1.0)
-    unit = run.ridge
-    results: dict[int, TrainingResult] = {}
-    for k in sorted(range(len(alphas)), key=lambda k: -alphas[k]):
-        run.trainer, run.ridge = replace(trainer, alpha=alphas[k]), alphas[k] * unit
-        before, result = run.network.rows, run.trainer.train(run)
-        rows = run.network.rows  # steps with a penalty make new ones
-        results[k] = replace(result, network=replace(run.network, rows=rows.copy() if rows is before else rows))
-    return [results[k] for k in range(len(alphas))]
+    found = [float(alpha) for alpha in alphas]
+    if not all(0 < alpha < np.inf for alpha in found):
+        bad = next(alpha for alpha in found if not 0 < alpha < np.inf)
+        raise OptionError(f"every alpha of a path must be above 0; got {bad}")
+    return found

@@ -344,14 +344,14 @@ class Run(LinearSystem):
         return replace(record, seconds=seconds, phases={**record.phases, "update": update})
 
 
-def build_index(trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array) -> Index:
-    """Plan the memory and look at all neurons once; only the speed depends on the targets y."""
+def build_index(trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array, trainings: int = 1) -> Index:
+    """Plan the memory of so many trainings and look at all neurons once; only the speed depends on the targets y."""
     check_activation(trainer, network)
     check_network(trainer, network)
     device = network.device
     check_supported(trainer, network)
     points = network.activation.points(X, device.xp)  # those that the hinges look at: X itself for one hinge
-    left = memory_left(trainer, network, points)
+    left = memory_left(trainer, network, points, trainings)
     if trainer.batch_size:
         return cast(Index, Blocks.build(trainer, network, X, left))
     index: Index
@@ -370,7 +370,7 @@ def build_index(trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: 
     return index
 
 
-def memory_left(trainer: GaussNewton, network: ShiftedReluNetwork, points: Array) -> int | None:
+def memory_left(trainer: GaussNewton, network: ShiftedReluNetwork, points: Array, trainings: int = 1) -> int | None:
     """Return the bytes that the limit leaves to lists over these points (n, d); see :func:`plan_memory`."""
     size = (*points.shape, network.width, network.shift, network.dtype, network.outputs, bool(network.activation.slope))
-    return plan_memory(trainer, network.device, *size)
+    return plan_memory(trainer, network.device, *size, trainings)
