@@ -8,6 +8,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .activation import Activation, Hinge
+from .cross_validation import CrossValidation, cross_validate
 from .dense import DenseGaussNewton
 from .devices import Device, get_device
 from .errors import GpuSublinearError
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Activation",
     "CGOptions",
+    "CrossValidation",
     "DenseGaussNewton",
     "Device",
     "GaussNewton",
@@ -45,6 +47,7 @@ __all__ = [
     "ThresholdTree",
     "TrainingResult",
     "TreeOptions",
+    "cross_validate",
     "get_device",
     "ridge_path",
 ]

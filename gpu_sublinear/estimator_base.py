@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from .arrays import to_host
+from .cross_validation import ALPHAS, CrossValidation
 from .devices import Device, get_device
 from .errors import DataError, OptionError
+from .estimator_training import Folds, Task
 from .gauss_newton import GaussNewton
 from .history import TrainingResult
 from .network import ShiftedReluNetwork
+from .path import check_alphas
 from .preprocessing import Preprocessing
 from .session import Session
 from .weights import SampleWeights
@@ -25,6 +30,11 @@ from .weights import SampleWeights
 SEEDS = 2**31 - 1
 DTYPES = ("auto", "float32", "float64")
 GRAM_POINTS = 5000  # up to here "auto" takes the exact Gram matrix, so that copies and weights do the same
+
+
+def one_network(estimator: SublinearEstimator) -> bool:
+    """Tell whether an estimator trains one network for all targets, to which points can be added."""
+    return not estimator.per_target
 
 
 class SublinearEstimator(BaseEstimator):
@@ -40,6 +50,9 @@ class SublinearEstimator(BaseEstimator):
         activation="relu",
         both_layers=False,
         alpha="auto",
+        alphas=None,
+        cv=None,
+        per_target=False,
         max_steps=30,
         tolerance=1e-2,
         preprocessing="smooth",
@@ -59,6 +72,9 @@ class SublinearEstimator(BaseEstimator):
         self.activation = activation
         self.both_layers = both_layers
         self.alpha = alpha
+        self.alphas = alphas
+        self.cv = cv
+        self.per_target = per_target
         self.max_steps = max_steps
         self.tolerance = tolerance
         self.preprocessing = preprocessing
@@ -94,25 +110,28 @@ class SublinearEstimator(BaseEstimator):
         """
         X, y = self._read(X, y, reset=True)
         w = None if sample_weight is None else self._weights(sample_weight, X)
+        folds = self._folds(X, y, w)
         if w is not None:
             X, y, w = X[w > 0], y[w > 0], w[w > 0]
-        trainer, network, Z, t = self._begin(X, self._learn_targets(y, w), w)
+        task = self._begin(X, self._learn_targets(y, w), w, folds)
         self._session = None
-        return self._finish(trainer.fit(network, Z, t, sample_weight=w))
+        return self._finish(*task.train())
 
     def _partial_fit(self, X: Any, y: Any, classes: Any = None):
         first = not hasattr(self, "network_")
         X, y = self._read(X, y, reset=first)
         if first:
-            trainer, network, Z, t = self._begin(X, self._learn_targets(y, None, classes), None)
-            self._session = trainer.begin(network, Z, t)
-            return self._finish(self._session.train())
+            task = self._begin(X, self._learn_targets(y, None, classes), None, self._folds(X, y, None))
+            task, searches = task.settled()
+            self._session = task.trainer.begin(task.network, task.X, task.y)
+            return self._finish([self._session.train()], searches)
         self._check_classes(classes)
+        assert isinstance(self.network_, ShiftedReluNetwork) and isinstance(self.alpha_, float)  # one for all targets
         Z, t = self.preprocessing_.transform(X).astype(self.network_.dtype), self._scaled(self._encoded(y))
         if self._session is not None:
-            return self._finish(self._session.partial_fit(Z, t))
+            return self._finish([self._session.partial_fit(Z, t)])
         self._session = replace(self._trainer(len(Z)), alpha=self.alpha_).begin(self.network_, Z, t)
-        return self._finish(self._session.train())
+        return self._finish([self._session.train()])
 
     def _check_classes(self, classes: Any) -> None:
         """Refuse classes that differ from those of the first call."""
@@ -128,8 +147,18 @@ class SublinearEstimator(BaseEstimator):
         SampleWeights.of(get_device("reference"), w, len(X))
         return w
 
-    def _begin(self, X: np.ndarray, targets: np.ndarray, w: np.ndarray | None) -> tuple[Any, ...]:
-        """Fit the preprocessing; return trainer, initial network, points (n, d') and scaled targets."""
+    def _folds(self, X: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> Folds | None:
+        """Return the folds of ``cv`` as numbers among the points of weight above 0; None unless they are asked for."""
+        if not self._searches:
+            return None
+        splits = check_cv(self.cv, y, classifier=is_classifier(self)).split(X, y)
+        if w is None:
+            return list(splits)
+        number = np.cumsum(w > 0) - 1  # (n,)
+        return [(number[train[w[train] > 0]], number[test[w[test] > 0]]) for train, test in splits]
+
+    def _begin(self, X: np.ndarray, targets: np.ndarray, w: np.ndarray | None, folds: Folds | None) -> Task:
+        """Fit the preprocessing; return what there is to learn from it."""
         if self.dtype not in DTYPES:
             raise OptionError(f"dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
         dtype = str(X.dtype) if self.dtype == "auto" else self.dtype
@@ -144,10 +173,19 @@ class SublinearEstimator(BaseEstimator):
             dtype=dtype,
             paired=True,
             sampling=self.sampling,
-            outputs=1 if targets.ndim == 1 else targets.shape[1],
+            outputs=1 if targets.ndim == 1 or self.per_target else targets.shape[1],
             device=get_device(self.device),
         )
-        return self._trainer(len(Z)), network, Z, self._scaled(targets)
+        return Task(self._trainer(len(Z)), network, Z, self._scaled(targets), w, self._penalties(), folds)
+
+    @property
+    def _searches(self) -> bool:
+        if isinstance(self.alpha, str) and self.alpha not in ("auto", "cv"):
+            raise OptionError(f"alpha must be 'auto', 'cv' or a number from 0 on; got {self.alpha!r}")
+        return isinstance(self.alpha, str) and self.alpha == "cv"
+
+    def _penalties(self) -> list[float]:
+        return check_alphas(ALPHAS if self.alphas is None else self.alphas)
 
     def _trainer(self, n: int) -> GaussNewton:
         return GaussNewton(
@@ -158,7 +196,7 @@ class SublinearEstimator(BaseEstimator):
             tolerance=self.tolerance,
             max_steps=self.max_steps,
             memory_limit=self.memory_limit,
-            alpha=self.alpha,
+            alpha=min(self._penalties()) if self._searches else self.alpha,
             both_layers=self.both_layers,
             time_budget=self.time_budget,
         )
@@ -166,19 +204,28 @@ class SublinearEstimator(BaseEstimator):
     def _scaled(self, targets: np.ndarray) -> np.ndarray:
         return (targets - self.targets_.mean) / self.targets_.std
 
-    def _finish(self, result: TrainingResult):
-        """Keep what a training gave."""
-        last = result.history[-1]
-        if not np.isfinite(last.residual_norm):
-            raise DataError(f"training diverged: {result.reason}")
-        self.network_ = result.network
-        self.history_ = result.history
-        self.alpha_ = result.alpha
-        self.n_iter_ = last.step
-        self.converged_ = result.converged
-        self.reason_ = result.reason
-        if not result.converged:
-            warnings.warn(f"training did not converge: {result.reason}", ConvergenceWarning, stacklevel=3)
+    def _finish(self, results: list[TrainingResult], searches: list[CrossValidation] | None = None):
+        """Keep what training gave: one result, or one for each target; and what the folds said before."""
+        for result in results:
+            if not np.isfinite(result.history[-1].residual_norm):
+                raise DataError(f"training diverged: {result.reason}")
+        apart = self.per_target and len(results) > 1
+        self.network_ = [result.network for result in results] if apart else results[0].network
+        self.history_ = [result.history for result in results] if apart else results[0].history
+        self.alpha_ = np.array([result.alpha for result in results]) if apart else results[0].alpha
+        self.n_iter_ = max(result.history[-1].step for result in results)
+        self.converged_ = all(result.converged for result in results)
+        reasons = [f"target {k}: {result.reason}" if apart else result.reason for k, result in enumerate(results)]
+        self.reason_ = "; ".join(reasons)
+        if searches is not None:
+            for name in {"alphas_", "mse_path_"} & set(vars(self)):  # of an earlier fit
+                delattr(self, name)
+        if searches:
+            self.alphas_ = searches[0].alphas
+            self.mse_path_ = np.stack([found.errors for found in searches]) if apart else searches[0].errors
+        if not self.converged_:
+            missing = "; ".join(text for text, result in zip(reasons, results, strict=True) if not result.converged)
+            warnings.warn(f"training did not converge: {missing}", ConvergenceWarning, stacklevel=3)
         return self
 
     # ---- prediction -------------------------------------------------------------------------------------
@@ -187,7 +234,9 @@ class SublinearEstimator(BaseEstimator):
         """Return the targets of raw features (n, d), (n,) or (n, c) float64."""
         check_is_fitted(self, "network_")
         X = validate_data(self, to_host(X), reset=False, dtype=[np.float64, np.float32])
-        return self.targets_.inverse(self.network_.predict(self.preprocessing_.transform(X)))
+        Z, networks = self.preprocessing_.transform(X), self.network_
+        outputs = [network.predict(Z) for network in networks] if isinstance(networks, list) else networks.predict(Z)
+        return self.targets_.inverse(np.stack(outputs, axis=1) if isinstance(outputs, list) else outputs)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return R^2 of a regressor, accuracy of a classifier.
@@ -215,14 +264,20 @@ class SublinearEstimator(BaseEstimator):
         state = dict(super().__getstate__())
         state.pop("_session", None)
         if "network_" in state:
-            state["network_"] = _without_device(state["network_"])
+            state["network_"] = _each(_without_device, state["network_"])
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Bring the weights to the device that ``device`` names here."""
         super().__setstate__(state)
         if "network_" in state:
-            self.network_ = _with_device(self.network_, get_device(self.device))
+            device = get_device(self.device)
+            self.network_ = _each(lambda network: _with_device(network, device), self.network_)
+
+
+def _each(change: Callable[[ShiftedReluNetwork], ShiftedReluNetwork], networks: Any) -> Any:
+    """Return a network, or each of a list of networks, changed."""
+    return [change(network) for network in networks] if isinstance(networks, list) else change(networks)
 
 
 def _without_device(network: ShiftedReluNetwork) -> ShiftedReluNetwork:

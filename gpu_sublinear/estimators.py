@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
 from .arrays import like, to_host
 from .classes import coded, decided
 from .errors import DataError
-from .estimator_base import SublinearEstimator
+from .estimator_base import SublinearEstimator, one_network
 from .preprocessing import TargetScaling
 
 
@@ -36,10 +37,20 @@ class SublinearRegressor(RegressorMixin, SublinearEstimator):
     activation : str or Activation
         Of the neurons (:mod:`gpu_sublinear.activation`); all but relu and max have one output.
     both_layers : bool
-        Train the second layer as well; needs one output.
-    alpha : "auto" or float
+        Train the second layer as well; needs one output, and no folds.
+    alpha : "auto", "cv" or float
         Ridge penalty on the distance from the initial weights, in units of tr(G_0)/n; "auto" takes that of least
-        leave-one-out error of the linearised network (:mod:`gpu_sublinear.penalty`); 0 interpolates.
+        leave-one-out error of the linearised network (:mod:`gpu_sublinear.penalty`), "cv" that of least mean squared
+        error on the folds of ``cv`` (:mod:`gpu_sublinear.cross_validation`); 0 interpolates.
+    alphas : array_like, optional
+        Penalties above 0 that "cv" tries, from the largest on; it ends where three in a row gain nothing.  Default: 15
+        from 1000 to 1e-4.
+    cv : int, splitter or iterable, optional
+        Folds of alpha="cv", as everywhere in scikit-learn: 5 by default, in the order of the points.  All folds and
+        penalties share one scan of the neurons; preprocessing is that of all points.
+    per_target : bool
+        Give each target a network and a penalty of its own, all from one scan, instead of one network of several
+        outputs; there is no ``partial_fit`` then.
     max_steps : int
         Most Gauss-Newton steps.
     tolerance : float
@@ -60,18 +71,21 @@ class SublinearRegressor(RegressorMixin, SublinearEstimator):
 
     Attributes
     ----------
-    network_ : ShiftedReluNetwork
-        Trained.
+    network_ : ShiftedReluNetwork or list
+        Trained; with ``per_target`` one for each target.
     preprocessing_ : Preprocessing
         From raw features to unit rows.
     targets_ : TargetScaling
         From standard targets to those of the user.
     history_ : list of StepRecord
-        Of the last training.
-    alpha_ : float
-        Penalty used.
+        Of the last training; with ``per_target`` a list for each target.
+    alpha_ : float or ndarray
+        Penalty used; with ``per_target`` (c,).
+    alphas_, mse_path_ : ndarray
+        With alpha="cv": penalties tried (k,), decreasing, and errors (k, folds) on what folds leave out, in units of
+        the variance of the targets, NaN where the search had ended; with ``per_target`` (c, k, folds).
     n_iter_ : int
-        Steps taken.
+        Steps taken, the most of all networks.
     converged_, reason_ : bool, str
         Whether and why training ended.
     n_features_in_, feature_names_in_ : int, ndarray
@@ -86,6 +100,7 @@ class SublinearRegressor(RegressorMixin, SublinearEstimator):
         tags.target_tags.multi_output = True
         return tags
 
+    @available_if(one_network)
     def partial_fit(self, X: Any, y: Any):
         """Add points and train on all points given so far, from the present weights.
 
@@ -145,10 +160,20 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
     activation : str or Activation
         Of the neurons (:mod:`gpu_sublinear.activation`); all but relu and max have one output.
     both_layers : bool
-        Train the second layer as well; needs one output.
-    alpha : "auto" or float
+        Train the second layer as well; needs one output, and no folds.
+    alpha : "auto", "cv" or float
         Ridge penalty on the distance from the initial weights, in units of tr(G_0)/n; "auto" takes that of least
-        leave-one-out error of the linearised network (:mod:`gpu_sublinear.penalty`); 0 interpolates.
+        leave-one-out error of the linearised network (:mod:`gpu_sublinear.penalty`), "cv" that of least mean squared
+        error on the folds of ``cv`` (:mod:`gpu_sublinear.cross_validation`); 0 interpolates.
+    alphas : array_like, optional
+        Penalties above 0 that "cv" tries, from the largest on; it ends where three in a row gain nothing.  Default: 15
+        from 1000 to 1e-4.
+    cv : int, splitter or iterable, optional
+        Folds of alpha="cv", as everywhere in scikit-learn: 5 by default, stratified.  All folds and penalties share one
+        scan of the neurons; preprocessing is that of all points.
+    per_target : bool
+        Give each class, of three or more, a network and a penalty of its own, all from one scan, instead of one network
+        of several outputs; there is no ``partial_fit`` then.
     max_steps : int
         Most Gauss-Newton steps.
     tolerance : float
@@ -169,18 +194,21 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
 
     Attributes
     ----------
-    network_ : ShiftedReluNetwork
-        Trained.
+    network_ : ShiftedReluNetwork or list
+        Trained; with ``per_target`` one for each class.
     preprocessing_ : Preprocessing
         From raw features to unit rows.
     targets_ : TargetScaling
         From standard targets to those of the user.
     history_ : list of StepRecord
-        Of the last training.
-    alpha_ : float
-        Penalty used.
+        Of the last training; with ``per_target`` a list for each class.
+    alpha_ : float or ndarray
+        Penalty used; with ``per_target`` (c,).
+    alphas_, mse_path_ : ndarray
+        With alpha="cv": penalties tried (k,), decreasing, and errors (k, folds) on what folds leave out, in units of
+        the variance of the targets, NaN where the search had ended; with ``per_target`` (c, k, folds).
     n_iter_ : int
-        Steps taken.
+        Steps taken, the most of all networks.
     converged_, reason_ : bool, str
         Whether and why training ended.
     classes_ : ndarray
@@ -191,6 +219,7 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
 
     _checks: dict[str, Any] = {}
 
+    @available_if(one_network)
     def partial_fit(self, X: Any, y: Any, classes: Any = None):
         """Add points and train on all points given so far, from the present weights.
 

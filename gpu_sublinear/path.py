@@ -116,6 +116,11 @@ class SharedScan:
         -------
         Run
             For :meth:`GaussNewton.train`.
+
+        Raises
+        ------
+        OptionError
+            If a point has weight 0, or ``points`` are no numbers of points, ascending.
         """
         device = self.network.device
         trainer = self.trainer if alpha is None else replace(self.trainer, alpha=alpha)
@@ -204,9 +209,21 @@ class SharedScan:
 
 
 def warm_starts(run: Run, alphas: Sequence[float]) -> Iterator[tuple[Array, TrainingResult]]:
-    """Train a run that has alpha = 1 for each penalty, from the last solution; yield the rows before and the result.
+    """Train for each penalty from the last solution.
 
-    All results share the network of the run.
+    Parameters
+    ----------
+    run : Run
+        Prepared with alpha = 1, so that its ridge is tr(G_0)/n.
+    alphas : sequence of float
+        Penalties.
+
+    Yields
+    ------
+    before : Array
+        (u, d) the rows that training began with.
+    result : TrainingResult
+        All results share the network of the run.
     """
     unit, trainer = run.ridge, run.trainer
     for alpha in alphas:
@@ -271,7 +288,7 @@ def ridge_path(
     return [found[k] for k in range(len(alphas))]
 
 
-def check_alphas(alphas: Sequence[float]) -> list[float]:
+def check_alphas(alphas: Any) -> list[float]:
     """Return the penalties of a path as numbers, or raise OptionError if there is none or one is not above 0."""
     if not len(alphas):
         raise OptionError("a path needs at least one alpha; got none")

@@ -372,5 +372,6 @@ def build_index(trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: 
 
 def memory_left(trainer: GaussNewton, network: ShiftedReluNetwork, points: Array, trainings: int = 1) -> int | None:
     """Return the bytes that the limit leaves to lists over these points (n, d); see :func:`plan_memory`."""
-    size = (*points.shape, network.width, network.shift, network.dtype, network.outputs, bool(network.activation.slope))
+    n, d = points.shape
+    size = (n, d, network.width, network.shift, network.dtype, network.outputs, bool(network.activation.slope))
     return plan_memory(trainer, network.device, *size, trainings)

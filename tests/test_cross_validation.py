@@ -38,9 +38,9 @@ def noisy() -> tuple[np.ndarray, np.ndarray]:
     return X, y + np.random.default_rng(0).standard_normal(40)
 
 
-def search(device: Device, trainer: GaussNewton, y: np.ndarray, outputs: int = 1, **options) -> CrossValidation:
+def search(device: Device, trainer: GaussNewton, y: np.ndarray, outputs: int = 1, folds=FOLDS) -> CrossValidation:
     scan = SharedScan.build(replace(trainer, alpha=min(ALPHAS)), fresh(device, outputs), noisy()[0])
-    return cross_validate(scan, y, ALPHAS, FOLDS, **options)
+    return cross_validate(scan, y, ALPHAS, folds)
 
 
 # ---- errors ---------------------------------------------------------------------------------------------
@@ -49,9 +49,9 @@ def search(device: Device, trainer: GaussNewton, y: np.ndarray, outputs: int = 1
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(str, way.values())))
 @pytest.mark.parametrize("name", DEVICES)
 def test_errors_are_those_of_whole_networks_on_the_points_left_out(name, way):
-    device, (X, y), trainer = make_device(name), noisy(), replace(TRAINER, **way)
-    found = search(device, trainer, y)
-    for number, (train, test) in enumerate(FOLDS):
+    device, (X, y), trainer = make_device(name), noisy(), replace(TRAINER, max_steps=6, **way)
+    found = search(device, trainer, y, folds=FOLDS[:2])
+    for number, (train, test) in enumerate(FOLDS[:2]):
         scan = SharedScan.build(replace(trainer, alpha=min(ALPHAS)), fresh(device), X)
         for k, result in enumerate(scan.path(y[train], ALPHAS, train)):
             predicted = device.to_host(result.network.predict(device.asarray(X[test])))  # from all neurons

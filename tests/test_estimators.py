@@ -27,7 +27,15 @@ SAME = 1e-9  # relative; float64 sums in another order, magnified by cond(G + ka
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # four steps are enough here
 
 
-@parametrize_with_checks([SublinearRegressor(**TINY), SublinearClassifier(**TINY)])
+FOLDS = {"alpha": "cv", "alphas": [10.0, 0.1], "cv": 2}
+
+
+@parametrize_with_checks([
+    SublinearRegressor(**TINY),
+    SublinearClassifier(**TINY),
+    SublinearRegressor(**TINY, **FOLDS),
+    SublinearClassifier(**TINY, **FOLDS, per_target=True),
+])
 def test_rules_of_scikit_learn(estimator, check):
     check(estimator)
 
@@ -126,6 +134,80 @@ def test_float32_stays_float32():
     X, y = regression()
     assert SublinearRegressor(**TINY).fit(X.astype(np.float32), y).network_.dtype == "float32"
     assert SublinearRegressor(**TINY).fit(X, y).network_.dtype == "float64"
+
+
+# ---- a penalty by folds, a network for each target -------------------------------------------------------
+
+
+def test_folds_choose_the_penalty_that_a_grid_search_chooses():
+    X, y = regression(80)
+    y = y + 8 * np.random.default_rng(0).standard_normal(80)
+    options = TINY | {"tolerance": 1e-4, "max_steps": 40}
+    alphas = [100.0, 10.0, 1.0, 0.1]
+    model = SublinearRegressor(**options, alpha="cv", alphas=alphas[::-1]).fit(X, y)
+    grid = GridSearchCV(SublinearRegressor(**options), {"alpha": alphas}, scoring="neg_mean_squared_error").fit(X, y)
+    assert model.alpha_ == grid.best_params_["alpha"]
+    assert model.alphas_.tolist() == alphas
+    assert model.mse_path_.shape == (4, 5)
+    theirs = np.stack([grid.cv_results_[f"split{k}_test_score"] for k in range(5)], axis=1)
+    np.testing.assert_allclose(model.mse_path_ * y.var(), -theirs, rtol=0.2)  # whose folds are prepared by themselves
+    alone = SublinearRegressor(**options, alpha=model.alpha_).fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), alone.predict(X))
+    assert not hasattr(model.set_params(alpha="auto").fit(X, y), "mse_path_")
+
+
+def test_folds_of_any_kind_and_points_without_weight():
+    X, y = regression(60)
+    w = np.ones(60)
+    w[::7] = 0
+    splits = [(np.arange(30), np.arange(30, 60)), (np.arange(30, 60), np.arange(30))]
+    model = SublinearRegressor(**TINY, alpha="cv", alphas=[3.0, 0.3], cv=splits).fit(X, y, sample_weight=w)
+    kept = np.flatnonzero(w)
+    where = [tuple(np.flatnonzero(np.isin(kept, part)) for part in fold) for fold in splits]
+    without = SublinearRegressor(**TINY, alpha="cv", alphas=[3.0, 0.3], cv=where).fit(X[kept], y[kept])
+    np.testing.assert_allclose(model.mse_path_, without.mse_path_, rtol=SAME)
+    with pytest.raises(OptionError, match="above 0; got -1"):
+        SublinearRegressor(**TINY, alpha="cv", alphas=[-1.0]).fit(X, y)
+    with pytest.raises(OptionError, match="shared scans.*both_layers=True"):
+        SublinearRegressor(**TINY, alpha="cv", both_layers=True).fit(X, y)
+
+
+@pytest.mark.parametrize("alpha", ["cv", "auto", 0.5])
+def test_targets_apart_are_models_of_their_own(alpha):
+    X, y = regression(80)
+    noise = np.random.default_rng(0).standard_normal(80)
+    Y = np.stack([y, 1000 - 3 * y + 100 * noise, noise], axis=1)
+    options = TINY | {"max_steps": 20, "alpha": alpha, "alphas": [100.0, 1.0, 0.01], "mask": "flips"}
+    model = SublinearRegressor(**options, per_target=True).fit(X, Y)
+    for k, column in enumerate(Y.T):
+        alone = SublinearRegressor(**options).fit(X, column)
+        np.testing.assert_allclose(model.predict(X)[:, k], alone.predict(X), atol=1e-6 * np.abs(column).max())
+        assert model.alpha_[k] == alone.alpha_ and len(model.history_[k]) == len(alone.history_)
+    assert len(set(model.alpha_)) > 1 or alpha == 0.5
+    assert model.n_iter_ == max(len(history) for history in model.history_) - 1
+    assert "target 2: " in model.reason_
+    assert hasattr(model, "mse_path_") == (alpha == "cv")
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    assert not hasattr(model, "partial_fit")
+
+
+def test_classes_apart_may_follow_flips():
+    X, y = classes()
+    model = SublinearClassifier(**TINY, mask="flips", preprocessing="standard", per_target=True).fit(X, y)
+    assert model.decision_function(X).shape == (90, 3)
+    assert model.alpha_.shape == (3,)
+    assert model.score(X, y) > 0.9
+
+
+def test_partial_fit_keeps_the_penalty_of_the_first_folds():
+    X, y = regression(80)
+    whole = SublinearRegressor(**TINY, **FOLDS).fit(X[:60], y[:60])
+    model = SublinearRegressor(**TINY, **FOLDS).partial_fit(X[:60], y[:60])
+    np.testing.assert_array_equal(model.mse_path_, whole.mse_path_)
+    np.testing.assert_array_equal(model.predict(X), whole.predict(X))
+    before = model.alpha_
+    assert model.partial_fit(X[60:], y[60:]).alpha_ == before
 
 
 # ---- the tools of scikit-learn --------------------------------------------------------------------------

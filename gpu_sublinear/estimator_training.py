@@ -1,0 +1,80 @@
+"""How estimators train: one network or one for each target; the penalty given, foreseen, or searched for on folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .cross_validation import CrossValidation, cross_validate
+from .gauss_newton import GaussNewton
+from .history import TrainingResult
+from .network import ShiftedReluNetwork
+from .path import SharedScan
+
+Folds = list[tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What there is to learn.
+
+    Attributes
+    ----------
+    trainer : GaussNewton
+        Options; with ``folds`` its alpha is not used.
+    network : ShiftedReluNetwork
+        Initial weights; of one output where each target gets a network of its own.
+    X : ndarray
+        (n, d) unit rows.
+    y : ndarray
+        (n,) or (n, c) standard targets.
+    weights : ndarray or None
+        (n,) above 0.
+    alphas : sequence of float
+        Penalties to try on the folds.
+    folds : list or None
+        Numbers of the points to train on and to judge by; None takes the penalty of the trainer.
+    """
+
+    trainer: GaussNewton
+    network: ShiftedReluNetwork
+    X: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray | None = None
+    alphas: Sequence[float] = ()
+    folds: Folds | None = None
+
+    def train(self) -> tuple[list[TrainingResult], list[CrossValidation]]:
+        """Return what training gave, and what the folds said: one of each, or one for each target."""
+        if self.folds is None and not self.apart:
+            return [self.trainer.fit(self.network, self.X, self.y, sample_weight=self.weights)], []
+        scan, results, searches = self._scan(), [], []
+        for y in self.y.T if self.apart else [self.y]:
+            alpha = None
+            if self.folds is not None:
+                searches.append(cross_validate(scan, y, self.alphas, self.folds, self.weights))
+                alpha = searches[-1].alpha
+            results.append(scan.fit(y, alpha=alpha, sample_weight=self.weights))
+        return results, searches
+
+    def settled(self) -> tuple[Task, list[CrossValidation]]:
+        """Return the task with the penalty that the folds speak for, and what they said."""
+        if self.folds is None:
+            return self, []
+        network = replace(self.network, rows=self.network.rows.copy())
+        found = cross_validate(replace(self, network=network)._scan(), self.y, self.alphas, self.folds, self.weights)
+        return replace(self, trainer=replace(self.trainer, alpha=found.alpha), folds=None), [found]
+
+    @property
+    def apart(self) -> bool:
+        """Whether each target gets a network of its own."""
+        return self.y.ndim == 2 and self.network.outputs == 1
+
+    def _scan(self) -> SharedScan:
+        trainer, trainings = self.trainer, 1
+        if self.folds is not None:
+            trainer, trainings = replace(trainer, alpha=min(self.alphas)), len(self.folds)
+        y = self.y[:, 0] if self.apart else self.y  # flips foresee the length of steps from it
+        return SharedScan.build(trainer, self.network, self.X, y, trainings)
