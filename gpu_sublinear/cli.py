@@ -336,7 +336,7 @@ def quietly(quiet: bool) -> Iterator[None]:
 
 def run_train(options: argparse.Namespace) -> int:
     """Run ``train``."""
-    from .commands import train
+    from .train_command import train
 
     with quietly(options.quiet):
         return train(options)
@@ -402,7 +402,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        from .commands import silence
+        from .console import silence
 
         silence()
         return BROKEN_PIPE

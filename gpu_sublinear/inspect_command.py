@@ -8,7 +8,7 @@ from argparse import Namespace
 from dataclasses import replace
 from typing import Any
 
-from .commands import _check_outputs, _finite, _targets, say
+from .console import check_outputs, finite, say
 from .data import Dataset, load, split
 from .devices import get_device
 from .environment import environment
@@ -18,6 +18,7 @@ from .gauss_newton import GaussNewton
 from .inspection import Inspection, inspect
 from .inspection_figure import save_inspection
 from .inspection_text import inspection_text
+from .prepared import data_line
 from .preprocessing import Preprocessing, TargetScaling
 
 
@@ -34,7 +35,7 @@ def run_inspect(options: Namespace) -> int:
     int
         Exit code 0: what was found is no failure of the command.
     """
-    _check_outputs({"--json": options.json, "--figure": options.figure}, options.data)
+    check_outputs({"--json": options.json, "--figure": options.figure}, options.data)
     if options.figure:
         check_figure(options.figure)
     dataset = load(options.data, options.target, options.classify)
@@ -70,8 +71,7 @@ def _numbered_as_in_the_data(found: Inspection, rows: Any) -> Inspection:
 
 def _opening(dataset: Dataset, found: Inspection, held_out: int, seed: int) -> str:
     return "\n".join((
-        f"data     {dataset.name}: {found.points:,} points to train on, {held_out:,} held out, "
-        f"{dataset.X.shape[1]} features, {_targets(dataset)}",
+        data_line(dataset, found.points, held_out),
         f"network  m = {found.width:,} neurons, d = {found.features}, shift b = {found.shift:.4g}, {found.dtype}, "
         f"seed {seed}; on {found.device}",
     ))
@@ -94,7 +94,7 @@ def train_command(options: Namespace, found: Inspection) -> str:
 def _save(options: Namespace, dataset: Dataset, found: Inspection) -> None:
     if options.json:
         content = {"environment": environment(), "data": dataset.name, "inspection": found.as_dict()}
-        write_text(options.json, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+        write_text(options.json, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
         say(f"json     {options.json}")
     if options.figure:
         title = f"{dataset.name}   n = {found.points:,}   d = {found.features}   m = {found.width:,}"

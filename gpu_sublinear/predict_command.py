@@ -9,7 +9,7 @@ from argparse import Namespace
 
 import numpy as np
 
-from .commands import _check_outputs, say
+from .console import check_outputs, say
 from .data import load_for_prediction
 from .files import write_text
 from .io import FittedModel
@@ -29,7 +29,7 @@ def predict(options: Namespace) -> int:
     int
         Exit code 0.
     """
-    _check_outputs({"--out": options.out}, options.model, options.data)
+    check_outputs({"--out": options.out}, options.model, options.data)
     model = FittedModel.load(options.model, options.device)
     X, y = load_for_prediction(options.data, model.feature_names, model.target_names, model.classes)  # (n, d), targets
     predicted = model.predict(X)  # (n,) or (n, c)

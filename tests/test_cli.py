@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_sublinear import commands
+from gpu_sublinear import prepared, train_command
 from gpu_sublinear.cli import main, number, shift, whole
 from gpu_sublinear.interrupt import StopOnInterrupt
 from gpu_sublinear.io import FittedModel
@@ -314,19 +314,19 @@ def test_not_enough_memory_is_one_sentence(capsys, monkeypatch):
     def exhausted(*arguments):
         raise MemoryError("Unable to allocate 1 TiB")
 
-    monkeypatch.setattr(commands, "load", exhausted)
+    monkeypatch.setattr(prepared, "load", exhausted)
     assert "not enough memory (Unable to allocate 1 TiB); use fewer points" in refusal(capsys, SPHERE)
 
 
 def test_divergence_writes_the_history_and_no_model(here, capsys, monkeypatch):
-    fit = commands.GaussNewton.fit
+    fit = train_command.GaussNewton.fit
 
     def diverge(*arguments, **named):
         result = fit(*arguments, **named)
         last = replace(result.history[-1], loss=math.inf, mse=math.inf, residual_norm=math.inf)
         return replace(result, history=[*result.history[:-1], last], converged=False, reason="it diverged")
 
-    monkeypatch.setattr(commands.GaussNewton, "fit", diverge)
+    monkeypatch.setattr(train_command.GaussNewton, "fit", diverge)
     message = refusal(capsys, [*SPHERE, "--out", "m", "--history", "h.json"])
     assert "it diverged; no model was saved" in message
     assert os.listdir() == ["h.json"]
@@ -337,12 +337,12 @@ def test_divergence_writes_the_history_and_no_model(here, capsys, monkeypatch):
 
 
 def test_ctrl_c_stops_after_the_step_and_saves(here, capsys, monkeypatch):
-    def press(record, width, line=commands.step_line):
+    def press(record, width, line=train_command.step_line):
         if record.step == 1:
             os.kill(os.getpid(), signal.SIGINT)
         return line(record, width)
 
-    monkeypatch.setattr(commands, "step_line", press)
+    monkeypatch.setattr(train_command, "step_line", press)
     assert main([*SPHERE, "--tolerance", "0", "--out", "m", "--history", "h.json", "--figure", "f.svg"]) == 130
     out = capsys.readouterr().out
     assert "stopped by Ctrl-C after 2 steps" in out
@@ -366,7 +366,7 @@ def test_an_abort_leaves_nothing(here, capsys, monkeypatch):
     def abort(*arguments, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands.GaussNewton, "fit", abort)
+    monkeypatch.setattr(train_command.GaussNewton, "fit", abort)
     assert "aborted" in refusal(capsys, [*SPHERE, "--out", "m"], code=130)
     assert os.listdir() == []
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_sublinear import commands
+from gpu_sublinear import train_command
 from gpu_sublinear.checkpoint import Checkpoint
 from gpu_sublinear.cli import main
 from tests.kill import results
@@ -23,12 +23,12 @@ RESUME = ["--checkpoint", "c", "--resume"]
 def press(monkeypatch, step: int) -> None:
     """Press Ctrl-C while the line of a step is printed."""
 
-    def line(record, width, line=commands.step_line):
+    def line(record, width, line=train_command.step_line):
         if record.step == step:
             os.kill(os.getpid(), signal.SIGINT)
         return line(record, width)
 
-    monkeypatch.setattr(commands, "step_line", line)
+    monkeypatch.setattr(train_command, "step_line", line)
 
 
 def files(name: str) -> tuple:

@@ -1,0 +1,61 @@
+"""What commands share: printing, refusing files before work begins, numbers that JSON can hold."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from .errors import OptionError
+from .files import check_writable
+
+INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+NOTEWORTHY = 1.0  # seconds of compilation that a user should know of
+
+
+def say(text: str = "") -> None:
+    """Print a line at once; when nobody reads any more (a closed pipe), go on without printing."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        silence()
+
+
+def silence() -> None:
+    """Send standard output to nowhere, so that neither we nor the interpreter's exit trip over a closed pipe."""
+    with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def say_compiled(seconds: float) -> None:
+    """Tell what compilation took, where a user notices."""
+    if seconds > NOTEWORTHY:
+        say(f"compiled {seconds:.0f} s, kept for the next run; not counted below")
+
+
+def check_outputs(outputs: dict[str, str | None], *inputs: str) -> None:
+    """Raise before any work if two files would overwrite each other or one cannot be written."""
+    taken = {Path(name).resolve(): "an input" for name in inputs if Path(name).is_file()}
+    for option, name in outputs.items():
+        if name is None:
+            continue
+        path = check_writable(name, option).resolve()
+        if path in taken:
+            raise OptionError(f"{option}: '{name}' is also {taken[path]}; choose another path")
+        if path.is_file() or not path.exists():  # two options may share /dev/null
+            taken[path] = f"the file of {option}"
+
+
+def finite(value: Any) -> Any:
+    """Return a structure of plain types in which numbers that are not finite are None."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
