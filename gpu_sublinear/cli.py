@@ -7,13 +7,13 @@ import contextlib
 import logging
 import math
 import os
-import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from .environment import package_version
 from .errors import GpuSublinearError
+from .option_values import activation, alphas, at_least, damping, margin, number, penalty, shift, size
 
 PROGRAM = "gpu-sublinear"
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
@@ -25,152 +25,13 @@ examples:
   gpu-sublinear train sphere:n=256,d=16 --width 1e9 --shift 4.5
   gpu-sublinear train digits --classify --width 2^15
   gpu-sublinear train houses.csv --target price --seed 1 --out houses.safetensors
+  gpu-sublinear path houses.csv --target price --folds 10 --out houses.safetensors
   gpu-sublinear inspect houses.csv --target price
   gpu-sublinear report run.json --out run.html
   gpu-sublinear predict houses.safetensors new_houses.csv --out prices.csv
   gpu-sublinear export houses.safetensors --format onnx --out houses.onnx
   gpu-sublinear doctor
 """
-
-
-# ---- values ---------------------------------------------------------------------------------------------
-
-
-def whole(text: str) -> int:
-    """Read a whole number: ``65536``, ``65_536``, ``1e6``, ``2^16`` or ``2**16``.
-
-    Parameters
-    ----------
-    text : str
-        What the user typed.
-
-    Returns
-    -------
-    int
-        The number.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If it is not a whole number, or is beyond 2^64.
-    """
-    power = re.fullmatch(r"(\d{1,10})(?:\^|\*\*)(\d{1,3})", text)
-    try:
-        value = float(power[1]) ** int(power[2]) if power else float(text)
-        exact = int(power[1]) ** int(power[2]) if power else int(text) if text.isdigit() else int(value)
-    except (ValueError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number such as 65536, 1e6 or 2^16") from error
-    if not (value.is_integer() and abs(value) <= 2.0**64):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number such as 65536, 1e6 or 2^16")
-    return exact
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """Return a reader of whole numbers from ``least`` on."""
-
-    def read(text: str) -> int:
-        value = whole(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
-        return value
-
-    return read
-
-
-def number(low: float, high: float, *, open_low: bool = False) -> Callable[[str], float]:
-    """Return a reader of finite numbers from ``low`` (or above it) to below ``high``."""
-
-    def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value < high or (open_low and value == low):
-            least = f"above {low:g}" if open_low else f"at least {low:g}"
-            most = "" if high == math.inf else f" and below {high:g}"
-            raise argparse.ArgumentTypeError(f"must be a number {least}{most}, not '{text}'")
-        return value
-
-    return read
-
-
-def shift(text: str) -> float | str:
-    """Read a shift: ``paper``, ``fired:K`` or a number from 0 on."""
-    if text.startswith("fired:"):
-        number(0, math.inf, open_low=True)(text.removeprefix("fired:"))
-        return text
-    return text if text == "paper" else number(0, math.inf)(text)
-
-
-def margin(text: str) -> float | str:
-    """Read a margin: ``auto`` or a number from 0 on."""
-    return text if text == "auto" else number(0, math.inf)(text)
-
-
-def damping(text: str) -> float | str:
-    """Read a damping: ``auto``, ``none`` or a number above 0."""
-    return text if text in ("auto", "none") else number(0, math.inf, open_low=True)(text)
-
-
-def penalty(text: str) -> float | str:
-    """Read a ridge penalty: ``auto`` or a number from 0 on."""
-    return text if text == "auto" else number(0, math.inf)(text)
-
-
-def activation(text: str) -> str:
-    """Read the name of an activation.
-
-    Parameters
-    ----------
-    text : str
-        What the user typed.
-
-    Returns
-    -------
-    str
-        The name.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If there is no such activation.
-    """
-    from .activation import activation_of
-
-    try:
-        activation_of(text)
-    except GpuSublinearError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
-def size(text: str) -> int:
-    """Read a number of bytes: ``8GiB``, ``500MB`` or ``1e9``.
-
-    Parameters
-    ----------
-    text : str
-        What the user typed.
-
-    Returns
-    -------
-    int
-        Bytes, at least 1.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If it is not a positive number with a known unit.
-    """
-    parts = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?) *([kKMGT]?)(i?)B?", text)
-    try:
-        value = float(parts[1]) if parts else 0.0
-    except ValueError:
-        value = 0.0
-    if not parts or value <= 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a size such as 8GiB, 500MB or 1e9")
-    power = ("", "K", "M", "G", "T").index(parts[2].upper())
-    return int(value * (1024 if parts[3] else 1000) ** power)
 
 
 # ---- the parser -----------------------------------------------------------------------------------------
@@ -187,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"{PROGRAM} {package_version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_path(commands)
     _add_predict(commands)
     _add_export(commands)
 
@@ -206,19 +68,9 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.set_defaults(run=run_train)
-    train.add_argument("data", metavar="DATA", help=DATA_HELP)
-    train.add_argument("--target", metavar="COL", help="target column by name or index from 0, or several: a,b (default: the last; .npz: y)")  # fmt: skip  # noqa: E501
-    train.add_argument("--classify", action="store_true", help="the target holds class labels, words or numbers")
-    train.add_argument("--test-fraction", type=number(0, 1), default=0.2, metavar="F", help="share of the points to hold out (default: 0.2)")  # fmt: skip  # noqa: E501
+    _add_data(train)
     train.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
-    model = train.add_argument_group("network")
-    model.add_argument("--width", type=at_least(1), default=65536, metavar="M", help="number of neurons: 65536, 1e9, 2^18 (default: 65536)")  # fmt: skip  # noqa: E501
-    model.add_argument("--shift", type=shift, default="paper", metavar="B", help="b >= 0; 'paper' is sqrt(0.48 ln M), 'fired:K' lets about K neurons fire on each point (default: paper)")  # fmt: skip  # noqa: E501
-    model.add_argument("--init", choices=("auto", "iid", "paired"), default="auto", help="paired: initial output exactly 0 (default: auto, iid for --engine faithful, else paired)")  # fmt: skip  # noqa: E501
-    model.add_argument("--sampling", choices=("auto", "explicit", "virtual"), default="auto", help="look at all M neurons, or draw only those that fire on some training point (default: auto, virtual where these are few and --init is paired)")  # fmt: skip  # noqa: E501
-    model.add_argument("--activation", type=activation, default="relu", metavar="NAME", help="relu, max, leaky:SLOPE, abs, softshrink or hardshrink, each with its kinks at the shift; leaky and abs hold and move all M rows (default: relu)")  # fmt: skip  # noqa: E501
-    model.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of weights, sketches and the split (default: 0)")  # fmt: skip  # noqa: E501
-    model.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of weights and products (default: float32)")  # fmt: skip  # noqa: E501
+    _add_network(train)
     method = train.add_argument_group("method")
     method.add_argument("--both-layers", action="store_true", help="train the second layer together with the first (one output, relu)")  # fmt: skip  # noqa: E501
     _add_device(method, "where to train")
@@ -249,6 +101,35 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     files.add_argument("--checkpoint", metavar="FILE", help="write a checkpoint after every step (with batches: epoch), to go on from after an interruption")  # fmt: skip  # noqa: E501
     files.add_argument("--checkpoint-every", type=at_least(1), metavar="K", help="steps between two checkpoints (default: 1)")  # fmt: skip  # noqa: E501
     files.add_argument("--resume", action="store_true", help="go on from --checkpoint if it is there: the same bytes as without the interruption")  # fmt: skip  # noqa: E501
+
+
+def _add_path(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    path = commands.add_parser(
+        "path",
+        help="train for many ridge penalties on folds, all from one scan, and keep the best",
+        description="Train on DATA for one ridge penalty after the other, each from the last solution: on the folds of "
+        "a cross-validation and on all training points together. All trainings share one scan of the neurons. Print a "
+        "line for each penalty; keep the network whose penalty has the least error on points that folds left out.",
+    )
+    path.set_defaults(run=run_path)
+    _add_data(path)
+    path.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
+    search = path.add_argument_group("search")
+    search.add_argument("--alphas", type=alphas, default="1000:1e-4:15", metavar="LIST", help="ridge penalties in units of tr(G)/n, FIRST:LAST:COUNT in equal ratios, or 100,10,1; the largest comes first (default: 1000:1e-4:15)")  # fmt: skip  # noqa: E501
+    search.add_argument("--folds", type=at_least(2), default=5, metavar="K", help="of the cross-validation, drawn at random from the seed, with equal shares of classes (default: 5)")  # fmt: skip  # noqa: E501
+    search.add_argument("--all", action="store_true", help="try all penalties (default: end where three in a row lowered the error by less than 1 %%)")  # fmt: skip  # noqa: E501
+    search.add_argument("--per-target", action="store_true", help="a network, a penalty and a model file for each target column, instead of one network of several outputs")  # fmt: skip  # noqa: E501
+    _add_network(path)
+    method = path.add_argument_group("method")
+    _add_device(method, "where to train")
+    method.add_argument("--mask", choices=("auto", "lists", "bits", "flips"), default="auto", help="who fires: lists, one bit per pair, or bits kept through flips (default: auto, lists or bits)")  # fmt: skip  # noqa: E501
+    method.add_argument("--memory-limit", type=size, metavar="BYTES", help="what the run may hold: 8GiB, 500MB (default: no limit)")  # fmt: skip  # noqa: E501
+    method.add_argument("--tolerance", type=number(0, 1), default=1e-3, metavar="T", help="of each training: stop at ||f - y|| <= T ||y||, or where a step promises less than this part of the loss (default: 1e-3)")  # fmt: skip  # noqa: E501
+    method.add_argument("--max-steps", type=at_least(0), default=60, metavar="N", help="most steps of each training (default: 60)")  # fmt: skip  # noqa: E501
+    files = path.add_argument_group("files (whole or not at all)")
+    files.add_argument("--out", metavar="MODEL", help="save the best model (.safetensors); with --per-target its name gets that of each target")  # fmt: skip  # noqa: E501
+    files.add_argument("--history", metavar="H.json", help="save environment, settings and one record per penalty, again after each")  # fmt: skip  # noqa: E501
+    files.add_argument("--figure", metavar="F.png", help="draw errors and steps against the penalty (.png, .svg or .pdf)")  # fmt: skip  # noqa: E501
 
 
 def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -286,10 +167,7 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Look at DATA as train would prepare it, without training, and recommend settings with reasons.",
     )
     inspect.set_defaults(run=run_inspect)
-    inspect.add_argument("data", metavar="DATA", help=DATA_HELP)
-    inspect.add_argument("--target", metavar="COL", help="target column by name or index from 0, or several: a,b (default: the last; .npz: y)")  # fmt: skip  # noqa: E501
-    inspect.add_argument("--classify", action="store_true", help="the target holds class labels, words or numbers")
-    inspect.add_argument("--test-fraction", type=number(0, 1), default=0.2, metavar="F", help="share of the points to hold out (default: 0.2)")  # fmt: skip  # noqa: E501
+    _add_data(inspect)
     inspect.add_argument("--width", type=at_least(1), default=65536, metavar="M", help="number of neurons thought of (default: 65536)")  # fmt: skip  # noqa: E501
     inspect.add_argument("--shift", type=shift, default="paper", metavar="B", help="b thought of; 'paper' is sqrt(0.48 ln M) (default: paper)")  # fmt: skip  # noqa: E501
     inspect.add_argument("--tolerance", type=number(0, 1, open_low=True), default=1e-4, metavar="T", help="training is to stop at ||f - y|| <= T ||y|| (default: 1e-4)")  # fmt: skip  # noqa: E501
@@ -312,6 +190,24 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     report.set_defaults(run=run_report)
     report.add_argument("history", metavar="RUN", help="file written by train --history")
     report.add_argument("--out", metavar="F.html", required=True, help="page to write")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--target", metavar="COL", help="target column by name or index from 0, or several: a,b (default: the last; .npz: y)")  # fmt: skip  # noqa: E501
+    parser.add_argument("--classify", action="store_true", help="the target holds class labels, words or numbers")
+    parser.add_argument("--test-fraction", type=number(0, 1), default=0.2, metavar="F", help="share of the points to hold out (default: 0.2)")  # fmt: skip  # noqa: E501
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    model = parser.add_argument_group("network")
+    model.add_argument("--width", type=at_least(1), default=65536, metavar="M", help="number of neurons: 65536, 1e9, 2^18 (default: 65536)")  # fmt: skip  # noqa: E501
+    model.add_argument("--shift", type=shift, default="paper", metavar="B", help="b >= 0; 'paper' is sqrt(0.48 ln M), 'fired:K' lets about K neurons fire on each point (default: paper)")  # fmt: skip  # noqa: E501
+    model.add_argument("--init", choices=("auto", "iid", "paired"), default="auto", help="paired: initial output exactly 0 (default: auto, iid for --engine faithful, else paired)")  # fmt: skip  # noqa: E501
+    model.add_argument("--sampling", choices=("auto", "explicit", "virtual"), default="auto", help="look at all M neurons, or draw only those that fire on some training point (default: auto, virtual where these are few and --init is paired)")  # fmt: skip  # noqa: E501
+    model.add_argument("--activation", type=activation, default="relu", metavar="NAME", help="relu, max, leaky:SLOPE, abs, softshrink or hardshrink, each with its kinks at the shift; leaky and abs hold and move all M rows (default: relu)")  # fmt: skip  # noqa: E501
+    model.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of weights, sketches and the split (default: 0)")  # fmt: skip  # noqa: E501
+    model.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of weights and products (default: float32)")  # fmt: skip  # noqa: E501
 
 
 def _add_device(group: argparse._ActionsContainer, purpose: str) -> None:
@@ -340,6 +236,14 @@ def run_train(options: argparse.Namespace) -> int:
 
     with quietly(options.quiet):
         return train(options)
+
+
+def run_path(options: argparse.Namespace) -> int:
+    """Run ``path``."""
+    from .path_command import path
+
+    with quietly(options.quiet):
+        return path(options)
 
 
 def run_predict(options: argparse.Namespace) -> int:

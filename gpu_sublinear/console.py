@@ -7,10 +7,11 @@ import io
 import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import OptionError
+from .errors import DataError, OptionError, SilentPointsError
 from .files import check_writable
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
@@ -37,6 +38,16 @@ def say_compiled(seconds: float) -> None:
     """Tell what compilation took, where a user notices."""
     if seconds > NOTEWORTHY:
         say(f"compiled {seconds:.0f} s, kept for the next run; not counted below")
+
+
+@contextlib.contextmanager
+def among_training_points() -> Iterator[None]:
+    """Let errors that name rows or points say which are meant."""
+    try:
+        yield
+    except (DataError, SilentPointsError) as error:
+        where = "; rows and points are numbered from 0 among the training points (--test-fraction 0 keeps all)"
+        raise type(error)(f"{error}{where}") from error
 
 
 def check_outputs(outputs: dict[str, str | None], *inputs: str) -> None:

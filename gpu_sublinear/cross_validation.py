@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import check_training_data
+from .checks import check_every_point_fires, check_training_data
 from .devices import Array
 from .errors import OptionError
 from .flips import FlipIndex
@@ -147,6 +147,8 @@ def cross_validate(
     ------
     OptionError
         If a penalty is not above 0, there are no two folds, or the two parts of one are empty or overlap.
+    SilentPointsError
+        If some point fires no neuron.
     """
     *_, (_, _, found) = trainings(scan, y, alphas, folds, sample_weight, patience)
     return found
@@ -182,12 +184,15 @@ def trainings(
     ------
     OptionError
         As :func:`cross_validate` does.
+    SilentPointsError
+        If some point fires no neuron.
     """
     order, n, device = np.sort(check_alphas(alphas))[::-1], len(scan.X), scan.network.device
     parts = [checked_fold(*fold, n) for fold in folds]
     if len(parts) < 2:
         raise OptionError(f"cross-validation needs at least two folds; got {len(parts)}")
     y = check_training_data(device, scan.X, y, scan.network.features, True, scan.network.outputs)
+    check_every_point_fires(scan.index.query(scan.network.shift), scan.X, scan.network)  # folds number their own points
     y, w = device.to_host(y), np.ones(n) if sample_weight is None else np.asarray(sample_weight, np.float64)
     errors = np.full((len(order), len(parts)), np.nan)
     sizes = np.array([w[test].sum() for _, test in parts])

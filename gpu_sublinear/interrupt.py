@@ -8,7 +8,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-NOTICE = b"\ngpu-sublinear: stopping after this step and saving; Ctrl-C again aborts\n"
+NOTICE = "\ngpu-sublinear: stopping after this {} and saving; Ctrl-C again aborts\n"
 
 
 class StopOnInterrupt:
@@ -16,14 +16,19 @@ class StopOnInterrupt:
 
     Does nothing outside the main thread, and where SIGINT is ignored (``nohup``, background jobs).
 
+    Parameters
+    ----------
+    unit : str
+        After what the program stops.
+
     Attributes
     ----------
     requested : bool
         Whether SIGINT came.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, unit: str = "step") -> None:
+        self.requested, self.notice = False, NOTICE.format(unit).encode()
         self._previous: Any = None
 
     def __enter__(self) -> StopOnInterrupt:
@@ -41,4 +46,4 @@ class StopOnInterrupt:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.write(2, NOTICE)  # print is not safe here: the signal may have come in the middle of one
+        os.write(2, self.notice)  # print is not safe here: the signal may have come in the middle of one

@@ -58,23 +58,27 @@ def step_line(record: StepRecord, width: int) -> str:
     )
 
 
-def narrowed(line: str, columns: int) -> str:
-    """Return a header or step line without its less important columns, so that it fits into ``columns`` characters.
+def narrowed(line: str, columns: int, header: str = STEP_HEADER, expendable: Sequence[str] = EXPENDABLE) -> str:
+    """Return a line of a table without its less important columns, so that it fits into ``columns`` characters.
 
     Parameters
     ----------
     line : str
-        ``STEP_HEADER`` or a line in its columns.
+        The header or a line in its columns.
     columns : int
         Characters that a line may have.
+    header : str
+        Names of the columns, aligned right, two spaces or more between them.
+    expendable : sequence of str
+        Those that may be left out, in this order.
 
     Returns
     -------
     str
-        The line, with at least step and mse.
+        The line, with at least the other columns.
     """
-    spans = {found.group().strip(): found.span() for found in re.finditer(r" *\S+", STEP_HEADER)}
-    for name in EXPENDABLE:
+    spans = {found.group().strip(): found.span() for found in re.finditer(r" *\S+(?: \S+)*", header)}
+    for name in expendable:
         if sum(end - start for start, end in spans.values()) > columns:
             spans.pop(name, None)
     return "".join(line[start:end] for start, end in spans.values())
@@ -106,7 +110,7 @@ def closing_table(result: TrainingResult, width: int, training: Fit, held_out: F
     """
     parts = [
         RULE,
-        *_errors(training, held_out),
+        *error_rows(training, held_out),
         RULE,
         *_times(result, total_seconds),
         RULE,
@@ -115,7 +119,8 @@ def closing_table(result: TrainingResult, width: int, training: Fit, held_out: F
     return "\n".join(parts)
 
 
-def _errors(training: Fit, held_out: Fit | None) -> list[str]:
+def error_rows(training: Fit, held_out: Fit | None) -> list[str]:
+    """Return a table of errors, line by line."""
     sets = [("training", training)] + ([("held out", held_out)] if held_out else [])
     classes = training.accuracy is not None
     last = f"{'accuracy':>12}" if classes else ""

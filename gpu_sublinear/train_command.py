@@ -13,9 +13,9 @@ import numpy as np
 
 from .checkpoint import Checkpointing
 from .checkpoint_command import beginning, checkpointing, how_to_go_on, resumed
-from .console import INTERRUPTED, check_outputs, finite, say, say_compiled
+from .console import INTERRUPTED, among_training_points, check_outputs, finite, say, say_compiled
 from .environment import environment
-from .errors import DataError, GpuSublinearError, SilentPointsError
+from .errors import GpuSublinearError
 from .figure import check_figure, check_matplotlib, save_figure
 from .files import write_text
 from .gauss_newton import GaussNewton
@@ -151,13 +151,9 @@ def _fit(
         line.count(f"step {record.step + 1}")
         return interrupt.requested
 
-    try:
-        with line:
-            line.count("first scan and step 0")
-            return trainer.fit(network, X, y, callbacks=[live], checkpoint=checkpoint)
-    except (DataError, SilentPointsError) as error:
-        where = "; rows and points are numbered from 0 among the training points (--test-fraction 0 keeps all)"
-        raise type(error)(f"{error}{where}") from error
+    with line, among_training_points():
+        line.count("first scan and step 0")
+        return trainer.fit(network, X, y, callbacks=[live], checkpoint=checkpoint)
 
 
 def _method(trainer: GaussNewton) -> str:

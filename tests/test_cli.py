@@ -19,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_sublinear import prepared, train_command
-from gpu_sublinear.cli import main, number, shift, whole
+from gpu_sublinear.cli import main
 from gpu_sublinear.interrupt import StopOnInterrupt
 from gpu_sublinear.io import FittedModel
+from gpu_sublinear.option_values import number, shift, whole
 
 RECORD_KEYS = {
     "step", "loss", "mse", "residual_norm", "fired", "union", "solver_iterations", "solver_residual",

@@ -1,0 +1,334 @@
+"""What the command ``path`` does: a path of penalties on folds and on all training points, from one scan."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from argparse import Namespace
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .console import INTERRUPTED, among_training_points, check_outputs, finite, say, say_compiled
+from .cross_validation import PATIENCE, CrossValidation, trainings
+from .environment import environment
+from .errors import OptionError
+from .figure import check_figure
+from .files import write_text
+from .gauss_newton import GaussNewton
+from .history import TrainingResult
+from .interrupt import StopOnInterrupt
+from .path import SharedScan
+from .path_figure import save_path
+from .prepared import Prepared
+from .progress import LiveLine
+from .report import RULE, error_rows, fired, narrowed
+from .warmup import warm_up
+
+HEADER = (
+    f"{'alpha':>9}  {'steps':>5}  {'training':>9}  {'left out':>9}  {'s.e.':>7}  {'fired/point':>11}  {'seconds':>7}"
+)
+EXPENDABLE = ("fired/point", "steps", "seconds", "s.e.")  # left out in this order on narrow terminals
+
+
+@dataclass(frozen=True)
+class PathRow:
+    """One penalty: what training on all points and on the folds gave.
+
+    Attributes
+    ----------
+    alpha : float
+        Penalty in units of tr(G_0)/n.
+    steps : int
+        Of the training on all points.
+    training : float
+        Its mean squared error, in units of the variance of the targets.
+    left_out, standard_error : float
+        Mean squared error on the points that folds leave out, and its standard error.
+    fold_errors, fold_steps : list
+        Of each fold.
+    fired : float
+        Mean number of neurons fired on a point.
+    reason : str
+        Why the training on all points stopped.
+    seconds : float
+        Of all these trainings.
+    """
+
+    alpha: float
+    steps: int
+    training: float
+    left_out: float
+    standard_error: float
+    fold_errors: list[float]
+    fold_steps: list[int]
+    fired: float
+    reason: str
+    seconds: float
+
+    @property
+    def line(self) -> str:
+        """In the columns of ``HEADER``."""
+        return (
+            f"{self.alpha:>9.3g}  {self.steps:>5}  {self.training:>9.3e}  {self.left_out:>9.3e}  "
+            f"{self.standard_error:>7.1e}  {fired(self.fired):>11}  {self.seconds:>7.2f}"
+        )
+
+
+@dataclass
+class Search:
+    """The search for the penalty of one target, or of all together.
+
+    Attributes
+    ----------
+    prepared : Prepared
+        Data and targets.
+    y : ndarray
+        (n,) or (n, c) standard targets.
+    out : str or None
+        Where its model goes.
+    rows : list of PathRow
+        Penalties tried so far.
+    best : TrainingResult or None
+        Training on all points with the best penalty so far.
+    """
+
+    prepared: Prepared
+    y: np.ndarray
+    out: str | None
+    rows: list[PathRow] = field(default_factory=list)
+    best: TrainingResult | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of the target."""
+        return self.prepared.dataset.target_name
+
+    @property
+    def chosen(self) -> PathRow | None:
+        """The penalty of least error on points left out."""
+        return min(self.rows, key=lambda row: row.left_out, default=None)
+
+    def add(self, k: int, found: CrossValidation, result: TrainingResult, seconds: float) -> PathRow:
+        """Note what penalty k gave; keep the network if it is the best by now."""
+        last = result.final
+        self.rows.append(
+            PathRow(
+                alpha=float(found.alphas[k]),
+                steps=len(result.history) - 1,
+                training=last.mse,
+                left_out=float(found.mean[k]),
+                standard_error=float(found.standard_error[k]),
+                fold_errors=found.errors[k].tolist(),
+                fold_steps=found.steps[k].tolist(),
+                fired=last.fired,
+                reason=result.reason,
+                seconds=seconds,
+            )
+        )
+        if self.chosen is self.rows[-1]:
+            self.best = result
+        return self.rows[-1]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain types, for the history."""
+        chosen = {"alpha": self.chosen.alpha if self.chosen else None, "model": self.out}
+        return {"target": self.name, "path": [asdict(row) for row in self.rows]} | chosen | self.summary
+
+
+def path(options: Namespace) -> int:
+    """Search for the best penalty, and write what was asked for.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        As parsed by :func:`gpu_sublinear.cli.parser`.
+
+    Returns
+    -------
+    int
+        Exit code: 0, or 130 after Ctrl-C.
+    """
+    begin = time.perf_counter()
+    check_outputs({f"--{name}": getattr(options, name) for name in ("out", "history", "figure")}, options.data)
+    if options.figure:
+        check_figure(options.figure)
+    options.init = "paired" if options.init == "auto" else options.init
+    trainer = GaussNewton(
+        alpha=min(options.alphas),
+        mask=options.mask,
+        tolerance=options.tolerance,
+        max_steps=options.max_steps,
+        memory_limit=options.memory_limit,
+    )
+    prepared = Prepared.of(options, trainer, 1 if options.per_target else None, options.folds + 1)
+    folds = folds_of(prepared, options.folds, options.seed)
+    searches = _searches(options, prepared)
+    network = prepared.network
+    say(prepared.opening(f"{len(options.alphas)} penalties, {options.folds} folds and all training points"))
+    compiling = warm_up(network.device, trainer, options.dtype, network.sampling, network.activation, network.outputs)
+    begin += compiling
+    say_compiled(compiling)
+    with StopOnInterrupt("training") as interrupt, LiveLine() as line, among_training_points():
+        line.count("scan")
+        started = time.perf_counter()
+        scan = SharedScan.build(trainer, network, prepared.X, searches[0].y, options.folds + 1)
+        network.device.synchronize()
+        scanned = time.perf_counter() - started
+        line.settle()
+        say(f"scan     {scanned:.2f} s, for all trainings")
+        for search in searches:
+            if len(searches) > 1 and not interrupt.requested:
+                say(f"target   {search.name}")
+            _search(options, scan, search, folds, line, interrupt, lambda: _write_history(options, searches, scanned))
+    for search in searches:
+        _conclude(options, search, several=len(searches) > 1)
+    _times(searches, scanned, time.perf_counter() - begin)
+    _write_history(options, searches, scanned)
+    if options.history:
+        say(f"history  {options.history}")
+    if options.figure and any(search.rows for search in searches):
+        save_path(options.figure, [(search.name, search.rows) for search in searches if search.rows], prepared.title)
+        say(f"figure   {options.figure}")
+    return INTERRUPTED if interrupt.requested else 0
+
+
+def folds_of(prepared: Prepared, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the folds of the training points, drawn from the seed; classes have equal shares in all.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        Data.
+    count : int
+        Folds, 2 or more.
+    seed : int
+        From which they are drawn.
+
+    Returns
+    -------
+    list of (ndarray, ndarray)
+        Numbers of the points to train on and of those left out.
+
+    Raises
+    ------
+    OptionError
+        If there are too few points, or too few of a class.
+    """
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    dataset, n, options = prepared.dataset, len(prepared.rows), {"shuffle": True, "random_state": seed % 2**32}
+    if n < count:
+        raise OptionError(f"--folds: {count} folds need as many training points; there are {n}")
+    if not (dataset.classes and dataset.labels is not None):
+        return list(KFold(count, **options).split(np.empty(n)))
+    labels = dataset.labels[prepared.rows]
+    sizes = np.bincount(labels)
+    if sizes.min() < count:
+        name = dataset.classes.names[int(sizes.argmin())]
+        raise OptionError(f"--folds: class '{name}' has {sizes.min()} training points, fewer than {count} folds")
+    return list(StratifiedKFold(count, **options).split(labels, labels))
+
+
+def _searches(options: Namespace, prepared: Prepared) -> list[Search]:
+    """Return what is searched for: one penalty for all targets, or one for each."""
+    if not options.per_target:
+        return [Search(prepared, prepared.y, options.out)]
+    if prepared.dataset.classes:
+        raise OptionError("--per-target is for numbers; a model of classes knows them all: leave out --per-target")
+    names = prepared.dataset.target_names
+    if not names:
+        return [Search(prepared, prepared.y, options.out)]
+    outs = [None if options.out is None else model_path(options.out, name) for name in names]
+    given = {"--history": options.history, "--figure": options.figure}
+    check_outputs({f"--out for target '{n}'": out for n, out in zip(names, outs, strict=True)} | given, options.data)
+    return [Search(prepared.target(k), prepared.y[:, k], out) for k, out in enumerate(outs)]
+
+
+def model_path(out: str, target: str) -> str:
+    """Return the file for the model of one target: its name goes before the suffix, as far as file names have it."""
+    path, name = Path(out), re.sub(r"[^\w.-]+", "_", target)
+    return str(path.with_name(f"{path.stem}-{name}{path.suffix}"))
+
+
+def _search(
+    options: Namespace,
+    scan: SharedScan,
+    search: Search,
+    folds: list[tuple[np.ndarray, np.ndarray]],
+    line: LiveLine,
+    interrupt: StopOnInterrupt,
+    save: Any,
+) -> None:
+    """Go from penalty to penalty with a line for each, until nothing is gained or Ctrl-C comes."""
+    if interrupt.requested:
+        return
+    columns = line.columns if line.shown else len(HEADER)
+    say(narrowed(HEADER, columns, HEADER, EXPENDABLE))
+    patience = None if options.all else PATIENCE
+    alphas = sorted(options.alphas, reverse=True)
+    whole, started = scan.path(search.y, alphas), time.perf_counter()
+    line.count(f"alpha {alphas[0]:.3g}")
+    for k, fold, found in trainings(scan, search.y, alphas, folds, patience=patience):
+        if interrupt.requested:
+            break
+        if fold < len(folds) - 1:
+            continue
+        now = time.perf_counter()
+        row = search.add(k, found, next(whole), now - started)
+        started = now
+        line.settle()
+        say(narrowed(row.line, columns, HEADER, EXPENDABLE))
+        save()
+        if k + 1 < len(alphas):
+            line.count(f"alpha {alphas[k + 1]:.3g}")
+    line.settle()
+    if len(search.rows) < len(alphas) and not interrupt.requested:
+        say(f"ended    {PATIENCE} penalties in a row lowered the error by less than 1 %; --all tries the others, too")
+
+
+def _conclude(options: Namespace, search: Search, several: bool) -> None:
+    """Say which penalty was chosen and how good its network is; save it."""
+    of = f" for {search.name}" if several else ""
+    if search.chosen is None or search.best is None:
+        say(f"result   no penalty was tried on all folds{of}; no model was saved")
+        return
+    chosen, tried = search.chosen, len(search.rows)
+    say(
+        f"result   alpha = {chosen.alpha:.3g} of {tried} tried has the least error on points left out{of}: "
+        f"{chosen.left_out:.3g} (s.e. {chosen.standard_error:.1g})"
+    )
+    if chosen is search.rows[0] and len(options.alphas) > 1:
+        say("         it is the largest: a larger one may be better, see --alphas")
+    elif chosen is search.rows[-1] and tried == len(options.alphas) > 1:
+        say("         it is the smallest: a smaller one may be better, see --alphas")
+    model = search.prepared.model(options, search.best.network)
+    fits = search.prepared.fits(model)
+    search.summary = {name: asdict(fit) for name, fit in fits.items()}
+    say("\n".join([RULE, *error_rows(fits["training"], fits.get("held_out")), RULE]))
+    if search.out:
+        model.save(search.out)
+        say(f"model    {search.out}")
+
+
+def _times(searches: list[Search], scanned: float, total: float) -> None:
+    spent = sum(row.seconds for search in searches for row in search.rows)
+    count = sum(1 + len(row.fold_errors) for search in searches for row in search.rows)
+    say(f"seconds  scan {scanned:.2f}, {count} trainings {spent:.2f}, in all {total:.2f}")
+
+
+def _write_history(options: Namespace, searches: list[Search], scanned: float) -> None:
+    if not options.history:
+        return
+    prepared = searches[0].prepared
+    content = {
+        "environment": environment() | {"device": prepared.network.device.describe()},
+        "settings": prepared.settings(options),
+        "scan_seconds": scanned,
+        "targets": [search.as_dict() for search in searches],
+    }
+    write_text(options.history, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
