@@ -59,9 +59,11 @@ looked up, 10 to 50 times tighter than B. Listed values move along (in REAL, err
 whose bit may be wrong is computed in float64, and those within a smaller radius of b form the new list; known =
 radius. A row that moved too far for ``known`` is looked at on all points. This visits every row, n / 4 look-ups each,
 but no pair of d products for most: after the first step it is 5 to 10 times cheaper than a scan, and the list it
-leaves is short enough for small steps. With a penalty steps hardly shrink, on a path of penalties they even grow: there
-the new radius is the old one less what rows move, so that as a rule the first look's list serves to the end. (The cuda
-device moves no values: it computes, in float64, whatever may be near enough.)
+leaves is short enough for small steps. Where small steps have let the error grow beyond a quarter of that radius, the
+values of pairs that may be listed are computed in float64 instead of moved along, and error is that of rounding again;
+or the list would grow with the error, from look to look. With a penalty steps hardly shrink, on a path of penalties
+they even grow: there the new radius is the old one less what rows move, so that as a rule the first look's list
+serves to the end. (The cuda device moves no values: it computes, in float64, whatever may be near enough.)
 
 **Some of the points** (:meth:`FlipIndex.again`, for folds). One look at all points serves trainings on any of them: the
 index goes on following all, steps have g = 0 at the others, and mask, counts and outputs are read at those chosen.
@@ -97,6 +99,7 @@ from .sums import dot
 LATER = 0.25  # of the last step's length: the next one is mostly far shorter
 LATER_PULLED = 1.0  # the same with a penalty, where steps shrink slowly, at least (0.25 to 4 tried)
 SPREAD = 4.0  # of a step's length (root mean square): hardly a row moves further (2 to 8 tried)
+CLEAR = 4.0  # errors of a listed value that the radius is at least, so that few pairs are listed for errors alone
 AT_HOME = 1 << 20  # numbers of the rows of flips that are widened at a time
 FEW = 1.0  # pairs within reach per row, up to which only their rows are visited (0.25 to 2 tried)
 FEW_PULLED = 16.0  # the same with a penalty: to look at all rows means to walk the log (1 to 32 tried)
@@ -359,16 +362,18 @@ class FlipIndex:
         return density * (self.error + reach) <= few * len(self.base)
 
     def _look_at_all_rows(self, movement: Movement, shift: float) -> Flips:
-        first = not isinstance(self.near, NearPairs)
-        error = (0.0 if first else self.error) + self._bounds.rounding(movement, self._total)
-        radius = max(self._next_radius(movement, first), 4 * error)
+        first, rounding = not isinstance(self.near, NearPairs), self._bounds.rounding(movement, self._total)
+        error = (0.0 if first else self.error) + rounding
+        radius = self._next_radius(movement, first)
+        afresh = not first and CLEAR * error > radius
+        radius = max(radius, CLEAR * (rounding if afresh else error))
         where = self.implicit, self.near, shift, radius, self.known
         flips, self.near, self.looked = (
             self.device.first_flips(*where)
             if first
-            else self.device.all_flips(*where, movement.g, movement.logged, error)
+            else self.device.all_flips(*where, movement.g, movement.logged, error, afresh)
         )
-        self.known, self.error, self.refreshed = radius, error, len(self.base)
+        self.known, self.error, self.refreshed = radius, rounding if afresh else error, len(self.base)
         return flips
 
     def _next_radius(self, movement: Movement, first: bool) -> float:

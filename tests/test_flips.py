@@ -154,6 +154,22 @@ def check_looks(device, problem: Problem, implicit: ImplicitRows, logged: Implic
             step = moved_rows.total, moved_rows.coefficients, slack
             found = call(device, "all_flips", moved_rows, near, *where, known, *step)
             check_look(found, moved_rows, *where, slack, lost)
+    off = all_pairs(u, n, values + values.dtype.type(slack))  # values that earlier steps have left as far off
+    for moved_rows in (implicit, logged):
+        found = call(
+            device,
+            "all_flips",
+            moved_rows,
+            off,
+            *where,
+            np.inf,
+            moved_rows.total,
+            moved_rows.coefficients,
+            3 * slack,
+            True,
+        )
+        wide = (n + problem.X.shape[1] + 8 + len(logged.before)) * EPS * size  # what float64 sums may lose
+        check_look(found, moved_rows, *where, slack, eps * size + wide)
 
 
 def check_look(found: Any, implicit: ImplicitRows, shift: float, radius: float, slack: float, lost: float) -> None:
@@ -385,6 +401,30 @@ def test_the_memory_of_flips_is_that_of_their_log_and_not_of_rows_of_earlier_ste
         "rows at the start, before a step, and of the best",
         "movement of the rows, and products with it",
     }
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_errors_of_many_small_steps_end_with_a_look_at_all_rows(name, monkeypatch):
+    """On a path of penalties small steps follow larger ones; the certificate holds where its error was reset."""
+    device, (X, y) = make_device(name), sphere(60, D)
+    run = Run.prepare(GaussNewton(mask="flips", alpha=1.0), network_for(device, 800), *map(device.asarray, (X, y)))
+    index, unit, real, asked = run.index, run.ridge, type(device).all_flips, []
+
+    def noted(self, *arguments):
+        asked.append((arguments[-1], arguments[-2]))  # afresh, slack
+        return real(self, *arguments)
+
+    monkeypatch.setattr(type(device), "all_flips", noted)
+    errors = []
+    for step, alpha in enumerate((1e3, 300.0, 100.0, 50.0, 30.0, 20.0, 10.0, 3.0, 1.0, 0.5)):
+        run.ridge = alpha * unit
+        run.here = None
+        run.move(run.look(), 0.0, step)
+        run.look()
+        errors.append(index.error)
+        check_certificate(index, wide_rows(moved(device.to_host, index.implicit)), 0.0)
+    afresh = [slack for again, slack in asked if again]
+    assert afresh and max(afresh) > 1e3 * errors[-1]  # float64: what is left is rounding
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.02])

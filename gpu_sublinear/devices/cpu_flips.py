@@ -270,11 +270,11 @@ def first_flips(
 @parallel
 def all_flips(
     W, X, bits, weights, tables, heads, before, log_points, coefficients, starts, stops, points, values,
-    shift, radius, known, slack, step_tables, step_X, logged, point_max,
+    shift, radius, known, slack, afresh, step_tables, step_X, logged, point_max,
     edges, counts, looked, neurons, out_points, out_above,
     needed, new_starts, new_stops, new_points, new_values,
 ):  # fmt: skip
-    """Move the values of the near pairs along with the rows; look exactly where a bit may be wrong.
+    """Move the values of the near pairs along with the rows; look exactly where a bit may be wrong, or at all afresh.
 
     Block b writes flips and near pairs from entry edges[b] on, as long as they fit.
     """
@@ -303,12 +303,12 @@ def all_flips(
                         continue
                     i, seen = e if far else np.int64(points[e]), seen + 1
                     fired = fires(bits, r, i)
-                    if not far:
+                    if not (far or afresh):
                         moved = dot(sums, k * width, step_X, i * width)
                         for j in range(WIDE, width, WIDE):
                             moved += dot(sums, k * width + j, step_X, i * width + j)
                         value -= weights[r] * np.float64(moved)
-                    if far or abs(value - shift) <= slack or (value > shift) != fired:
+                    if far or afresh or abs(value - shift) <= slack or (value > shift) != fired:
                         if not exact:
                             wide_row(r, W, X, bits, weights, tables, heads, before, log_points, coefficients, row)
                             exact = True

@@ -74,14 +74,15 @@ class ImplicitOperations(ImplicitDevice):
         g: Array,
         logged: Array,
         slack: float,
+        afresh: bool = False,
     ) -> tuple[Flips, NearPairs, int]:
-        """Visit all rows: sums in REAL, exact ones where a bit may be wrong."""
+        """Visit all rows: sums in REAL, exact ones where a bit may be wrong, or for all pairs that may be near."""
         wide, dtype = _wide(implicit), implicit.W.dtype
         X = wide[1]
         tables = _tables(X, g, implicit.bits.shape[1], dtype)
         arguments = (
             *wide, near.starts, near.stops, near.points, near.values, float(shift), float(radius), float(known),
-            float(slack), tables, X.astype(dtype, copy=False), logged, longest_point(X),
+            float(slack), bool(afresh), tables, X.astype(dtype, copy=False), logged, longest_point(X),
         )  # fmt: skip
         return _retried(kernels.all_flips, arguments, _edges(near), implicit)
 

@@ -117,6 +117,7 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
         g: Array,
         logged: Array,
         slack: float,
+        afresh: bool = False,
     ) -> tuple[Flips, NearPairs, int]:
         """Sum the movement of every row; compute what may have come near, all points of rows that moved far."""
         _check_implicit(implicit)

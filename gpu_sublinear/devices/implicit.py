@@ -162,6 +162,7 @@ class ImplicitDevice(Device):
         g: Array,
         logged: Array,
         slack: float,
+        afresh: bool = False,
     ) -> tuple[Flips, NearPairs, int]:
         """Return all pairs whose bit is wrong, and the pairs that are near now.
 
@@ -169,15 +170,17 @@ class ImplicitDevice(Device):
         e over the log entries of neuron r, where every pair within ``known`` of the shift is listed, with a value that
         is ``slack`` off at most, this step's rounding included; all bits were right then.  g (n,), logged (L,) float64,
         or empty where the log's part of the rows stayed.  A device may use this to skip pairs, or look at all of them.
+        ``afresh`` asks for values that are REAL(P), P in float64, whatever the slack was.
 
         Returns
         -------
         flips : Flips
             As for :meth:`near_flips`.
         near : NearPairs
-            Every pair within ``radius`` of the shift, and perhaps more, with values that are ``slack`` off at most, and
-            what REAL sums of the movement lose: ``(n + d + 8 + E) eps max_r |weights_r| S max ||x||^2``, S the largest
-            ``sum_i |g_i| + sum_e |logged_e|`` and E the largest number of entries of a neuron, and one rounding.
+            Every pair within ``radius`` of the shift, and perhaps more, with values that are one rounding off if they
+            are computed ``afresh``; else ``slack`` at most, and what REAL sums of the movement lose: ``(n + d + 8 + E)
+            eps max_r |weights_r| S max ||x||^2``, S the largest ``sum_i |g_i| + sum_e |logged_e|`` and E the largest
+            number of entries of a neuron, and one rounding.
         looked : int
             Number of pairs computed.
         """

@@ -261,6 +261,7 @@ class ReferenceDevice(HostDevice, ImplicitDevice):
         g: Array,
         logged: Array,
         slack: float,
+        afresh: bool = False,
     ) -> tuple[Flips, NearPairs, int]:
         """Compute all pairs, skip none."""
         return self.first_flips(implicit, implicit.bits, shift, radius, known)
