@@ -125,6 +125,7 @@ def measure(
     return {
         "rows": rows,
         "searches": searches,
+        "search": list(search),
         "alphas": list(path),
         "alpha": alpha,
         "targets": targets,
