@@ -57,13 +57,13 @@ max_r sum_{entries of r} |c|``.
 all of these are computed in float64. *A later, larger step*: every row's own movement ``||sum_j M_rj g_j x_j||`` is
 looked up, 10 to 50 times tighter than B. Listed values move along (in REAL, error grows by its rounding), a pair
 whose bit may be wrong is computed in float64, and those within a smaller radius of b form the new list; known =
-radius. A row that moved too far for ``known`` is looked at on all points. This visits every row, n / 4 look-ups each,
-but no pair of d products for most: after the first step it is 5 to 10 times cheaper than a scan, and the list it
-leaves is short enough for small steps. Where small steps have let the error grow beyond a quarter of that radius, the
-values of pairs that may be listed are computed in float64 instead of moved along, and error is that of rounding again;
-or the list would grow with the error, from look to look. With a penalty steps hardly shrink, on a path of penalties
-they even grow: there the new radius is the old one less what rows move, so that as a rule the first look's list
-serves to the end. (The cuda device moves no values: it computes, in float64, whatever may be near enough.)
+radius. A row that moved too far for ``known`` is looked at on all points. This visits every row, n / 4 look-ups
+each, but no pair of d products for most: after the first step it is 5 to 10 times cheaper than a scan, and the list
+it leaves is short enough for small steps. With a penalty steps hardly shrink, on a path of penalties they even
+grow: there the new radius is the old one less what rows move, so that as a rule the first look's list serves to the
+end. Where small steps have let the error grow beyond a quarter of the radius, values are computed in float64
+instead of moved along, and error is that of rounding again; or the list would grow with it from look to look. (The
+cuda device moves no values: it computes, in float64, whatever may be near enough.)
 
 **Some of the points** (:meth:`FlipIndex.again`, for folds). One look at all points serves trainings on any of them: the
 index goes on following all, steps have g = 0 at the others, and mask, counts and outputs are read at those chosen.
@@ -366,7 +366,7 @@ class FlipIndex:
         first, rounding = not isinstance(self.near, NearPairs), self._bounds.rounding(movement, self._total)
         error = (0.0 if first else self.error) + rounding
         radius = self._next_radius(movement, first)
-        afresh = not first and CLEAR * error > radius and error > GROWN * rounding
+        afresh = self.penalised and not first and CLEAR * error > radius and error > GROWN * rounding
         radius = max(radius, CLEAR * (rounding if afresh else error))
         where = self.implicit, self.near, shift, radius, self.known
         flips, self.near, self.looked = (
