@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import to_host
 from .checks import check_every_point_fires, check_training_data
 from .devices import Array
-from .errors import OptionError
+from .errors import DataError, OptionError
 from .flips import FlipIndex
 from .lazy import LazyIndex
 from .path import ScanIndex, SharedScan, ascending, check_alphas, warm_starts
@@ -149,8 +150,12 @@ def cross_validate(
         If a penalty is not above 0, there are no two folds, or the two parts of one are empty or overlap.
     SilentPointsError
         If some point fires no neuron.
+    DataError
+        If no penalty gives errors that are numbers.
     """
     *_, (_, _, found) = trainings(scan, y, alphas, folds, sample_weight, patience)
+    if not found.complete:
+        raise DataError("every penalty led some fold to errors that are no numbers; give larger alphas, or scale y")
     return found
 
 
@@ -193,7 +198,7 @@ def trainings(
         raise OptionError(f"cross-validation needs at least two folds; got {len(parts)}")
     y = check_training_data(device, scan.X, y, scan.network.features, True, scan.network.outputs)
     check_every_point_fires(scan.index.query(scan.network.shift), scan.X, scan.network)  # folds number their own points
-    y, w = device.to_host(y), np.ones(n) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    y, w = device.to_host(y), np.ones(n) if sample_weight is None else np.asarray(to_host(sample_weight), np.float64)
     errors = np.full((len(order), len(parts)), np.nan)
     sizes = np.array([w[test].sum() for _, test in parts])
     found = CrossValidation(order, errors, sizes, np.zeros(errors.shape, np.int64))
