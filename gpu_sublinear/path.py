@@ -290,9 +290,12 @@ def ridge_path(
 
 def check_alphas(alphas: Any) -> list[float]:
     """Return the penalties of a path as numbers, or raise OptionError if there is none or one is not above 0."""
-    if not len(alphas):
+    try:
+        found = [float(alpha) for alpha in alphas]
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"the alphas of a path must be a sequence of numbers above 0; got {alphas!r}") from error
+    if not found:
         raise OptionError("a path needs at least one alpha; got none")
-    found = [float(alpha) for alpha in alphas]
     if not all(0 < alpha < np.inf for alpha in found):
         bad = next(alpha for alpha in found if not 0 < alpha < np.inf)
         raise OptionError(f"every alpha of a path must be above 0; got {bad}")

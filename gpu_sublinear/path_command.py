@@ -6,6 +6,7 @@ import json
 import re
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -262,7 +263,7 @@ def _search(
     folds: list[tuple[np.ndarray, np.ndarray]],
     line: LiveLine,
     interrupt: StopOnInterrupt,
-    save: Any,
+    save: Callable[[], None],
 ) -> None:
     """Go from penalty to penalty with a line for each, until nothing is gained or Ctrl-C comes."""
     if interrupt.requested:

@@ -145,6 +145,8 @@ def test_memory_is_planned_for_all_folds():
         (FOLDS, [], "at least one alpha"),
         (FOLDS, [1.0, 0.0], "above 0; got 0"),
         (FOLDS, [1.0, np.nan], "above 0; got nan"),
+        (FOLDS, 3.0, "a sequence of numbers above 0; got 3.0"),
+        (FOLDS, "auto", "a sequence of numbers above 0; got 'auto'"),
     ],
 )
 def test_what_cannot_be_searched(folds, alphas, words):
