@@ -55,6 +55,9 @@ class SublinearEstimator(BaseEstimator):
         per_target=False,
         max_steps=30,
         tolerance=1e-2,
+        damping="auto",
+        validation_fraction=0.0,
+        patience=3,
         preprocessing="smooth",
         sampling="explicit",
         solver="auto",
@@ -77,6 +80,9 @@ class SublinearEstimator(BaseEstimator):
         self.per_target = per_target
         self.max_steps = max_steps
         self.tolerance = tolerance
+        self.damping = damping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
         self.preprocessing = preprocessing
         self.sampling = sampling
         self.solver = solver
@@ -199,6 +205,9 @@ class SublinearEstimator(BaseEstimator):
             alpha=min(self._penalties()) if self._searches else self.alpha,
             both_layers=self.both_layers,
             time_budget=self.time_budget,
+            damping=self.damping,
+            validation_fraction=self.validation_fraction,
+            patience=self.patience,
         )
 
     def _scaled(self, targets: np.ndarray) -> np.ndarray:

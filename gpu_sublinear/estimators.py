@@ -55,6 +55,12 @@ class SublinearRegressor(RegressorMixin, SublinearEstimator):
         Most Gauss-Newton steps.
     tolerance : float
         Training ends when the error is this part of the targets, or a step promises less than this part of the loss.
+    damping : {"auto", "none"} or float
+        Levenberg-Marquardt damping in units of tr(G)/n: none until full steps fail, never, or from the first step on.
+    validation_fraction : float
+        Share of the training points, drawn at random, that are kept for early stopping; not with folds or partial_fit.
+    patience : int
+        Steps without a better error on these before training stops, with the best weights.
     preprocessing : {"smooth", "standard", "unit"}
         Standardise, append a constant coordinate (large: smooth; 1: standard) and normalise each row, or only
         normalise: :class:`gpu_sublinear.preprocessing.Preprocessing`.
@@ -178,6 +184,12 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
         Most Gauss-Newton steps.
     tolerance : float
         Training ends when the error is this part of the targets, or a step promises less than this part of the loss.
+    damping : {"auto", "none"} or float
+        Levenberg-Marquardt damping in units of tr(G)/n: none until full steps fail, never, or from the first step on.
+    validation_fraction : float
+        Share of the training points, drawn at random, that are kept for early stopping; not with folds or partial_fit.
+    patience : int
+        Steps without a better error on these before training stops, with the best weights.
     preprocessing : {"smooth", "standard", "unit"}
         Standardise, append a constant coordinate (large: smooth; 1: standard) and normalise each row, or only
         normalise: :class:`gpu_sublinear.preprocessing.Preprocessing`.

@@ -78,12 +78,18 @@ class SharedScan:
         Raises
         ------
         OptionError
-            If the trainer works on batches or both layers, or the activation is not relu or max.
+            If the trainer works on batches or both layers or keeps points for early stopping, or the activation is not
+            relu or max.
         """
         if trainer.batch_size:
             raise OptionError("a shared scan and batch_size exclude each other; train each target or fold by itself")
         if trainer.both_layers:
             raise OptionError("shared scans train the first layer; got both_layers=True: fit the networks one by one")
+        if trainer.validation_fraction:
+            raise OptionError(
+                "trainings from a shared scan keep no points for early stopping; got validation_fraction="
+                f"{trainer.validation_fraction}: give them the points to train on, or train one by one"
+            )
         if not network.activation.plain:
             raise OptionError(
                 f"shared scans and ridge paths are for the activations relu and max; got {network.activation.name}: "

@@ -113,7 +113,15 @@ def test_options_that_do_not_exist_are_named(option, words):
 
 @pytest.mark.parametrize(
     "option",
-    [{"batch_size": 20}, {"both_layers": True}, {"mask": "bits"}, {"mask": "flips"}, {"activation": "abs"}],
+    [
+        {"damping": "none"},
+        {"damping": 0.1},
+        {"batch_size": 20},
+        {"both_layers": True},
+        {"mask": "bits"},
+        {"mask": "flips"},
+        {"activation": "abs"},
+    ],
     ids=str,
 )
 def test_options_of_the_trainer_reach_it(option):
@@ -123,6 +131,22 @@ def test_options_of_the_trainer_reach_it(option):
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
     assert (model.network_.second is not None) == ("both_layers" in option)
+
+
+def test_early_stopping_keeps_points_for_it():
+    X, y = regression(80)
+    y = y + 8 * np.random.default_rng(0).standard_normal(80)
+    options = TINY | {"max_steps": 20, "tolerance": 1e-6, "alpha": 0.0}
+    model = SublinearRegressor(**options, validation_fraction=0.25, patience=2).fit(X, y)
+    whole = SublinearRegressor(**options).fit(X, y)
+    assert "validation" in model.reason_
+    assert model.n_iter_ < whole.n_iter_
+    assert all(record.validation_mse > 0 for record in model.history_)
+    assert whole.history_[0].validation_mse is None
+    with pytest.raises(OptionError, match="keep no points for early stopping"):
+        SublinearRegressor(**options | FOLDS, validation_fraction=0.25).fit(X, y)
+    with pytest.raises(OptionError, match="validation_fraction cannot hold points out"):
+        SublinearRegressor(**options, validation_fraction=0.25).partial_fit(X, y)
 
 
 def test_a_run_that_does_not_converge_says_so():
