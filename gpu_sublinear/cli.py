@@ -78,9 +78,9 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     method.add_argument("--solver", choices=("auto", "gram", "sketch-cg", "cg"), help="of the n x n system (default: auto, the cheapest)")  # fmt: skip  # noqa: E501
     method.add_argument("--margin", type=margin, metavar="X", help="of the lazy index: auto, or a number; 0 keeps threshold trees (default: auto)")  # fmt: skip  # noqa: E501
     method.add_argument("--jacobian", choices=("factored", "csr"), help="multiply from the fired pairs, or store all entries (default: factored)")  # fmt: skip  # noqa: E501
-    method.add_argument("--mask", choices=("auto", "lists", "bits", "flips"), default="auto", help="who fires: lists, one bit per pair, or bits kept through flips (default: auto, lists or bits)")  # fmt: skip  # noqa: E501
+    _add_mask(method)
     method.add_argument("--sketch", choices=("neurons", "rows"), help="what sketch-cg hashes (default: neurons)")
-    method.add_argument("--memory-limit", type=size, metavar="BYTES", help="what the run may hold: 8GiB, 500MB (default: no limit)")  # fmt: skip  # noqa: E501
+    _add_memory_limit(method)
     method.add_argument("--tolerance", type=number(0, 1), default=1e-4, metavar="T", help="stop at ||f - y|| <= T ||y|| (default: 1e-4)")  # fmt: skip  # noqa: E501
     method.add_argument("--max-steps", type=at_least(0), default=20, metavar="N", help="most steps (default: 20)")
     method.add_argument("--batch-size", type=at_least(1), metavar="B", help="most points in a step; a step of the history is then an epoch (default: all points)")  # fmt: skip  # noqa: E501
@@ -122,8 +122,8 @@ def _add_path(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     _add_network(path)
     method = path.add_argument_group("method")
     _add_device(method, "where to train")
-    method.add_argument("--mask", choices=("auto", "lists", "bits", "flips"), default="auto", help="who fires: lists, one bit per pair, or bits kept through flips (default: auto, lists or bits)")  # fmt: skip  # noqa: E501
-    method.add_argument("--memory-limit", type=size, metavar="BYTES", help="what the run may hold: 8GiB, 500MB (default: no limit)")  # fmt: skip  # noqa: E501
+    _add_mask(method)
+    _add_memory_limit(method)
     method.add_argument("--tolerance", type=number(0, 1), default=1e-3, metavar="T", help="of each training: stop at ||f - y|| <= T ||y||, or where a step promises less than this part of the loss (default: 1e-3)")  # fmt: skip  # noqa: E501
     method.add_argument("--max-steps", type=at_least(0), default=60, metavar="N", help="most steps of each training (default: 60)")  # fmt: skip  # noqa: E501
     files = path.add_argument_group("files (whole or not at all)")
@@ -208,6 +208,14 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--activation", type=activation, default="relu", metavar="NAME", help="relu, max, leaky:SLOPE, abs, softshrink or hardshrink, each with its kinks at the shift; leaky and abs hold and move all M rows (default: relu)")  # fmt: skip  # noqa: E501
     model.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of weights, sketches and the split (default: 0)")  # fmt: skip  # noqa: E501
     model.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of weights and products (default: float32)")  # fmt: skip  # noqa: E501
+
+
+def _add_mask(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--mask", choices=("auto", "lists", "bits", "flips"), default="auto", help="who fires: lists, one bit per pair, or bits kept through flips (default: auto, lists or bits)")  # fmt: skip  # noqa: E501
+
+
+def _add_memory_limit(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--memory-limit", type=size, metavar="BYTES", help="what the run may hold: 8GiB, 500MB (default: no limit)")  # fmt: skip  # noqa: E501
 
 
 def _add_device(group: argparse._ActionsContainer, purpose: str) -> None:

@@ -1,9 +1,10 @@
-"""What commands share: printing, refusing files before work begins, numbers that JSON can hold."""
+"""What commands share: printing, refusing files before work begins, records as JSON."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 import os
 import sys
@@ -15,7 +16,6 @@ from .errors import DataError, OptionError, SilentPointsError
 from .files import check_writable
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
-NOTEWORTHY = 1.0  # seconds of compilation that a user should know of
 
 
 def say(text: str = "") -> None:
@@ -32,12 +32,6 @@ def silence() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
-
-
-def say_compiled(seconds: float) -> None:
-    """Tell what compilation took, where a user notices."""
-    if seconds > NOTEWORTHY:
-        say(f"compiled {seconds:.0f} s, kept for the next run; not counted below")
 
 
 @contextlib.contextmanager
@@ -63,10 +57,14 @@ def check_outputs(outputs: dict[str, str | None], *inputs: str) -> None:
             taken[path] = f"the file of {option}"
 
 
-def finite(value: Any) -> Any:
-    """Return a structure of plain types in which numbers that are not finite are None."""
+def json_text(content: Any) -> str:
+    """Return plain types as an indented JSON document; numbers that are not finite become null."""
+    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

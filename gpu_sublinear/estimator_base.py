@@ -243,8 +243,8 @@ class SublinearEstimator(BaseEstimator):
         """Return the targets of raw features (n, d), (n,) or (n, c) float64."""
         check_is_fitted(self, "network_")
         X = validate_data(self, to_host(X), reset=False, dtype=[np.float64, np.float32])
-        Z, networks = self.preprocessing_.transform(X), self.network_
-        outputs = [network.predict(Z) for network in networks] if isinstance(networks, list) else networks.predict(Z)
+        Z = self.preprocessing_.transform(X)
+        outputs = _each(lambda network: network.predict(Z), self.network_)
         return self.targets_.inverse(np.stack(outputs, axis=1) if isinstance(outputs, list) else outputs)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -284,9 +284,9 @@ class SublinearEstimator(BaseEstimator):
             self.network_ = _each(lambda network: _with_device(network, device), self.network_)
 
 
-def _each(change: Callable[[ShiftedReluNetwork], ShiftedReluNetwork], networks: Any) -> Any:
-    """Return a network, or each of a list of networks, changed."""
-    return [change(network) for network in networks] if isinstance(networks, list) else change(networks)
+def _each(apply: Callable[[ShiftedReluNetwork], Any], networks: Any) -> Any:
+    """Return what a function makes of a network, or of each in a list of networks."""
+    return [apply(network) for network in networks] if isinstance(networks, list) else apply(networks)
 
 
 def _without_device(network: ShiftedReluNetwork) -> ShiftedReluNetwork:

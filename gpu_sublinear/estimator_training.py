@@ -63,8 +63,8 @@ class Task:
         """Return the task with the penalty that the folds speak for, and what they said."""
         if self.folds is None:
             return self, []
-        network = replace(self.network, rows=self.network.rows.copy())
-        found = cross_validate(replace(self, network=network)._scan(), self.y, self.alphas, self.folds, self.weights)
+        scan = replace(self, network=replace(self.network))._scan()  # of a network of its own: training begins anew
+        found = cross_validate(scan, self.y, self.alphas, self.folds, self.weights)
         return replace(self, trainer=replace(self.trainer, alpha=found.alpha), folds=None), [found]
 
     @property

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from argparse import Namespace
 from dataclasses import replace
 from typing import Any
 
-from .console import check_outputs, finite, say
+from .console import check_outputs, json_text, say
 from .data import Dataset, load, split
 from .devices import get_device
 from .environment import environment
@@ -94,7 +93,7 @@ def train_command(options: Namespace, found: Inspection) -> str:
 def _save(options: Namespace, dataset: Dataset, found: Inspection) -> None:
     if options.json:
         content = {"environment": environment(), "data": dataset.name, "inspection": found.as_dict()}
-        write_text(options.json, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
+        write_text(options.json, json_text(content))
         say(f"json     {options.json}")
     if options.figure:
         title = f"{dataset.name}   n = {found.points:,}   d = {found.features}   m = {found.width:,}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from argparse import Namespace
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .console import INTERRUPTED, among_training_points, check_outputs, finite, say, say_compiled
+from .console import INTERRUPTED, among_training_points, check_outputs, json_text, say
 from .cross_validation import PATIENCE, CrossValidation, trainings
 from .environment import environment
 from .errors import OptionError
@@ -27,7 +26,6 @@ from .path_figure import save_path
 from .prepared import Prepared
 from .progress import LiveLine
 from .report import RULE, error_rows, fired, narrowed
-from .warmup import warm_up
 
 HEADER = (
     f"{'alpha':>9}  {'steps':>5}  {'training':>9}  {'left out':>9}  {'s.e.':>7}  {'fired/point':>11}  {'seconds':>7}"
@@ -171,9 +169,7 @@ def path(options: Namespace) -> int:
     searches = _searches(options, prepared)
     network = prepared.network
     say(prepared.opening(f"{len(options.alphas)} penalties, {options.folds} folds and all training points"))
-    compiling = warm_up(network.device, trainer, options.dtype, network.sampling, network.activation, network.outputs)
-    begin += compiling
-    say_compiled(compiling)
+    begin += prepared.compile(trainer)
     with StopOnInterrupt("training") as interrupt, LiveLine() as line, among_training_points():
         line.count("scan")
         started = time.perf_counter()
@@ -192,8 +188,9 @@ def path(options: Namespace) -> int:
     _write_history(options, searches, scanned)
     if options.history:
         say(f"history  {options.history}")
-    if options.figure and any(search.rows for search in searches):
-        save_path(options.figure, [(search.name, search.rows) for search in searches if search.rows], prepared.title)
+    drawn = [(search.name, search.rows, search.chosen.alpha) for search in searches if search.chosen]
+    if options.figure and drawn:
+        save_path(options.figure, drawn, prepared.title)
         say(f"figure   {options.figure}")
     return INTERRUPTED if interrupt.requested else 0
 
@@ -332,4 +329,4 @@ def _write_history(options: Namespace, searches: list[Search], scanned: float) -
         "scan_seconds": scanned,
         "targets": [search.as_dict() for search in searches],
     }
-    write_text(options.history, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
+    write_text(options.history, json_text(content))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .activation import activation_of
+from .console import say
 from .data import Dataset, load, split
 from .devices import get_device
 from .environment import package_version
@@ -22,7 +23,9 @@ from .preprocessing import Preprocessing, TargetScaling
 from .report import Fit
 from .shifts import resolve_shift
 from .virtual import settle_sampling
+from .warmup import warm_up
 
+NOTEWORTHY = 1.0  # seconds of compilation that a user should know of
 MODEL_SETTINGS = (  # the options that the weights depend on: these travel in the model file
     "width",
     "shift",
@@ -147,6 +150,15 @@ class Prepared:
         assert isinstance(several.mean, np.ndarray) and isinstance(several.std, np.ndarray)
         dataset = replace(self.dataset, y=self.dataset.y[:, k], target_name=name, target_names=())
         return replace(self, dataset=dataset, targets=TargetScaling(float(several.mean[k]), float(several.std[k])))
+
+    def compile(self, trainer: GaussNewton) -> float:
+        """Compile what training will use, and tell of it where a user notices; return the seconds it took."""
+        network = self.network
+        kind = network.dtype, network.sampling, network.activation, network.outputs
+        seconds = warm_up(network.device, trainer, *kind)
+        if seconds > NOTEWORTHY:
+            say(f"compiled {seconds:.0f} s, kept for the next run; not counted below")
+        return seconds
 
     # ---- a model ----------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .checkpoint import Checkpointing
 from .checkpoint_command import beginning, checkpointing, how_to_go_on, resumed
-from .console import INTERRUPTED, among_training_points, check_outputs, finite, say, say_compiled
+from .console import INTERRUPTED, among_training_points, check_outputs, json_text, say
 from .environment import environment
 from .errors import GpuSublinearError
 from .figure import check_figure, check_matplotlib, save_figure
@@ -30,7 +30,6 @@ from .report import STEP_HEADER, Fit, closing_table, narrowed, step_line
 from .sketch import SketchOptions
 from .solvers import CGOptions
 from .tree import TreeOptions
-from .warmup import warm_up
 
 
 class DivergedError(GpuSublinearError, ArithmeticError):
@@ -76,9 +75,7 @@ def train(options: Namespace) -> int:
     say(prepared.opening(_method(trainer)))
     if text := beginning(options):
         say(text)
-    compiling = warm_up(network.device, trainer, options.dtype, network.sampling, network.activation, network.outputs)
-    begin += compiling
-    say_compiled(compiling)
+    begin += prepared.compile(trainer)
     with StopOnInterrupt() as interrupt:
         result = _fit(options, trainer, network, prepared.X, prepared.y, interrupt, checkpoint)
     model = prepared.model(options, network)
@@ -211,4 +208,4 @@ def history_json(settings: dict[str, Any], result: TrainingResult, summary: dict
         "steps": [record.as_dict() for record in result.history],
         "result": summary,
     }
-    return json.dumps(finite(content), indent=2, allow_nan=False) + "\n"
+    return json_text(content)

@@ -78,15 +78,13 @@ def searched(problem: Problem, alphas: np.ndarray, folds: list) -> np.ndarray:
     """Cross-validate all penalties from one scan; return the errors (k, folds)."""
     trainer = trainer_for(problem, min(alphas))
     scan = SharedScan.build(trainer, problem.network(paired=True), problem.X, problem.y, len(folds))
-    pairs = [(fold, np.setdiff1d(np.arange(problem.n), fold)) for fold in folds]
-    return cross_validate(scan, problem.y, list(alphas), pairs, patience=None).errors
+    return cross_validate(scan, problem.y, list(alphas), folds, patience=None).errors
 
 
 def searched_apart(problem: Problem, alphas: np.ndarray, folds: list) -> np.ndarray:
     """Do the same by as many trainings, as a grid search does."""
     errors, X, y = np.empty((len(alphas), len(folds))), problem.X, problem.y
-    for column, fold in enumerate(folds):
-        rest = np.setdiff1d(np.arange(problem.n), fold)
+    for column, (fold, rest) in enumerate(folds):
         for k, alpha in enumerate(alphas):
             network = problem.network(paired=True)
             trainer_for(problem, alpha).fit(network, X[fold], y[fold])
@@ -116,12 +114,13 @@ def measure(
     for name, m, shift in settings:
         problem = noisy(make(name, m, shift, device=device, limit=limit))
         warm_up(problem.network().device, trainer_for(problem, alpha))
-        work = (path, alpha, targets_of(problem, targets), folds_of(problem.n, folds))
+        parts = folds_of(problem.n, folds)
+        work = (path, alpha, targets_of(problem, targets), parts)
         place = {"data": name, "n": problem.n, "m": m, "shift": shift}
         for kind in KINDS:
             rows.append(place | _both(problem, kind, work, repeats))
         if m <= search_width:
-            searches.append(place | _search(problem, np.geomspace(*search), folds_of(problem.n, folds)))
+            searches.append(place | _search(problem, np.geomspace(*search), parts))
     return {
         "rows": rows,
         "searches": searches,
@@ -153,6 +152,7 @@ def _both(problem: Problem, kind: str, work: tuple, repeats: int) -> dict:
 
 
 def _search(problem: Problem, alphas: np.ndarray, folds: list) -> dict:
+    folds = [(fold, np.setdiff1d(np.arange(problem.n), fold)) for fold in folds]
     ours, together = _timed(searched, problem, alphas, folds)
     theirs, apart = _timed(searched_apart, problem, alphas, folds)
     mine, other = ours.mean(axis=1), theirs.mean(axis=1)  # (k,)
