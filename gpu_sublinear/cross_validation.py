@@ -24,10 +24,53 @@ from .run import Run
 from .state import forward
 from .sums import row_distances
 from .tree import ThresholdTree
+from .weights import SampleWeights
 
 ALPHAS = np.logspace(3, -4, 15)  # to try where nobody says which; below, fits hardly change
-PATIENCE = 3  # penalties in a row that gain nothing: neighbours differ less by chance than by what they are
+PATIENCE = 3  # penalties that gain nothing, at least: neighbours differ less by chance than by what they are
+SPAN = 10.0  # from the largest of them to the smallest, at least: a grid may be fine
 GAIN = 0.01  # of the least mean error: less is far below its standard error, which folds leave at some hundredths
+NO_NUMBERS = "every penalty led some fold to errors that are no numbers; give larger alphas, or scale y"
+
+
+@dataclass
+class Standstill:
+    """Tells where a search from large penalties to small ones has gained nothing for long.
+
+    Penalties so large that weights hardly move leave the error of the network as it was drawn: such a stretch, however
+    long, is no end, for errors have yet to fall.  From there on the search ends after ``patience`` penalties, and a
+    factor of ``SPAN`` between them, that did not lower the least error by ``GAIN`` of it, all of them together.
+
+    Attributes
+    ----------
+    untrained : float
+        Mean error of the network before training.
+    patience : int or None
+        Penalties that may gain nothing; None never ends.
+    least, since : float
+        Error after the last gain, and its penalty.
+    waited : int
+        Penalties after it.
+    moved : bool
+        Whether an error has come to differ from ``untrained`` by ``GAIN`` of it.
+    """
+
+    untrained: float
+    patience: int | None = PATIENCE
+    least: float = np.inf
+    since: float = np.inf
+    waited: int = 0
+    moved: bool = False
+
+    def reached(self, alpha: float, error: float) -> bool:
+        """Take the mean error of the next smaller penalty; return whether the search ends there."""
+        self.moved = self.moved or abs(error - self.untrained) > GAIN * self.untrained
+        if not self.moved or error < (1 - GAIN) * self.least:
+            self.least, self.since, self.waited = min(self.least, error), alpha, 0
+            return False
+        self.waited += 1
+        far = self.since >= SPAN * alpha * (1 - 1e-9)  # grids of equal ratios meet it up to rounding
+        return far and self.patience is not None and self.waited >= self.patience
 
 
 @dataclass(frozen=True)
@@ -62,9 +105,15 @@ class CrossValidation:
         """(k,) standard error of ``mean``, from the differences between two folds or more."""
         return self.errors.std(axis=1, ddof=1) / np.sqrt(self.errors.shape[1])
 
+    def checked(self) -> CrossValidation:
+        """Return this, or raise DataError if no penalty gave numbers on all folds."""
+        if not np.isfinite(self.mean).any():
+            raise DataError(NO_NUMBERS)
+        return self
+
     @property
     def complete(self) -> int:
-        """How many penalties were tried on all folds; they are the first."""
+        """How many penalties have errors that are numbers on all folds."""
         return int(np.isfinite(self.mean).sum())
 
     @property
@@ -136,8 +185,9 @@ def cross_validate(
     sample_weight : array, optional
         (n,) w_i > 0, of training and errors.
     patience : int or None
-        The search ends when so many penalties in a row did not lower the least mean error by 1 %: the smaller a
-        penalty, the longer its trainings.  None tries all.
+        The search ends when so many penalties in a row, a factor of 10 or more between them, did not lower the least
+        mean error by 1 %, once it has left that of the untrained network: the smaller a penalty, the longer its
+        trainings.  None tries all.
 
     Returns
     -------
@@ -151,12 +201,10 @@ def cross_validate(
     SilentPointsError
         If some point fires no neuron.
     DataError
-        If no penalty gives errors that are numbers.
+        If weights or targets are not n finite numbers, or no penalty gives errors that are numbers.
     """
     *_, (_, _, found) = trainings(scan, y, alphas, folds, sample_weight, patience)
-    if not found.complete:
-        raise DataError("every penalty led some fold to errors that are no numbers; give larger alphas, or scale y")
-    return found
+    return found.checked()
 
 
 def trainings(
@@ -191,6 +239,8 @@ def trainings(
         As :func:`cross_validate` does.
     SilentPointsError
         If some point fires no neuron.
+    DataError
+        If weights or targets are not n finite numbers.
     """
     order, n, device = np.sort(check_alphas(alphas))[::-1], len(scan.X), scan.network.device
     parts = [checked_fold(*fold, n) for fold in folds]
@@ -199,23 +249,28 @@ def trainings(
     y = check_training_data(device, scan.X, y, scan.network.features, True, scan.network.outputs)
     check_every_point_fires(scan.index.query(scan.network.shift), scan.X, scan.network)  # folds number their own points
     y, w = device.to_host(y), np.ones(n) if sample_weight is None else np.asarray(to_host(sample_weight), np.float64)
+    SampleWeights.of(device, w, n)
     errors = np.full((len(order), len(parts)), np.nan)
     sizes = np.array([w[test].sum() for _, test in parts])
     found = CrossValidation(order, errors, sizes, np.zeros(errors.shape, np.int64))
+
+    def error(fold: int) -> float:
+        """Return the mean squared error of a fold's network on the points that it leaves out."""
+        test = parts[fold][1]
+        wrong = (device.to_host(unseen[fold].outputs()) - y[test]) ** 2
+        return float(np.average(wrong.reshape(len(test), -1).mean(axis=1), weights=w[test]))
+
     runs = [scan.run(y[train], train, 1.0, None if sample_weight is None else w[train]) for train, _ in parts]
     paths = [warm_starts(run, order.tolist()) for run in runs]
     unseen = [Unseen(scan, run, test) for run, (_, test) in zip(runs, parts, strict=True)]
-    least, waited = np.inf, 0
-    for k in range(len(order)):
-        for fold, (_, test) in enumerate(parts):
+    standstill = Standstill(float(np.average([error(fold) for fold in range(len(parts))], weights=sizes)), patience)
+    for k, alpha in enumerate(order):
+        for fold in range(len(parts)):
             _, result = next(paths[fold])
-            wrong = (device.to_host(unseen[fold].outputs()) - y[test]) ** 2
-            errors[k, fold] = np.average(wrong.reshape(len(test), -1).mean(axis=1), weights=w[test])
+            errors[k, fold] = error(fold)
             found.steps[k, fold] = len(result.history) - 1
             yield k, fold, found
-        waited = 0 if found.mean[k] < (1 - GAIN) * least else waited + 1
-        least = min(least, found.mean[k])
-        if waited == patience:
+        if standstill.reached(alpha, found.mean[k]):
             return
 
 

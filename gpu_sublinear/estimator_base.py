@@ -132,7 +132,9 @@ class SublinearEstimator(BaseEstimator):
             self._session = task.trainer.begin(task.network, task.X, task.y)
             return self._finish([self._session.train()], searches)
         self._check_classes(classes)
-        assert isinstance(self.network_, ShiftedReluNetwork) and isinstance(self.alpha_, float)  # one for all targets
+        if isinstance(self.network_, list):
+            raise OptionError("partial_fit adds to one network, and fit has trained one for each target; call fit anew")
+        assert isinstance(self.alpha_, float)
         Z, t = self.preprocessing_.transform(X).astype(self.network_.dtype), self._scaled(self._encoded(y))
         if self._session is not None:
             return self._finish([self._session.partial_fit(Z, t)])
@@ -158,13 +160,17 @@ class SublinearEstimator(BaseEstimator):
         if not self._searches:
             return None
         splits = check_cv(self.cv, y, classifier=is_classifier(self)).split(X, y)
+        splits = [(np.asarray(train), np.asarray(test)) for train, test in splits]
         if w is None:
-            return list(splits)
+            return splits
         number = np.cumsum(w > 0) - 1  # (n,)
         return [(number[train[w[train] > 0]], number[test[w[test] > 0]]) for train, test in splits]
 
     def _begin(self, X: np.ndarray, targets: np.ndarray, w: np.ndarray | None, folds: Folds | None) -> Task:
         """Fit the preprocessing; return what there is to learn from it."""
+        if self.time_budget is not None and (self._searches or self.per_target):
+            asked = "per_target=True" if self.per_target else "alpha='cv'"
+            raise OptionError(f"time_budget is for one training, and {asked} makes many; leave out one of the two")
         if self.dtype not in DTYPES:
             raise OptionError(f"dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
         dtype = str(X.dtype) if self.dtype == "auto" else self.dtype
@@ -182,7 +188,8 @@ class SublinearEstimator(BaseEstimator):
             outputs=1 if targets.ndim == 1 or self.per_target else targets.shape[1],
             device=get_device(self.device),
         )
-        return Task(self._trainer(len(Z)), network, Z, self._scaled(targets), w, self._penalties(), folds)
+        alphas = self._penalties() if self._searches else []
+        return Task(self._trainer(len(Z)), network, Z, self._scaled(targets), w, alphas, folds)
 
     @property
     def _searches(self) -> bool:

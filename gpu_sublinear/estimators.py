@@ -41,16 +41,17 @@ class SublinearRegressor(RegressorMixin, SublinearEstimator):
     alpha : "auto", "cv" or float
         Ridge penalty on the distance from the initial weights, in units of tr(G_0)/n; "auto" takes that of least
         leave-one-out error of the linearised network (:mod:`gpu_sublinear.penalty`), "cv" that of least mean squared
-        error on the folds of ``cv`` (:mod:`gpu_sublinear.cross_validation`); 0 interpolates.
+        error on the folds of ``cv`` (:mod:`gpu_sublinear.cross_validation`), without both layers, batches, early
+        stopping, time budget, and activations other than relu and max; 0 interpolates.
     alphas : array_like, optional
-        Penalties above 0 that "cv" tries, from the largest on; it ends where three in a row gain nothing.  Default: 15
-        from 1000 to 1e-4.
+        Penalties above 0 that "cv" tries, from the largest on, as far as smaller ones gain something
+        (:class:`gpu_sublinear.cross_validation.Standstill`).  Default: 15 from 1000 to 1e-4.
     cv : int, splitter or iterable, optional
         Folds of alpha="cv", as everywhere in scikit-learn: 5 by default, in the order of the points.  All folds and
         penalties share one scan of the neurons; preprocessing is that of all points.
     per_target : bool
-        Give each target a network and a penalty of its own, all from one scan, instead of one network of several
-        outputs; there is no ``partial_fit`` then.
+        Give each of several targets a network and a penalty of its own, all from one scan, instead of one network of
+        several outputs.  It excludes what alpha="cv" does, and ``partial_fit``.
     max_steps : int
         Most Gauss-Newton steps.
     tolerance : float
@@ -78,13 +79,13 @@ class SublinearRegressor(RegressorMixin, SublinearEstimator):
     Attributes
     ----------
     network_ : ShiftedReluNetwork or list
-        Trained; with ``per_target`` one for each target.
+        Trained; with ``per_target`` one for each of several targets.
     preprocessing_ : Preprocessing
         From raw features to unit rows.
     targets_ : TargetScaling
         From standard targets to those of the user.
     history_ : list of StepRecord
-        Of the last training; with ``per_target`` a list for each target.
+        Of the last training; with ``per_target`` a list for each network.
     alpha_ : float or ndarray
         Penalty used; with ``per_target`` (c,).
     alphas_, mse_path_ : ndarray
@@ -170,16 +171,17 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
     alpha : "auto", "cv" or float
         Ridge penalty on the distance from the initial weights, in units of tr(G_0)/n; "auto" takes that of least
         leave-one-out error of the linearised network (:mod:`gpu_sublinear.penalty`), "cv" that of least mean squared
-        error on the folds of ``cv`` (:mod:`gpu_sublinear.cross_validation`); 0 interpolates.
+        error on the folds of ``cv`` (:mod:`gpu_sublinear.cross_validation`), without both layers, batches, early
+        stopping, time budget, and activations other than relu and max; 0 interpolates.
     alphas : array_like, optional
-        Penalties above 0 that "cv" tries, from the largest on; it ends where three in a row gain nothing.  Default: 15
-        from 1000 to 1e-4.
+        Penalties above 0 that "cv" tries, from the largest on, as far as smaller ones gain something
+        (:class:`gpu_sublinear.cross_validation.Standstill`).  Default: 15 from 1000 to 1e-4.
     cv : int, splitter or iterable, optional
         Folds of alpha="cv", as everywhere in scikit-learn: 5 by default, stratified.  All folds and penalties share one
         scan of the neurons; preprocessing is that of all points.
     per_target : bool
         Give each class, of three or more, a network and a penalty of its own, all from one scan, instead of one network
-        of several outputs; there is no ``partial_fit`` then.
+        of several outputs.  It excludes what alpha="cv" does, and ``partial_fit``.
     max_steps : int
         Most Gauss-Newton steps.
     tolerance : float
@@ -207,13 +209,13 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
     Attributes
     ----------
     network_ : ShiftedReluNetwork or list
-        Trained; with ``per_target`` one for each class.
+        Trained; with ``per_target`` one for each of three classes or more.
     preprocessing_ : Preprocessing
         From raw features to unit rows.
     targets_ : TargetScaling
         From standard targets to those of the user.
     history_ : list of StepRecord
-        Of the last training; with ``per_target`` a list for each class.
+        Of the last training; with ``per_target`` a list for each network.
     alpha_ : float or ndarray
         Penalty used; with ``per_target`` (c,).
     alphas_, mse_path_ : ndarray

@@ -36,7 +36,7 @@ class SharedScan:
     Attributes
     ----------
     trainer : GaussNewton
-        Options of all trainings.
+        Options of all trainings; a time budget is that of each.
     network : ShiftedReluNetwork
         As it was given, holding the rows that take part; never changed by the trainings.
     X : Array
@@ -81,20 +81,7 @@ class SharedScan:
             If the trainer works on batches or both layers or keeps points for early stopping, or the activation is not
             relu or max.
         """
-        if trainer.batch_size:
-            raise OptionError("a shared scan and batch_size exclude each other; train each target or fold by itself")
-        if trainer.both_layers:
-            raise OptionError("shared scans train the first layer; got both_layers=True: fit the networks one by one")
-        if trainer.validation_fraction:
-            raise OptionError(
-                "trainings from a shared scan keep no points for early stopping; got validation_fraction="
-                f"{trainer.validation_fraction}: give them the points to train on, or train one by one"
-            )
-        if not network.activation.plain:
-            raise OptionError(
-                f"shared scans and ridge paths are for the activations relu and max; got {network.activation.name}: "
-                "train the networks one by one"
-            )
+        check_shareable(trainer, network)
         if y is None:
             y = np.random.default_rng(network.seed).standard_normal((len(X), network.outputs))
             y = y if network.outputs > 1 else y[:, 0]
@@ -214,6 +201,24 @@ class SharedScan:
             yield replace(result, network=replace(run.network, rows=rows.copy() if rows is before else rows))
 
 
+def check_shareable(trainer: GaussNewton, network: ShiftedReluNetwork) -> None:
+    """Raise OptionError unless trainings with these options can share one scan of the network."""
+    if trainer.batch_size:
+        raise OptionError("a shared scan and batch_size exclude each other; train each target or fold by itself")
+    if trainer.both_layers:
+        raise OptionError("shared scans train the first layer; got both_layers=True: fit the networks one by one")
+    if trainer.validation_fraction:
+        raise OptionError(
+            "trainings from a shared scan keep no points for early stopping; got validation_fraction="
+            f"{trainer.validation_fraction}: give them the points to train on, or train one by one"
+        )
+    if not network.activation.plain:
+        raise OptionError(
+            f"shared scans and ridge paths are for the activations relu and max; got {network.activation.name}: "
+            "train the networks one by one"
+        )
+
+
 def warm_starts(run: Run, alphas: Sequence[float]) -> Iterator[tuple[Array, TrainingResult]]:
     """Train for each penalty from the last solution.
 
@@ -234,12 +239,20 @@ def warm_starts(run: Run, alphas: Sequence[float]) -> Iterator[tuple[Array, Trai
     unit, trainer = run.ridge, run.trainer
     for alpha in alphas:
         run.trainer, run.ridge, before = replace(trainer, alpha=alpha), alpha * unit, run.network.rows
-        yield before, run.trainer.train(run)
+        result = run.trainer.train(run)
+        run.warm = True  # from now on a point may fall silent
+        yield before, result
 
 
 def ascending(points: Any, n: int) -> np.ndarray:
     """Return the points (k,) of a fold, of n, or raise OptionError unless they are such and ascend."""
     points = np.asarray(points)
+    if points.ndim != 1 or (points.size and points.dtype.kind not in "iu"):
+        raise OptionError(
+            f"points of a fold must be a list of whole numbers; got shape {points.shape} of {points.dtype} "
+            "(numpy.flatnonzero makes them of a mask)"
+        )
+    points = points.astype(np.int64)  # an empty list is one of float64
     if (np.diff(points) <= 0).any():
         raise OptionError("points of a fold must be ascending and without repetition")
     if len(points) and not 0 <= points[0] <= points[-1] < n:

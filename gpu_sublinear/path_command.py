@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from argparse import Namespace
@@ -13,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from .console import INTERRUPTED, among_training_points, check_outputs, json_text, say
-from .cross_validation import PATIENCE, CrossValidation, trainings
+from .cross_validation import NO_NUMBERS, PATIENCE, CrossValidation, trainings
 from .environment import environment
-from .errors import OptionError
+from .errors import DataError, OptionError
 from .figure import check_figure
 from .files import write_text
 from .gauss_newton import GaussNewton
 from .history import TrainingResult
 from .interrupt import StopOnInterrupt
-from .path import SharedScan
+from .path import SharedScan, check_shareable
 from .path_figure import save_path
 from .prepared import Prepared
 from .progress import LiveLine
@@ -93,6 +94,10 @@ class Search:
         Penalties tried so far.
     best : TrainingResult or None
         Training on all points with the best penalty so far.
+    saved : str or None
+        Where its model is, once it is there.
+    summary : dict
+        How well it fits, by part of the data.
     """
 
     prepared: Prepared
@@ -100,6 +105,7 @@ class Search:
     out: str | None
     rows: list[PathRow] = field(default_factory=list)
     best: TrainingResult | None = None
+    saved: str | None = None
     summary: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -109,8 +115,9 @@ class Search:
 
     @property
     def chosen(self) -> PathRow | None:
-        """The penalty of least error on points left out."""
-        return min(self.rows, key=lambda row: row.left_out, default=None)
+        """The penalty of least error on points left out, among those with errors that are numbers."""
+        rows = [row for row in self.rows if math.isfinite(row.left_out)]
+        return min(rows, key=lambda row: row.left_out, default=None)
 
     def add(self, k: int, found: CrossValidation, result: TrainingResult, seconds: float) -> PathRow:
         """Note what penalty k gave; keep the network if it is the best by now."""
@@ -135,7 +142,7 @@ class Search:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain types, for the history."""
-        chosen = {"alpha": self.chosen.alpha if self.chosen else None, "model": self.out}
+        chosen = {"alpha": self.chosen.alpha if self.chosen else None, "model": self.saved}
         return {"target": self.name, "path": [asdict(row) for row in self.rows]} | chosen | self.summary
 
 
@@ -151,6 +158,13 @@ def path(options: Namespace) -> int:
     -------
     int
         Exit code: 0, or 130 after Ctrl-C.
+
+    Raises
+    ------
+    OptionError
+        If options exclude each other, or there are too few points for the folds.
+    DataError
+        If no penalty gives errors that are numbers; the history, if asked for, is written.
     """
     begin = time.perf_counter()
     check_outputs({f"--{name}": getattr(options, name) for name in ("out", "history", "figure")}, options.data)
@@ -165,9 +179,10 @@ def path(options: Namespace) -> int:
         memory_limit=options.memory_limit,
     )
     prepared = Prepared.of(options, trainer, 1 if options.per_target else None, options.folds + 1)
-    folds = folds_of(prepared, options.folds, options.seed)
-    searches = _searches(options, prepared)
     network = prepared.network
+    check_shareable(trainer, network)
+    searches = _searches(options, prepared)
+    folds = folds_of(prepared, options.folds, options.seed)
     say(prepared.opening(f"{len(options.alphas)} penalties, {options.folds} folds and all training points"))
     begin += prepared.compile(trainer)
     with StopOnInterrupt("training") as interrupt, LiveLine() as line, among_training_points():
@@ -192,7 +207,11 @@ def path(options: Namespace) -> int:
     if options.figure and drawn:
         save_path(options.figure, drawn, prepared.title)
         say(f"figure   {options.figure}")
-    return INTERRUPTED if interrupt.requested else 0
+    if interrupt.requested:
+        return INTERRUPTED
+    if not all(search.chosen for search in searches):
+        raise DataError(NO_NUMBERS)
+    return 0
 
 
 def folds_of(prepared: Prepared, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -272,44 +291,45 @@ def _search(
     whole, started = scan.path(search.y, alphas), time.perf_counter()
     line.count(f"alpha {alphas[0]:.3g}")
     for k, fold, found in trainings(scan, search.y, alphas, folds, patience=patience):
+        if fold == len(folds) - 1 and not interrupt.requested:
+            row = search.add(k, found, next(whole), time.perf_counter() - started)
+            started = time.perf_counter()
+            line.settle()
+            say(narrowed(row.line, columns, HEADER, EXPENDABLE))
+            save()
+            if k + 1 < len(alphas):
+                line.count(f"alpha {alphas[k + 1]:.3g}")
         if interrupt.requested:
             break
-        if fold < len(folds) - 1:
-            continue
-        now = time.perf_counter()
-        row = search.add(k, found, next(whole), now - started)
-        started = now
-        line.settle()
-        say(narrowed(row.line, columns, HEADER, EXPENDABLE))
-        save()
-        if k + 1 < len(alphas):
-            line.count(f"alpha {alphas[k + 1]:.3g}")
     line.settle()
     if len(search.rows) < len(alphas) and not interrupt.requested:
-        say(f"ended    {PATIENCE} penalties in a row lowered the error by less than 1 %; --all tries the others, too")
+        say("ended    the last penalties, a factor of 10 and more, gained less than 1 %; --all tries the others, too")
 
 
 def _conclude(options: Namespace, search: Search, several: bool) -> None:
     """Say which penalty was chosen and how good its network is; save it."""
     of = f" for {search.name}" if several else ""
-    if search.chosen is None or search.best is None:
-        say(f"result   no penalty was tried on all folds{of}; no model was saved")
-        return
     chosen, tried = search.chosen, len(search.rows)
+    if chosen is None or search.best is None:
+        why = "gave errors that are numbers" if tried else "was tried on all folds"
+        say(f"result   no penalty {why}{of}; no model was saved")
+        return
     say(
         f"result   alpha = {chosen.alpha:.3g} of {tried} tried has the least error on points left out{of}: "
         f"{chosen.left_out:.3g} (s.e. {chosen.standard_error:.1g})"
     )
     if chosen is search.rows[0] and len(options.alphas) > 1:
         say("         it is the largest: a larger one may be better, see --alphas")
-    elif chosen is search.rows[-1] and tried == len(options.alphas) > 1:
-        say("         it is the smallest: a smaller one may be better, see --alphas")
+    elif chosen is search.rows[-1]:
+        more = "see --alphas" if tried == len(options.alphas) else "see --all"
+        say(f"         it is the smallest tried: a smaller one may be better, {more}")
     model = search.prepared.model(options, search.best.network)
     fits = search.prepared.fits(model)
     search.summary = {name: asdict(fit) for name, fit in fits.items()}
     say("\n".join([RULE, *error_rows(fits["training"], fits.get("held_out")), RULE]))
     if search.out:
         model.save(search.out)
+        search.saved = search.out
         say(f"model    {search.out}")
 
 

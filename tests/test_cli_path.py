@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from gpu_sublinear import path_command
 from gpu_sublinear.classes import Classes
 from gpu_sublinear.cli import main
+from gpu_sublinear.cross_validation import Unseen
 from gpu_sublinear.data import load
 from gpu_sublinear.io import FittedModel
 from gpu_sublinear.option_values import alphas
@@ -85,22 +86,50 @@ def test_every_mask_and_host_device(capsys, mask, device):
     assert len(rows_of(capsys.readouterr().out)) == 3
 
 
-def test_the_search_ends_where_nothing_is_gained(capsys):
-    flat = ["path", "sphere:n=40,d=4", *PLACE, "--folds", "2", "--alphas", "1e9:1e6:7"]  # no weight moves
-    assert main(flat) == 0
+def noise_csv(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savetxt(folder / "noise.csv", rng.standard_normal((40, 4)), delimiter=",", header="p,q,r,y", comments="")
+
+
+def test_the_search_ends_where_nothing_is_gained(here, capsys):  # noqa: F811
+    noise_csv(here)
+    noise = ["path", "noise.csv", *PLACE, "--folds", "2", "--alphas", "1e4:1e-3:8"]
+    assert main(noise) == 0
     out = capsys.readouterr().out
-    assert len(rows_of(out)) == 4  # the first, and three that are no better
-    assert "ended    3 penalties in a row lowered the error by less than 1 %" in out
-    assert main([*flat, "--all"]) == 0
+    tried = len(rows_of(out))
+    assert 4 <= tried < 8
+    assert "ended    the last penalties, a factor of 10 and more, gained less than 1 %" in out
+    assert main([*noise, "--all"]) == 0
     out = capsys.readouterr().out
-    assert len(rows_of(out)) == 7
+    assert len(rows_of(out)) == 8
     assert "ended" not in out
 
 
+@pytest.mark.parametrize("penalties", ["1e7:1e-3:11", "1e5:1:51"])
+def test_penalties_under_which_no_weight_moves_are_no_end(capsys, penalties):
+    assert main(["path", "sphere:n=60,d=4", *PLACE, "--folds", "2", "--alphas", penalties, "--test-fraction", "0"]) == 0
+    rows = [(float(row[0]), float(row[3])) for row in rows_of(capsys.readouterr().out)]
+    best = min(rows, key=lambda row: row[1])
+    assert best[0] < 100
+    assert best[1] < 0.7 * rows[0][1]
+
+
 def test_a_best_penalty_at_an_end_is_told(capsys):
-    for penalties, end in (("1e4,1e3", "smallest"), ("1,1e-5", "largest")):
+    for penalties, end in (
+        ("1e4,1e3", "smallest tried: a smaller one may be better, see --alphas"),
+        ("1,1e-5", "largest"),
+    ):
         assert main(["path", "diabetes", *PLACE, "--folds", "2", "--alphas", penalties]) == 0
         assert f"it is the {end}" in capsys.readouterr().out
+
+
+def test_errors_that_are_no_numbers_are_told(here, capsys, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(Unseen, "outputs", lambda unseen: np.full(len(unseen.points), np.nan))
+    assert "no numbers; give larger alphas" in refusal(capsys, [*DIABETES, "--out", "m", "--history", "h.json"])
+    (target,) = json.loads((here / "h.json").read_text())["targets"]
+    assert len(target["path"]) == 3
+    assert target["alpha"] is target["model"] is None
+    assert os.listdir() == ["h.json"]
 
 
 def test_classes_have_equal_shares_in_all_folds(capsys):
@@ -185,8 +214,26 @@ def interrupt_at(monkeypatch, number: int, press) -> None:
 
 def test_ctrl_c_keeps_the_best_so_far(here, capsys, monkeypatch):  # noqa: F811
     interrupt_at(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    real, trained = path_command.trainings, []
+    models: list[str | None] = []  # that the history names, whenever it is written
+    written = path_command.write_text
+
+    def counted(*given, **named):
+        for state in real(*given, **named):
+            trained.append(state[:2])
+            yield state
+
+    def noted(name, text):
+        models.append(json.loads(text)["targets"][0]["model"])
+        assert models[-1] is None or os.path.exists(models[-1])
+        written(name, text)
+
+    monkeypatch.setattr(path_command, "trainings", counted)
+    monkeypatch.setattr(path_command, "write_text", noted)
     assert main([*DIABETES, "--out", "m", "--history", "h.json", "--figure", "f.svg"]) == 130
     assert "of 2 tried" in capsys.readouterr().out
+    assert trained == [(k, fold) for k in range(2) for fold in range(3)]  # nothing after it
+    assert models == [None, None, "m"]
     (target,) = json.loads((here / "h.json").read_text())["targets"]
     assert len(target["path"]) == 2
     assert target["alpha"] == 10.0

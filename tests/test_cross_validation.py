@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.model_selection import KFold
 
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork
-from gpu_sublinear.cross_validation import CrossValidation, cross_validate
+from gpu_sublinear.cross_validation import CrossValidation, Standstill, cross_validate
 from gpu_sublinear.devices import Device
-from gpu_sublinear.errors import DeviceMemoryError, OptionError
+from gpu_sublinear.errors import DataError, DeviceMemoryError, OptionError, SilentPointsError
 from gpu_sublinear.memory import plan
 from gpu_sublinear.path import SharedScan
 from tests.conftest import DEVICES, make_device
@@ -102,15 +105,100 @@ def test_what_is_read_from_the_errors():
     assert made_up([[3, 3], [2, 2], [2, 2]], [1, 1]).best == 1  # of equal ones the largest penalty
 
 
-def test_the_search_ends_where_errors_rise():
+def tried(errors, alphas, untrained: float = 1.0, patience: int | None = 3) -> int:
+    """Return how many of these penalties a search tries."""
+    standstill = Standstill(untrained, patience)
+    ends = [k for k, (alpha, error) in enumerate(zip(alphas, errors, strict=True)) if standstill.reached(alpha, error)]
+    return ends[0] + 1 if ends else len(errors)
+
+
+def test_the_search_ends_where_errors_have_stopped_to_fall():
+    halves, fine = np.logspace(3, -4, 15), np.geomspace(1000, 0.1, 81)  # 2 and 20 penalties to a decade
+    late = np.concatenate([np.full(60, 1.0), np.linspace(0.98, 0.6, 21)])
+    assert tried(late, fine) == 81  # a long stretch of penalties that leave the network as it was drawn is no end
+    assert tried(np.maximum(0.5, 1 / (1 + 10 / halves)), halves) == 5 + 3  # falls down to 10, then three
+    assert tried(np.maximum(0.5, 1 / (1 + 10 / fine)), fine) == 41 + 20  # falls down to 10, then a decade
+    assert tried(0.995 ** np.arange(81), fine) == 81  # 0.5 % each, 10 % a decade
+    assert tried(0.99 ** (np.arange(81) / 30), fine) < 81  # 0.7 % a decade is an end
+    assert tried([1, 1, 1.02, 1.05, 1.1, 1.2], np.logspace(2, -3, 6)) == 5  # rising: three after the last level one
+    assert tried([1, 1, 1.02, 1.05, 1.1, 1.2], np.logspace(2, -3, 6), patience=1) == 3
+    assert tried([1, 1, 1.02, 1.05, 1.1, 1.2], np.logspace(2, -3, 6), patience=None) == 6
+    assert tried([np.nan, 0.9, np.nan, 0.5, 0.3, 0.2], np.logspace(2, -3, 6)) == 6  # no numbers gain nothing
+
+
+@given(
+    st.lists(st.floats(0.3, 1.1), min_size=1, max_size=40),
+    st.floats(0.05, 2.0),
+    st.integers(1, 4),
+)
+def test_no_search_ends_within_a_decade_of_a_gain(errors, step, patience):
+    """Whatever the errors and the grid: the end is patience penalties and a decade behind the last gain of 1 %."""
+    alphas = 10.0 ** (3 - step * np.arange(len(errors)))
+    count = tried(errors, alphas, patience=patience)
+    if count == len(errors):
+        return
+    for k in range(1, count):
+        if errors[k] < 0.99 * min([1.0, *errors[:k]]):  # a gain by any account
+            assert count - 1 - k >= patience
+            assert alphas[k] >= 9.99 * alphas[count - 1]
+
+
+@pytest.mark.parametrize("alphas", [np.logspace(-6, 6, 13), np.logspace(-3, 5, 30), np.geomspace(1000, 0.1, 81)])
+def test_the_early_end_loses_next_to_nothing(alphas):
+    """Grids that begin where weights hardly move, fine and coarse: the model is as good as after trying all."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 5))
+    y = np.sin(2 * X[:, 0]) + 0.3 * rng.standard_normal(60)
+    X = np.hstack([X, np.full((60, 1), 2.0)])
+    X, y = X / np.linalg.norm(X, axis=1, keepdims=True), (y - y.mean()) / y.std()
+    options = {"shift": 0.5, "seed": 0, "dtype": "float64", "device": make_device("cpu"), "paired": True}
+    folds = list(KFold(3, shuffle=True, random_state=0).split(X))
+    ended, whole = (
+        cross_validate(
+            SharedScan.build(
+                replace(TRAINER, alpha=float(min(alphas))), ShiftedReluNetwork.initialize(512, 6, **options), X
+            ),
+            y, alphas, folds, patience=patience,
+        )
+        for patience in (3, None)
+    )  # fmt: skip
+    assert np.nanmin(ended.mean) <= 1.01 * whole.mean.min() < 0.95
+
+
+def test_a_search_of_noise_ends_and_takes_the_largest_penalty():
     device, y = make_device("cpu"), np.random.default_rng(0).standard_normal(40)  # nothing to learn
-    scan = SharedScan.build(replace(TRAINER, alpha=0.1), fresh(device), noisy()[0])
-    alphas = [0.1, 1e3, 1e2, 1.0, 10.0]  # in any order
-    for patience, tried in ((2, 3), (3, 4), (None, 5)):
+    scan = SharedScan.build(replace(TRAINER, alpha=0.01), fresh(device), noisy()[0])
+    alphas = [0.1, 1e3, 0.01, 1e2, 1.0, 10.0]  # in any order
+    for patience, count in ((1, 3), (3, 5), (None, 6)):  # from 10 on errors rise
         found = cross_validate(scan, y, alphas, FOLDS, patience=patience)
-        assert found.alphas.tolist() == [1e3, 1e2, 10.0, 1.0, 0.1]
-        assert (found.best, found.complete) == (0, tried)
-        assert np.isnan(found.errors[tried:]).all() and not found.steps[tried:].any()
+        assert found.alphas.tolist() == [1e3, 1e2, 10.0, 1.0, 0.1, 0.01]
+        assert (found.best, found.complete) == (0, count)
+        assert np.isnan(found.errors[count:]).all() and not found.steps[count:].any()
+
+
+def test_points_may_fall_silent_on_the_way():
+    """Networks drawn without pairs, so narrow that a penalty silences points: the next trains on, as sessions do."""
+    silenced = 0
+    for seed in range(12):
+        X, y = sphere(16, 4, seed=seed)
+        options = {"shift": 1.2, "seed": seed, "dtype": "float64", "device": make_device("cpu")}
+        network = ShiftedReluNetwork.initialize(40, 4, **options)
+        try:
+            scan = SharedScan.build(replace(TRAINER, alpha=1e-3), network, X)
+            scan.fit(y, alpha=1e3)
+        except SilentPointsError:
+            continue  # from the start on
+        results = list(scan.path(5 * y, [1e3, 1.0, 1e-2, 1e-3, 1e-4]))
+        assert len(results) == 5
+        silenced += any((X @ result.network.W.T <= 1.2).all(axis=1).any() for result in results[:-1])
+    assert silenced
+
+
+def test_errors_that_are_no_numbers_are_never_chosen():
+    found = made_up([[np.nan, 1], [3, 3], [2, 2], [np.nan, np.nan]], [1, 1])
+    assert (found.best, found.complete) == (2, 2)
+    with pytest.raises(DataError, match="no numbers; give larger alphas"):
+        made_up([[np.nan, 1], [3, np.nan]], [1, 1]).checked()
 
 
 def test_the_training_that_follows_is_one_with_its_own_scan():
@@ -142,6 +230,8 @@ def test_memory_is_planned_for_all_folds():
         ([([1, 2], [2, 3]), FOLDS[0]], ALPHAS, "point 2 of a fold is in both"),
         ([([1, 2], []), FOLDS[0]], ALPHAS, "one of its parts is empty"),
         ([([1, 40], [3]), FOLDS[0]], ALPHAS, "numbers from 0 to 39; got 1 to 40"),
+        ([([1.0, 2.0], [3.0]), FOLDS[0]], ALPHAS, r"whole numbers; got shape \(2,\) of float64"),
+        ([(np.arange(40) > 9, np.arange(40) <= 9), FOLDS[0]], ALPHAS, "of bool .numpy.flatnonzero makes"),
         (FOLDS, [], "at least one alpha"),
         (FOLDS, [1.0, 0.0], "above 0; got 0"),
         (FOLDS, [1.0, np.nan], "above 0; got nan"),
@@ -161,3 +251,12 @@ def test_weights_of_zero_are_left_out_before():
     scan = SharedScan.build(TRAINER, fresh(make_device("cpu")), X)
     with pytest.raises(OptionError, match="weights above 0"):
         scan.fit(y, sample_weight=np.arange(40))
+
+
+@pytest.mark.parametrize("w", [np.ones(41), np.ones(39), np.full(40, np.nan), -np.ones(40), np.ones((40, 1))])
+def test_weights_are_checked_before_any_training(w, monkeypatch):
+    X, y = noisy()
+    scan = SharedScan.build(TRAINER, fresh(make_device("cpu")), X)
+    monkeypatch.setattr(SharedScan, "run", None)
+    with pytest.raises(DataError, match="sample_weight must"):
+        cross_validate(scan, y, ALPHAS, FOLDS, w)

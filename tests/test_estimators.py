@@ -190,10 +190,32 @@ def test_folds_of_any_kind_and_points_without_weight():
     where = [tuple(np.flatnonzero(np.isin(kept, part)) for part in fold) for fold in splits]
     without = SublinearRegressor(**TINY, alpha="cv", alphas=[3.0, 0.3], cv=where).fit(X[kept], y[kept])
     np.testing.assert_allclose(model.mse_path_, without.mse_path_, rtol=SAME)
+    lists = [(train.tolist(), test.tolist()) for train, test in splits]
+    listed = SublinearRegressor(**TINY, alpha="cv", alphas=[3.0, 0.3], cv=lists).fit(X, y, sample_weight=w)
+    np.testing.assert_array_equal(listed.mse_path_, model.mse_path_)
+    SublinearRegressor(**TINY, alphas=[-1.0]).fit(X, y)  # which only "cv" reads
     with pytest.raises(OptionError, match="above 0; got -1"):
         SublinearRegressor(**TINY, alpha="cv", alphas=[-1.0]).fit(X, y)
     with pytest.raises(OptionError, match="shared scans.*both_layers=True"):
         SublinearRegressor(**TINY, alpha="cv", both_layers=True).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("many", "named"), [({"alpha": "cv"}, "alpha='cv'"), ({"per_target": True}, "per_target=True")]
+)
+def test_a_time_budget_is_for_one_training(many, named):
+    X, y = regression()
+    with pytest.raises(OptionError, match=f"{named} makes many; leave out one"):
+        SublinearRegressor(**TINY, **many, time_budget=1.0).fit(X, y)
+
+
+def test_points_are_added_to_one_network_only():
+    X, y = regression()
+    model = (
+        SublinearRegressor(**TINY, per_target=True).fit(X, np.stack([y, -(y**2)], axis=1)).set_params(per_target=False)
+    )
+    with pytest.raises(OptionError, match="one for each target; call fit anew"):
+        model.partial_fit(X, np.stack([y, y], axis=1))
 
 
 @pytest.mark.parametrize("alpha", ["cv", "auto", 0.5])

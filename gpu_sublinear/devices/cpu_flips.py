@@ -296,6 +296,7 @@ def all_flips(
                 reach = abs(weights[r]) * np.sqrt(np.float64(square)) * point_max * (1 + 1e-4) + slack
                 new_starts[r] = more
                 far, exact = reach + radius > known, False
+                within = radius if far or afresh else radius + slack  # computed values have no error that counts
                 start, stop = (0, n) if far else (starts[r], stops[r])
                 for e in range(start, stop):
                     value = 0.0 if far else np.float64(values[e])
@@ -317,7 +318,7 @@ def all_flips(
                             if place < room:
                                 neurons[place], out_points[place], out_above[place] = r, i, abs(value - shift)
                             place += 1
-                    if abs(value - shift) <= radius + slack:
+                    if abs(value - shift) <= within:
                         if more < room:
                             new_points[more], new_values[more] = i, value
                         more += 1
