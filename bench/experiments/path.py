@@ -1,4 +1,4 @@
-"""Many trainings from one scan: penalties, targets, folds, penalties on folds; against as many separate trainings."""
+"""Many trainings from one scan: penalties, targets, folds; against as many separate trainings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from bench.experiments.common import warm
 from bench.problems import Problem, make
 from bench.words import compare, number, power_of_two, seconds
 from gpu_sublinear import GaussNewton, TrainingResult
-from gpu_sublinear.cross_validation import cross_validate
 from gpu_sublinear.path import SharedScan, ridge_path
 from gpu_sublinear.stops import STALL
 from gpu_sublinear.warmup import warm_up
@@ -74,24 +73,6 @@ def apart(problem: Problem, kind: str, alphas: np.ndarray, alpha: float, targets
     return [fit(alpha, problem.X[fold], problem.y[fold]) for fold in folds]
 
 
-def searched(problem: Problem, alphas: np.ndarray, folds: list) -> np.ndarray:
-    """Cross-validate all penalties from one scan; return the errors (k, folds)."""
-    trainer = trainer_for(problem, min(alphas))
-    scan = SharedScan.build(trainer, problem.network(paired=True), problem.X, problem.y, len(folds))
-    return cross_validate(scan, problem.y, list(alphas), folds, patience=None).errors
-
-
-def searched_apart(problem: Problem, alphas: np.ndarray, folds: list) -> np.ndarray:
-    """Do the same by as many trainings, as a grid search does."""
-    errors, X, y = np.empty((len(alphas), len(folds))), problem.X, problem.y
-    for column, (fold, rest) in enumerate(folds):
-        for k, alpha in enumerate(alphas):
-            network = problem.network(paired=True)
-            trainer_for(problem, alpha).fit(network, X[fold], y[fold])
-            errors[k, column] = ((network.device.to_host(network.predict(X[rest])) - y[rest]) ** 2).mean()
-    return errors
-
-
 def measure(
     settings: list,
     alphas: tuple,
@@ -101,43 +82,27 @@ def measure(
     repeats: int,
     limit: int | None,
     device: str,
-    search: tuple = (1000.0, 0.1, 13),
-    search_width: int = 0,
 ) -> Content:
-    """Train together and apart at every setting (data, m, b); compare seconds, steps and objectives.
-
-    The penalties ``search`` are tried on all folds up to the width ``search_width``, once.
-    """
+    """Train together and apart at every setting (data, m, b); compare seconds, steps and objectives."""
     warm(device)
     high, low, count = alphas
-    path, rows, searches = np.geomspace(high, low, count), [], []
+    path, rows = np.geomspace(high, low, count), []
     for name, m, shift in settings:
         problem = noisy(make(name, m, shift, device=device, limit=limit))
         warm_up(problem.network().device, trainer_for(problem, alpha))
-        parts = folds_of(problem.n, folds)
-        work = (path, alpha, targets_of(problem, targets), parts)
+        work = (path, alpha, targets_of(problem, targets), folds_of(problem.n, folds))
         place = {"data": name, "n": problem.n, "m": m, "shift": shift}
         for kind in KINDS:
             rows.append(place | _both(problem, kind, work, repeats))
-        if m <= search_width:
-            searches.append(place | _search(problem, np.geomspace(*search), parts))
-    return {
-        "rows": rows,
-        "searches": searches,
-        "search": list(search),
-        "alphas": list(path),
-        "alpha": alpha,
-        "targets": targets,
-        "folds": folds,
-    }
+    return {"rows": rows, "alphas": list(path), "alpha": alpha, "targets": targets, "folds": folds}
 
 
 def _both(problem: Problem, kind: str, work: tuple, repeats: int) -> dict:
     ours, theirs, shared, single = [], [], [], []
     for _ in range(repeats):  # in turn, so that a slow moment strikes both
-        shared, spent = _timed(together, problem, kind, *work)
+        shared, spent = timed(together, problem, kind, *work)
         ours.append(spent)
-        single, spent = _timed(apart, problem, kind, *work)
+        single, spent = timed(apart, problem, kind, *work)
         theirs.append(spent)
     mine, other = ([run.final.objective for run in runs] for runs in (shared, single))
     return {
@@ -151,20 +116,8 @@ def _both(problem: Problem, kind: str, work: tuple, repeats: int) -> dict:
     }  # fmt: skip
 
 
-def _search(problem: Problem, alphas: np.ndarray, folds: list) -> dict:
-    folds = [(fold, np.setdiff1d(np.arange(problem.n), fold)) for fold in folds]
-    ours, together = _timed(searched, problem, alphas, folds)
-    theirs, apart = _timed(searched_apart, problem, alphas, folds)
-    mine, other = ours.mean(axis=1), theirs.mean(axis=1)  # (k,)
-    return {
-        "count": ours.size, "together": together, "apart": apart,
-        "chosen": float(alphas[mine.argmin()]), "chosen_apart": float(alphas[other.argmin()]),
-        "least": float(mine.min()), "least_apart": float(other.min()),
-        "difference": float(abs(ours / theirs - 1).max()),
-    }  # fmt: skip
-
-
-def _timed(work: Callable, *given) -> tuple:
+def timed(work: Callable, *given) -> tuple:
+    """Return what a call gives, and its seconds."""
     begin = perf_counter()
     found = work(*given)
     return found, perf_counter() - begin
@@ -186,12 +139,6 @@ def answer(content: Content) -> str:
     worse = max(0.0, *(row["above"] for row in rows))
     close = sum(row["above"] <= CLOSE for row in rows)
     lost = sum(not row["converged"] for row in rows)
-    for row in content["searches"]:
-        parts.append(
-            f"{row['count']} trainings of a cross-validated search, {row['data']}, m = {power_of_two(row['m'])}, "
-            f"b = {row['shift']:g}: one scan {compare(row['together'], row['apart'])} against separate trainings, the "
-            f"{'same' if row['chosen'] == row['chosen_apart'] else 'another'} penalty is chosen"
-        )
     return (
         f"{'; '.join(parts)}. In {close} of {len(rows)} rows no objective is above that of the separate training by "
         f"more than {CLOSE:.1%}, five times what the stopping rule looks at; the largest excess is {worse:.2%}. "
@@ -213,27 +160,7 @@ def tables(content: Content) -> list[Table]:
     ]  # fmt: skip
     low, high = content["alphas"][-1], content["alphas"][0]
     caption = f"alpha {high:g} to {low:g} in {len(content['alphas'])} values; targets and folds at {content['alpha']:g}"
-    return [Table(caption, head, body), *_search_table(content)]
-
-
-def _search_table(content: Content) -> list[Table]:
-    head = ["data", "m", "b", "trainings", "one scan", "apart", "ratio", "chosen", "apart", "least error", "apart",
-            "largest difference of an error"]  # fmt: skip
-    body = [
-        [
-            f"{row['data']}, n={row['n']}", power_of_two(row["m"]), f"{row['shift']:g}", str(row["count"]),
-            seconds(row["together"]), seconds(row["apart"]), number(row["apart"] / row["together"]),
-            f"{row['chosen']:.3g}", f"{row['chosen_apart']:.3g}", f"{row['least']:.4f}", f"{row['least_apart']:.4f}",
-            f"{row['difference']:.2%}",
-        ]
-        for row in content["searches"]
-    ]  # fmt: skip
-    high, low, count = content["search"]
-    caption = (
-        f"alpha {high:g} to {low:g} in {count} values on {content['folds']} folds, with the errors on the points left "
-        "out; one run"
-    )
-    return [Table(caption, head, body)] if body else []
+    return [Table(caption, head, body)]
 
 
 def panels(content: Content) -> list[Panel]:
@@ -254,15 +181,12 @@ EXPERIMENT = Experiment(
     "path", 0, "What does one scan for many penalties, targets or folds save?",
     {
         "tiny": {"settings": [["sphere:n=40,d=8", 2**10, 1.0], ["sphere:n=40,d=8", 2**10, 0.0]],
-        "alphas": [100.0, 10.0, 3], "alpha": 10.0, "targets": 2, "folds": 2, "repeats": 1, "limit": None,
-        "search": [10.0, 1.0, 2], "search_width": 2**10},
+        "alphas": [100.0, 10.0, 3], "alpha": 10.0, "targets": 2, "folds": 2, "repeats": 1, "limit": None},
         "quick": {"settings": [["diabetes", 2**16, 3.0], [SPHERE, 2**16, 3.0], [SPHERE, 2**16, 0.0]],
-        "alphas": [1000.0, 10.0, 20], "alpha": 100.0, "targets": 10, "folds": 5, "repeats": 1, "limit": None,
-        "search_width": 2**16},
+        "alphas": [1000.0, 10.0, 20], "alpha": 100.0, "targets": 10, "folds": 5, "repeats": 1, "limit": None},
         "full": {"settings": [["diabetes", 2**18, 2.5], ["diabetes", 2**18, 3.0], ["diabetes", 2**20, 3.0],
         [SPHERE, 2**18, 3.0], [SPHERE, 2**20, 3.0], ["diabetes", 2**18, 0.0], [SPHERE, 2**20, 0.0]],
-        "alphas": [1000.0, 10.0, 20], "alpha": 100.0, "targets": 10, "folds": 5, "repeats": 3, "limit": None,
-        "search_width": 2**18},
+        "alphas": [1000.0, 10.0, 20], "alpha": 100.0, "targets": 10, "folds": 5, "repeats": 3, "limit": None},
     },
     measure, answer, tables, panels,
 )  # fmt: skip
