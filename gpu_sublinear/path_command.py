@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .console import INTERRUPTED, among_training_points, check_outputs, json_text, say
-from .cross_validation import NO_NUMBERS, PATIENCE, CrossValidation, trainings
+from .cross_validation import GAIN, NO_NUMBERS, PATIENCE, SPAN, CrossValidation, trainings
 from .environment import environment
 from .errors import DataError, OptionError
 from .figure import check_figure
@@ -303,7 +303,9 @@ def _search(
             break
     line.settle()
     if len(search.rows) < len(alphas) and not interrupt.requested:
-        say("ended    the last penalties, a factor of 10 and more, gained less than 1 %; --all tries the others, too")
+        say(
+            f"ended    {PATIENCE} penalties and a factor of {SPAN:g} without a gain of {GAIN:.0%}; --all tries the others, too"
+        )
 
 
 def _conclude(options: Namespace, search: Search, several: bool) -> None:

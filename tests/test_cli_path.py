@@ -98,7 +98,7 @@ def test_the_search_ends_where_nothing_is_gained(here, capsys):  # noqa: F811
     out = capsys.readouterr().out
     tried = len(rows_of(out))
     assert 4 <= tried < 8
-    assert "ended    the last penalties, a factor of 10 and more, gained less than 1 %" in out
+    assert "ended    3 penalties and a factor of 10 without a gain of 1%" in out
     assert main([*noise, "--all"]) == 0
     out = capsys.readouterr().out
     assert len(rows_of(out)) == 8
