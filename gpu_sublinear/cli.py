@@ -319,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         silence()
         return BROKEN_PIPE
     except KeyboardInterrupt:
-        return _fail("aborted; files that were not announced as written are as before", 130)
+        return _fail("aborted; every file is whole, as this run wrote it last or as it was before", 130)
     except (GpuSublinearError, OSError) as error:
         return _fail(_sentence(error))
     except MemoryError as error:

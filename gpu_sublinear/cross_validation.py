@@ -19,12 +19,11 @@ from .devices import Array
 from .errors import DataError, OptionError
 from .flips import FlipIndex
 from .lazy import LazyIndex
-from .path import ScanIndex, SharedScan, ascending, check_alphas, warm_starts
+from .path import ScanIndex, SharedScan, ascending, check_alphas, positive_weights, warm_starts, whole_numbers
 from .run import Run
 from .state import forward
 from .sums import row_distances
 from .tree import ThresholdTree
-from .weights import SampleWeights
 
 ALPHAS = np.logspace(3, -4, 15)  # to try where nobody says which; below, fits hardly change
 PATIENCE = 3  # penalties that gain nothing, at least: neighbours differ less by chance than by what they are
@@ -37,9 +36,10 @@ NO_NUMBERS = "every penalty led some fold to errors that are no numbers; give la
 class Standstill:
     """Tells where a search from large penalties to small ones has gained nothing for long.
 
-    Penalties so large that weights hardly move leave the error of the network as it was drawn: such a stretch, however
-    long, is no end, for errors have yet to fall.  From there on the search ends after ``patience`` penalties, and a
-    factor of ``SPAN`` between them, that did not lower the least error by ``GAIN`` of it, all of them together.
+    Penalties so large that weights hardly move leave the error of the network as it was drawn, and the next smaller
+    ones may raise it before it falls (where folds differ in their means, or many features say the same): there is no
+    end before an error was lower by ``GAIN``.  From there on the search ends after ``patience`` penalties, and a factor
+    of ``SPAN`` between them, that did not lower the least error by ``GAIN`` of it, all of them together.
 
     Attributes
     ----------
@@ -51,8 +51,8 @@ class Standstill:
         Error after the last gain, and its penalty.
     waited : int
         Penalties after it.
-    moved : bool
-        Whether an error has come to differ from ``untrained`` by ``GAIN`` of it.
+    fallen : bool
+        Whether an error was lower than ``untrained`` by ``GAIN`` of it.
     """
 
     untrained: float
@@ -60,12 +60,12 @@ class Standstill:
     least: float = np.inf
     since: float = np.inf
     waited: int = 0
-    moved: bool = False
+    fallen: bool = False
 
     def reached(self, alpha: float, error: float) -> bool:
         """Take the mean error of the next smaller penalty; return whether the search ends there."""
-        self.moved = self.moved or abs(error - self.untrained) > GAIN * self.untrained
-        if not self.moved or error < (1 - GAIN) * self.least:
+        self.fallen = self.fallen or error < (1 - GAIN) * self.untrained
+        if not self.fallen or error < (1 - GAIN) * self.least:
             self.least, self.since, self.waited = min(self.least, error), alpha, 0
             return False
         self.waited += 1
@@ -186,8 +186,8 @@ def cross_validate(
         (n,) w_i > 0, of training and errors.
     patience : int or None
         The search ends when so many penalties in a row, a factor of 10 or more between them, did not lower the least
-        mean error by 1 %, once it has left that of the untrained network: the smaller a penalty, the longer its
-        trainings.  None tries all.
+        mean error by 1 %, once it has fallen 1 % below that of the untrained network: the smaller a penalty, the longer
+        its trainings.  None tries all.
 
     Returns
     -------
@@ -197,7 +197,7 @@ def cross_validate(
     Raises
     ------
     OptionError
-        If a penalty is not above 0, there are no two folds, or the two parts of one are empty or overlap.
+        If a penalty or weight is not above 0, there are no two folds, or the two parts of one are empty or overlap.
     SilentPointsError
         If some point fires no neuron.
     DataError
@@ -243,13 +243,13 @@ def trainings(
         If weights or targets are not n finite numbers.
     """
     order, n, device = np.sort(check_alphas(alphas))[::-1], len(scan.X), scan.network.device
-    parts = [checked_fold(*fold, n) for fold in folds]
+    parts = [checked_fold(fold, n) for fold in folds]
     if len(parts) < 2:
         raise OptionError(f"cross-validation needs at least two folds; got {len(parts)}")
     y = check_training_data(device, scan.X, y, scan.network.features, True, scan.network.outputs)
     check_every_point_fires(scan.index.query(scan.network.shift), scan.X, scan.network)  # folds number their own points
     y, w = device.to_host(y), np.ones(n) if sample_weight is None else np.asarray(to_host(sample_weight), np.float64)
-    SampleWeights.of(device, w, n)
+    positive_weights(device, w, n)
     errors = np.full((len(order), len(parts)), np.nan)
     sizes = np.array([w[test].sum() for _, test in parts])
     found = CrossValidation(order, errors, sizes, np.zeros(errors.shape, np.int64))
@@ -274,9 +274,13 @@ def trainings(
             return
 
 
-def checked_fold(train: Any, test: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+def checked_fold(fold: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the two parts of a fold of n points, each ascending, or raise OptionError."""
-    train, test = (ascending(np.sort(np.asarray(part)), n) for part in (train, test))
+    try:
+        train, test = fold
+    except (TypeError, ValueError) as error:
+        raise OptionError("a fold is a pair: numbers of the points to train on, and of those to judge by") from error
+    train, test = (ascending(np.sort(whole_numbers(part)), n) for part in (train, test))
     if not (len(train) and len(test)):
         raise OptionError("a fold needs points to train on and points to judge by; one of its parts is empty")
     both = np.intersect1d(train, test)

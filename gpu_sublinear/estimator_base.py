@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from .arrays import to_host
-from .cross_validation import ALPHAS, CrossValidation
+from .cross_validation import ALPHAS, PATIENCE, CrossValidation, checked_fold
 from .devices import Device, get_device
 from .errors import DataError, OptionError
 from .estimator_training import Folds, Task
@@ -159,12 +159,14 @@ class SublinearEstimator(BaseEstimator):
         """Return the folds of ``cv`` as numbers among the points of weight above 0; None unless they are asked for."""
         if not self._searches:
             return None
-        splits = check_cv(self.cv, y, classifier=is_classifier(self)).split(X, y)
-        splits = [(np.asarray(train), np.asarray(test)) for train, test in splits]
+        splits = [
+            checked_fold(fold, len(X)) for fold in check_cv(self.cv, y, classifier=is_classifier(self)).split(X, y)
+        ]
         if w is None:
             return splits
         number = np.cumsum(w > 0) - 1  # (n,)
-        return [(number[train[w[train] > 0]], number[test[w[test] > 0]]) for train, test in splits]
+        weighted = [(number[train[w[train] > 0]], number[test[w[test] > 0]]) for train, test in splits]
+        return [fold for fold in weighted if len(fold[1])]  # others leave out points of weight 0 only
 
     def _begin(self, X: np.ndarray, targets: np.ndarray, w: np.ndarray | None, folds: Folds | None) -> Task:
         """Fit the preprocessing; return what there is to learn from it."""
@@ -188,8 +190,10 @@ class SublinearEstimator(BaseEstimator):
             outputs=1 if targets.ndim == 1 or self.per_target else targets.shape[1],
             device=get_device(self.device),
         )
-        alphas = self._penalties() if self._searches else []
-        return Task(self._trainer(len(Z)), network, Z, self._scaled(targets), w, alphas, folds)
+        task = Task(self._trainer(len(Z)), network, Z, self._scaled(targets), w, folds=folds)
+        if not self._searches:
+            return task
+        return replace(task, alphas=self._penalties(), patience=PATIENCE if self.alphas is None else None)
 
     @property
     def _searches(self) -> bool:

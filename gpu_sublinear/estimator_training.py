@@ -36,6 +36,8 @@ class Task:
         Penalties to try on the folds.
     folds : list or None
         Numbers of the points to train on and to judge by; None takes the penalty of the trainer.
+    patience : int or None
+        After so many penalties without a gain a search may end; None tries all.
     """
 
     trainer: GaussNewton
@@ -45,6 +47,7 @@ class Task:
     weights: np.ndarray | None = None
     alphas: Sequence[float] = ()
     folds: Folds | None = None
+    patience: int | None = None
 
     def train(self) -> tuple[list[TrainingResult], list[CrossValidation]]:
         """Return what training gave, and what the folds said: one of each, or one for each target."""
@@ -54,7 +57,7 @@ class Task:
         for y in self.y.T if self.apart else [self.y]:
             alpha = None
             if self.folds is not None:
-                searches.append(cross_validate(scan, y, self.alphas, self.folds, self.weights))
+                searches.append(cross_validate(scan, y, self.alphas, self.folds, self.weights, self.patience))
                 alpha = searches[-1].alpha
             results.append(scan.fit(y, alpha=alpha, sample_weight=self.weights))
         return results, searches
@@ -64,7 +67,7 @@ class Task:
         if self.folds is None:
             return self, []
         scan = replace(self, network=replace(self.network))._scan()  # of a network of its own: training begins anew
-        found = cross_validate(scan, self.y, self.alphas, self.folds, self.weights)
+        found = cross_validate(scan, self.y, self.alphas, self.folds, self.weights, self.patience)
         return replace(self, trainer=replace(self.trainer, alpha=found.alpha), folds=None), [found]
 
     @property

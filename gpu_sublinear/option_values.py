@@ -7,7 +7,10 @@ import math
 import re
 from collections.abc import Callable
 
+import numpy as np
+
 from .errors import GpuSublinearError
+from .stops import LARGEST
 
 
 def whole(text: str) -> int:
@@ -83,12 +86,12 @@ def margin(text: str) -> float | str:
 
 def damping(text: str) -> float | str:
     """Read a damping: ``auto``, ``none`` or a number above 0."""
-    return text if text in ("auto", "none") else number(0, math.inf, open_low=True)(text)
+    return text if text in ("auto", "none") else number(0, LARGEST, open_low=True)(text)
 
 
 def penalty(text: str) -> float | str:
     """Read a ridge penalty: ``auto`` or a number from 0 on."""
-    return text if text == "auto" else number(0, math.inf)(text)
+    return text if text == "auto" else number(0, LARGEST)(text)
 
 
 def activation(text: str) -> str:
@@ -165,10 +168,10 @@ def alphas(text: str) -> list[float]:
     argparse.ArgumentTypeError
         If it is neither, or a number is not above 0.
     """
-    above, parts = number(0, math.inf, open_low=True), text.split(":")
+    above, parts = number(0, LARGEST, open_low=True), text.split(":")
     if len(parts) == 1:
         return [above(part) for part in text.split(",")]
     if len(parts) != 3:
         raise argparse.ArgumentTypeError(f"'{text}' is no sequence of penalties such as 1000:0.1:13 or 100,10,1")
     (first, last), count = map(above, parts[:2]), at_least(2)(parts[2])
-    return [first * (last / first) ** (k / (count - 1)) for k in range(count)]
+    return np.geomspace(first, last, count).tolist()

@@ -15,7 +15,7 @@ import numpy as np
 
 from .bits import BitIndex
 from .checks import check_training_data
-from .devices import Array, NeuronLists
+from .devices import Array, Device, NeuronLists
 from .errors import OptionError
 from .flips import FlipIndex
 from .gauss_newton import GaussNewton
@@ -23,6 +23,7 @@ from .history import TrainingResult
 from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
 from .run import Run, build_index
+from .stops import LARGEST
 from .tree import ThresholdTree
 from .weights import SampleWeights
 
@@ -121,9 +122,7 @@ class SharedScan:
         chosen = None if points is None else ascending(points, len(self.X))
         X = self.X if chosen is None else self.X[device.asarray(chosen, np.int64)]
         y = check_training_data(device, X, y, network.features, trainer.robust, network.outputs)
-        weights = SampleWeights.of(device, sample_weight, len(X))
-        if len(weights.without_zeros(X)[0]) < len(X):
-            raise OptionError("trainings from a shared scan take weights above 0; leave the points of weight 0 out")
+        weights = positive_weights(device, sample_weight, len(X))
         return Run.begin(trainer, network, X, device.asarray(y, np.float64), self.index_of(network, chosen), weights)
 
     def index_of(self, network: ShiftedReluNetwork, chosen: np.ndarray | None = None) -> ScanIndex:
@@ -246,18 +245,31 @@ def warm_starts(run: Run, alphas: Sequence[float]) -> Iterator[tuple[Array, Trai
 
 def ascending(points: Any, n: int) -> np.ndarray:
     """Return the points (k,) of a fold, of n, or raise OptionError unless they are such and ascend."""
+    points = whole_numbers(points)
+    if (np.diff(points) <= 0).any():
+        raise OptionError("points of a fold must be ascending and without repetition")
+    if len(points) and not 0 <= points[0] <= points[-1] < n:
+        raise OptionError(f"points of a fold must be numbers from 0 to {n - 1}; got {points[0]} to {points[-1]}")
+    return points
+
+
+def whole_numbers(points: Any) -> np.ndarray:
+    """Return the points (k,) of a fold as int64, or raise OptionError unless they are a list of whole numbers."""
     points = np.asarray(points)
     if points.ndim != 1 or (points.size and points.dtype.kind not in "iu"):
         raise OptionError(
             f"points of a fold must be a list of whole numbers; got shape {points.shape} of {points.dtype} "
             "(numpy.flatnonzero makes them of a mask)"
         )
-    points = points.astype(np.int64)  # an empty list is one of float64
-    if (np.diff(points) <= 0).any():
-        raise OptionError("points of a fold must be ascending and without repetition")
-    if len(points) and not 0 <= points[0] <= points[-1] < n:
-        raise OptionError(f"points of a fold must be numbers from 0 to {n - 1}; got {points[0]} to {points[-1]}")
-    return points
+    return points.astype(np.int64)  # an empty list is one of float64
+
+
+def positive_weights(device: Device, sample_weight: Any, n: int) -> SampleWeights:
+    """Return the weights (n,), or raise OptionError where one is 0: scan and folds number the points as given."""
+    weights = SampleWeights.of(device, sample_weight, n)
+    if weights.roots is not None and not bool((weights.roots > 0).all()):
+        raise OptionError("trainings from a shared scan take weights above 0; leave the points of weight 0 out")
+    return weights
 
 
 def restricted(lists: NeuronLists, points: np.ndarray, n: int, network: ShiftedReluNetwork) -> NeuronLists:
@@ -315,7 +327,7 @@ def check_alphas(alphas: Any) -> list[float]:
         raise OptionError(f"the alphas of a path must be a sequence of numbers above 0; got {alphas!r}") from error
     if not found:
         raise OptionError("a path needs at least one alpha; got none")
-    if not all(0 < alpha < np.inf for alpha in found):
-        bad = next(alpha for alpha in found if not 0 < alpha < np.inf)
-        raise OptionError(f"every alpha of a path must be above 0; got {bad}")
+    if not all(0 < alpha <= LARGEST for alpha in found):
+        bad = next(alpha for alpha in found if not 0 < alpha <= LARGEST)
+        raise OptionError(f"every alpha of a path must be above 0 and at most {LARGEST:g}; got {bad}")
     return found

@@ -94,6 +94,8 @@ class Search:
         Penalties tried so far.
     best : TrainingResult or None
         Training on all points with the best penalty so far.
+    cut : bool
+        Whether Ctrl-C came before its end.
     saved : str or None
         Where its model is, once it is there.
     summary : dict
@@ -105,6 +107,7 @@ class Search:
     out: str | None
     rows: list[PathRow] = field(default_factory=list)
     best: TrainingResult | None = None
+    cut: bool = False
     saved: str | None = None
     summary: dict[str, Any] = field(default_factory=dict)
 
@@ -197,16 +200,16 @@ def path(options: Namespace) -> int:
             if len(searches) > 1 and not interrupt.requested:
                 say(f"target   {search.name}")
             _search(options, scan, search, folds, line, interrupt, lambda: _write_history(options, searches, scanned))
-    for search in searches:
-        _conclude(options, search, several=len(searches) > 1)
-    _times(searches, scanned, time.perf_counter() - begin)
-    _write_history(options, searches, scanned)
-    if options.history:
-        say(f"history  {options.history}")
-    drawn = [(search.name, search.rows, search.chosen.alpha) for search in searches if search.chosen]
-    if options.figure and drawn:
-        save_path(options.figure, drawn, prepared.title)
-        say(f"figure   {options.figure}")
+        for search in searches:
+            _conclude(options, search, several=len(searches) > 1)
+        _times(searches, scanned, time.perf_counter() - begin)
+        _write_history(options, searches, scanned)
+        if options.history:
+            say(f"history  {options.history}")
+        drawn = [(search.name, search.rows, search.chosen.alpha) for search in searches if search.chosen]
+        if options.figure and drawn:
+            save_path(options.figure, drawn, prepared.title)
+            say(f"figure   {options.figure}")
     if interrupt.requested:
         return INTERRUPTED
     if not all(search.chosen for search in searches):
@@ -302,10 +305,11 @@ def _search(
         if interrupt.requested:
             break
     line.settle()
-    if len(search.rows) < len(alphas) and not interrupt.requested:
-        say(
-            f"ended    {PATIENCE} penalties and a factor of {SPAN:g} without a gain of {GAIN:.0%}; --all tries the others, too"
-        )
+    missing = len(search.rows) < len(alphas)
+    search.cut = missing and interrupt.requested
+    if missing and not search.cut:
+        gain = f"{PATIENCE} penalties and a factor of {SPAN:g} without a gain of {GAIN:.0%}"
+        say(f"ended    {gain}; --all tries the others, too")
 
 
 def _conclude(options: Namespace, search: Search, several: bool) -> None:
@@ -320,7 +324,9 @@ def _conclude(options: Namespace, search: Search, several: bool) -> None:
         f"result   alpha = {chosen.alpha:.3g} of {tried} tried has the least error on points left out{of}: "
         f"{chosen.left_out:.3g} (s.e. {chosen.standard_error:.1g})"
     )
-    if chosen is search.rows[0] and len(options.alphas) > 1:
+    if search.cut:
+        say("         the search was interrupted: another may be better")
+    elif chosen is search.rows[0] and len(options.alphas) > 1:
         say("         it is the largest: a larger one may be better, see --alphas")
     elif chosen is search.rows[-1]:
         more = "see --alphas" if tried == len(options.alphas) else "see --all"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 STALL_STEPS, STALL = 6, 1e-3  # over so many steps the best objective must fall by this part of itself
 RIDGE_STALL_STEPS = 2  # the same with a ridge penalty, if none of them raised it and the last is the best
 SETTLED = 10  # tolerances: a penalised loss must fall by this part of itself, if that is less than STALL
+LARGEST = 1e100  # alpha or damping, whose squares must be numbers
 ADVICE = (
     "contradicting or noisy targets cannot be fitted; add a ridge penalty (alpha), or a larger width or smaller shift"
 )
@@ -138,11 +138,11 @@ def check_robust(trainer: GaussNewton) -> None:
     damping = trainer.damping
     if isinstance(damping, str) and damping not in ("auto", "none"):
         raise OptionError(f"damping must be 'auto', 'none' or a positive number; got {damping!r}")
-    if not isinstance(damping, str) and not 0 < damping < math.inf:
-        raise OptionError(f"damping must be 'auto', 'none' or a positive number; got {damping}")
+    if not isinstance(damping, str) and not 0 < damping <= LARGEST:
+        raise OptionError(f"damping must be 'auto', 'none' or a positive number up to {LARGEST:g}; got {damping}")
     alpha = trainer.alpha
-    if alpha != "auto" and (isinstance(alpha, str) or not 0 <= alpha < math.inf):
-        raise OptionError(f"alpha must be a finite number >= 0 or 'auto'; got {alpha!r}")
+    if alpha != "auto" and (isinstance(alpha, str) or not 0 <= alpha <= LARGEST):
+        raise OptionError(f"alpha must be a number from 0 to {LARGEST:g} or 'auto'; got {alpha!r}")
     if trainer.watchdog < 1:
         raise OptionError(f"watchdog must be at least 1; got {trainer.watchdog}")
     if trainer.time_budget is not None and not trainer.time_budget > 0:

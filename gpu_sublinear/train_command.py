@@ -78,23 +78,23 @@ def train(options: Namespace) -> int:
     begin += prepared.compile(trainer)
     with StopOnInterrupt() as interrupt:
         result = _fit(options, trainer, network, prepared.X, prepared.y, interrupt, checkpoint)
-    model = prepared.model(options, network)
-    reason = _why(result, interrupt)
-    sound = math.isfinite(result.history[-1].residual_norm)
-    fits = prepared.fits(model) if sound else {}
-    summary = _summary(result, reason, fits, time.perf_counter() - begin + result.resumed_seconds)
-    history = history_json(prepared.settings(options), result, summary)
-    if options.history:
-        write_text(options.history, history)
-    if options.report:
-        write_text(options.report, page(json.loads(history)))
-    if not sound:
-        raise DivergedError(f"{reason}; no model was saved")
-    say(f"result   {'converged' if result.converged else 'not converged'}: {reason}")
-    say(closing_table(result, network.width, fits["training"], fits.get("held_out"), summary["total_seconds"]))
-    _save(options, model, result, prepared.title)
-    if interrupt.requested and (text := how_to_go_on(options)):
-        say(text)
+        model = prepared.model(options, network)
+        reason = _why(result, interrupt)
+        sound = math.isfinite(result.history[-1].residual_norm)
+        fits = prepared.fits(model) if sound else {}
+        summary = _summary(result, reason, fits, time.perf_counter() - begin + result.resumed_seconds)
+        history = history_json(prepared.settings(options), result, summary)
+        if options.history:
+            write_text(options.history, history)
+        if options.report:
+            write_text(options.report, page(json.loads(history)))
+        if not sound:
+            raise DivergedError(f"{reason}; no model was saved")
+        say(f"result   {'converged' if result.converged else 'not converged'}: {reason}")
+        say(closing_table(result, network.width, fits["training"], fits.get("held_out"), summary["total_seconds"]))
+        _save(options, model, result, prepared.title)
+        if interrupt.requested and (text := how_to_go_on(options)):
+            say(text)
     return INTERRUPTED if interrupt.requested else 0
 
 

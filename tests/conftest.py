@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from functools import cache
 
@@ -16,6 +17,8 @@ from tests.problems import DTYPES
 
 settings.register_profile("suite", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 settings.load_profile("suite")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # background jobs of scripts; tests of Ctrl-C need it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DEVICES = ("reference", "cpu", "emulated", "cuda")
 

@@ -20,7 +20,9 @@ from gpu_sublinear.cross_validation import Unseen
 from gpu_sublinear.data import load
 from gpu_sublinear.io import FittedModel
 from gpu_sublinear.option_values import alphas
+from gpu_sublinear.path import SharedScan
 from gpu_sublinear.path_command import EXPENDABLE, HEADER, PathRow, folds_of, model_path
+from gpu_sublinear.prepared import Prepared
 from gpu_sublinear.report import narrowed
 from tests.test_cli import here, refusal, usage_error  # noqa: F401  (a fixture)
 
@@ -86,22 +88,24 @@ def test_every_mask_and_host_device(capsys, mask, device):
     assert len(rows_of(capsys.readouterr().out)) == 3
 
 
-def noise_csv(folder: Path) -> None:
+def waves_csv(folder: Path) -> None:
     rng = np.random.default_rng(0)
-    np.savetxt(folder / "noise.csv", rng.standard_normal((40, 4)), delimiter=",", header="p,q,r,y", comments="")
+    X = rng.standard_normal((60, 3))
+    y = np.sin(X[:, 0]) + rng.standard_normal(60)
+    np.savetxt(folder / "waves.csv", np.c_[X, y], delimiter=",", header="p,q,r,y", comments="")
 
 
 def test_the_search_ends_where_nothing_is_gained(here, capsys):  # noqa: F811
-    noise_csv(here)
-    noise = ["path", "noise.csv", *PLACE, "--folds", "2", "--alphas", "1e4:1e-3:8"]
-    assert main(noise) == 0
+    waves_csv(here)
+    command = ["path", "waves.csv", *PLACE, "--folds", "2", "--alphas", "1e3:1e-3:13"]
+    assert main(command) == 0
     out = capsys.readouterr().out
     tried = len(rows_of(out))
-    assert 4 <= tried < 8
+    assert 4 <= tried < 13
     assert "ended    3 penalties and a factor of 10 without a gain of 1%" in out
-    assert main([*noise, "--all"]) == 0
+    assert main([*command, "--all"]) == 0
     out = capsys.readouterr().out
-    assert len(rows_of(out)) == 8
+    assert len(rows_of(out)) == 13
     assert "ended" not in out
 
 
@@ -177,14 +181,15 @@ def test_what_cannot_be_searched_is_one_sentence(here, capsys):  # noqa: F811
     rare = ["path", "rare.csv", "--classify", *PLACE, "--test-fraction", "0"]
     assert "class 'rare' has 4 training points, fewer than 5 folds" in refusal(capsys, rare)
     assert "leave out --per-target" in refusal(capsys, ["path", "digits", "--classify", "--per-target", *PLACE])
-    assert "one by one" in refusal(capsys, ["path", "diabetes", *PLACE, "--activation", "abs"])
     assert "memory limit" in refusal(capsys, ["path", "diabetes", *PLACE, "--memory-limit", "401MiB"])
     silent = refusal(capsys, ["path", "diabetes", "--width", "1024", "--shift", "4", "--device", "cpu"])
     assert "of 354 points fire no neuron" in silent  # of the training points, not of a fold
     assert sorted(os.listdir()) == ["rare.csv", "two.csv"]
 
 
-@pytest.mark.parametrize("text", ["1:2", "a", "1:2:3:4", "0,1", "1,-1", "10:0:3", "10:1:1", "", "nan", "1,,2"])
+@pytest.mark.parametrize(
+    "text", ["1e200,1", "1e101:1:3", "1:2", "a", "1:2:3:4", "0,1", "1,-1", "10:0:3", "10:1:1", "", "nan", "1,,2"]
+)
 def test_sequences_of_penalties_that_are_none(capsys, text):
     error = usage_error(capsys, ["path", "diabetes", "--alphas", text])
     assert "--alphas" in error
@@ -194,6 +199,7 @@ def test_sequences_of_penalties():
     np.testing.assert_allclose(alphas("1000:0.1:5"), [1000, 100, 10, 1, 0.1], rtol=1e-12)
     assert alphas("3,1e-2") == [3.0, 0.01]
     assert alphas("7") == [7.0]
+    np.testing.assert_allclose(alphas("1e99:1e-300:3"), [1e99, 10**-100.5, 1e-300])
 
 
 # ---- interrupts and terminals ---------------------------------------------------------------------------
@@ -228,12 +234,21 @@ def test_ctrl_c_keeps_the_best_so_far(here, capsys, monkeypatch):  # noqa: F811
         assert models[-1] is None or os.path.exists(models[-1])
         written(name, text)
 
+    path, whole = SharedScan.path, []
+
+    def wholes(*given, **named):
+        for result in path(*given, **named):
+            whole.append(1)
+            yield result
+
+    monkeypatch.setattr(SharedScan, "path", wholes)
     monkeypatch.setattr(path_command, "trainings", counted)
     monkeypatch.setattr(path_command, "write_text", noted)
     assert main([*DIABETES, "--out", "m", "--history", "h.json", "--figure", "f.svg"]) == 130
     assert "of 2 tried" in capsys.readouterr().out
     assert trained == [(k, fold) for k in range(2) for fold in range(3)]  # nothing after it
     assert models == [None, None, "m"]
+    assert whole == [1, 1]
     (target,) = json.loads((here / "h.json").read_text())["targets"]
     assert len(target["path"]) == 2
     assert target["alpha"] == 10.0
@@ -252,6 +267,50 @@ def test_ctrl_c_before_the_first_penalty_is_done(here, capsys, monkeypatch):  # 
     assert main([*DIABETES, "--out", "m", "--figure", "f.svg"]) == 130
     assert "no penalty was tried on all folds; no model was saved" in capsys.readouterr().out
     assert os.listdir() == []
+
+
+def test_ctrl_c_in_the_last_fold_trains_no_more(here, capsys, monkeypatch):  # noqa: F811
+    real, path, whole = path_command.trainings, SharedScan.path, []
+
+    def interrupted(*given, **named):
+        for state in real(*given, **named):
+            if state[:2] == (1, 2):
+                os.kill(os.getpid(), signal.SIGINT)
+            yield state
+
+    def wholes(*given, **named):
+        for result in path(*given, **named):
+            whole.append(1)
+            yield result
+
+    monkeypatch.setattr(path_command, "trainings", interrupted)
+    monkeypatch.setattr(SharedScan, "path", wholes)
+    assert main([*DIABETES, "--all", "--out", "m"]) == 130
+    out = capsys.readouterr().out
+    assert "of 1 tried" in out
+    assert "the search was interrupted: another may be better" in out
+    assert "it is the" not in out
+    assert whole == [1]
+
+
+@pytest.mark.parametrize("command", [["train", "sphere:n=40,d=4", *PLACE], DIABETES], ids=["train", "path"])
+def test_ctrl_c_while_files_are_written_waits_for_them(here, capsys, monkeypatch, command):  # noqa: F811
+    fits = Prepared.fits
+
+    def pressed(*given):
+        os.kill(os.getpid(), signal.SIGINT)
+        return fits(*given)
+
+    monkeypatch.setattr(Prepared, "fits", pressed)
+    assert main([*command, "--out", "m", "--history", "h.json", "--figure", "f.svg"]) == 130
+    out = capsys.readouterr().out
+    assert "interrupted" not in out and "stopped by" not in out
+    assert sorted(os.listdir()) == ["f.svg", "h.json", "m"]
+
+
+def test_refusals_come_before_work(capsys, monkeypatch):
+    monkeypatch.setattr(Prepared, "compile", None)
+    assert "one by one" in refusal(capsys, ["path", "diabetes", *PLACE, "--activation", "abs"])
 
 
 def test_an_abort_leaves_the_history_of_what_was_done(here, capsys, monkeypatch):  # noqa: F811

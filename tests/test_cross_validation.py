@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork
+from gpu_sublinear.cross_validation import ALPHAS as ALPHAS_BY_DEFAULT
 from gpu_sublinear.cross_validation import CrossValidation, Standstill, cross_validate
 from gpu_sublinear.devices import Device
 from gpu_sublinear.errors import DataError, DeviceMemoryError, OptionError, SilentPointsError
@@ -120,9 +121,11 @@ def test_the_search_ends_where_errors_have_stopped_to_fall():
     assert tried(np.maximum(0.5, 1 / (1 + 10 / fine)), fine) == 41 + 20  # falls down to 10, then a decade
     assert tried(0.995 ** np.arange(81), fine) == 81  # 0.5 % each, 10 % a decade
     assert tried(0.99 ** (np.arange(81) / 30), fine) < 81  # 0.7 % a decade is an end
-    assert tried([1, 1, 1.02, 1.05, 1.1, 1.2], np.logspace(2, -3, 6)) == 5  # rising: three after the last level one
-    assert tried([1, 1, 1.02, 1.05, 1.1, 1.2], np.logspace(2, -3, 6), patience=1) == 3
-    assert tried([1, 1, 1.02, 1.05, 1.1, 1.2], np.logspace(2, -3, 6), patience=None) == 6
+    rising = [1, 0.98, 1.02, 1.05, 1.1, 1.2]
+    assert tried(rising, np.logspace(2, -3, 6)) == 5
+    assert tried(rising, np.logspace(2, -3, 6), patience=1) == 3
+    assert tried(rising, np.logspace(2, -3, 6), patience=None) == 6
+    assert tried([1, 1, 1.02, 1.05, 1.08, 1.05, 0.9, 0.7], np.logspace(2, -5, 8)) == 8  # rising before it falls
     assert tried([np.nan, 0.9, np.nan, 0.5, 0.3, 0.2], np.logspace(2, -3, 6)) == 6  # no numbers gain nothing
 
 
@@ -137,42 +140,70 @@ def test_no_search_ends_within_a_decade_of_a_gain(errors, step, patience):
     count = tried(errors, alphas, patience=patience)
     if count == len(errors):
         return
+    assert min(errors[:count]) < 0.99
     for k in range(1, count):
         if errors[k] < 0.99 * min([1.0, *errors[:k]]):  # a gain by any account
             assert count - 1 - k >= patience
             assert alphas[k] >= 9.99 * alphas[count - 1]
 
 
-@pytest.mark.parametrize("alphas", [np.logspace(-6, 6, 13), np.logspace(-3, 5, 30), np.geomspace(1000, 0.1, 81)])
-def test_the_early_end_loses_next_to_nothing(alphas):
-    """Grids that begin where weights hardly move, fine and coarse: the model is as good as after trying all."""
+def few_points(n: int, d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    return X, X @ rng.standard_normal(d)
+
+
+def waves() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 5))
-    y = np.sin(2 * X[:, 0]) + 0.3 * rng.standard_normal(60)
-    X = np.hstack([X, np.full((60, 1), 2.0)])
+    return X, np.sin(2 * X[:, 0]) + 0.3 * rng.standard_normal(60)
+
+
+def sorted_targets() -> tuple[np.ndarray, np.ndarray]:
+    X, y = few_points(90, 10, 0)
+    return X[np.argsort(y)], np.sort(y)
+
+
+@pytest.mark.parametrize(
+    ("data", "alphas", "shuffle"),
+    [
+        (waves(), np.logspace(-6, 6, 13), True),  # begins where weights hardly move
+        (waves(), np.logspace(-3, 5, 30), True),
+        (waves(), np.geomspace(1000, 0.1, 81), True),
+        *((few_points(60, 50, seed), ALPHAS_BY_DEFAULT, True) for seed in range(6)),  # errors rise before they fall
+        (sorted_targets(), ALPHAS_BY_DEFAULT, False),  # folds of other means, likewise
+    ],
+    ids=["coarse", "fine", "finer", *(f"linear {seed}" for seed in range(6)), "sorted"],
+)
+def test_the_early_end_loses_next_to_nothing(data, alphas, shuffle):
+    """On grids and data that tempt to end early the model is as good as after trying all."""
+    X, y = data
+    X = np.hstack([X, np.full((len(X), 1), 2.0)])
     X, y = X / np.linalg.norm(X, axis=1, keepdims=True), (y - y.mean()) / y.std()
     options = {"shift": 0.5, "seed": 0, "dtype": "float64", "device": make_device("cpu"), "paired": True}
-    folds = list(KFold(3, shuffle=True, random_state=0).split(X))
-    ended, whole = (
-        cross_validate(
-            SharedScan.build(
-                replace(TRAINER, alpha=float(min(alphas))), ShiftedReluNetwork.initialize(512, 6, **options), X
-            ),
-            y, alphas, folds, patience=patience,
-        )
-        for patience in (3, None)
-    )  # fmt: skip
+    folds = list(KFold(3, shuffle=shuffle, random_state=0 if shuffle else None).split(X))
+
+    def found(patience: int | None) -> CrossValidation:
+        network = ShiftedReluNetwork.initialize(512, X.shape[1], **options)
+        trainer = replace(TRAINER, alpha=float(min(alphas)), tolerance=1e-3)
+        return cross_validate(SharedScan.build(trainer, network, X), y, alphas, folds, patience=patience)
+
+    ended, whole = found(3), found(None)
     assert np.nanmin(ended.mean) <= 1.01 * whole.mean.min() < 0.95
 
 
-def test_a_search_of_noise_ends_and_takes_the_largest_penalty():
-    device, y = make_device("cpu"), np.random.default_rng(0).standard_normal(40)  # nothing to learn
-    scan = SharedScan.build(replace(TRAINER, alpha=0.01), fresh(device), noisy()[0])
-    alphas = [0.1, 1e3, 0.01, 1e2, 1.0, 10.0]  # in any order
-    for patience, count in ((1, 3), (3, 5), (None, 6)):  # from 10 on errors rise
+def test_the_search_ends_and_tells_what_it_tried():
+    device, (X, y) = make_device("cpu"), noisy()
+    scan = SharedScan.build(replace(TRAINER, alpha=1e-3), fresh(device), X)
+    alphas = [0.1, 1e3, 0.01, 1e2, 1e-3, 1.0, 10.0]  # in any order
+    every = cross_validate(scan, y, alphas, FOLDS, patience=None)
+    assert every.alphas.tolist() == [1e3, 1e2, 10.0, 1.0, 0.1, 0.01, 1e-3]
+    assert every.complete == 7
+    for patience in (1, 2):
         found = cross_validate(scan, y, alphas, FOLDS, patience=patience)
-        assert found.alphas.tolist() == [1e3, 1e2, 10.0, 1.0, 0.1, 0.01]
-        assert (found.best, found.complete) == (0, count)
+        count = tried(every.mean, every.alphas, (y**2).mean(), patience)
+        assert found.complete == count < 7
+        np.testing.assert_array_equal(found.errors[:count], every.errors[:count])
         assert np.isnan(found.errors[count:]).all() and not found.steps[count:].any()
 
 
@@ -232,9 +263,14 @@ def test_memory_is_planned_for_all_folds():
         ([([1, 40], [3]), FOLDS[0]], ALPHAS, "numbers from 0 to 39; got 1 to 40"),
         ([([1.0, 2.0], [3.0]), FOLDS[0]], ALPHAS, r"whole numbers; got shape \(2,\) of float64"),
         ([(np.arange(40) > 9, np.arange(40) <= 9), FOLDS[0]], ALPHAS, "of bool .numpy.flatnonzero makes"),
+        ([([1, 2], [3, 3]), FOLDS[0]], ALPHAS, "ascending and without repetition"),
+        ([(3, [4]), FOLDS[0]], ALPHAS, r"whole numbers; got shape \(\)"),
+        ([([1], [2], [3]), FOLDS[0]], ALPHAS, "a fold is a pair"),
+        ([7, FOLDS[0]], ALPHAS, "a fold is a pair"),
         (FOLDS, [], "at least one alpha"),
-        (FOLDS, [1.0, 0.0], "above 0; got 0"),
-        (FOLDS, [1.0, np.nan], "above 0; got nan"),
+        (FOLDS, [1e200, 1.0], "at most 1e.100; got 1e.200"),
+        (FOLDS, [1.0, 0.0], "above 0 and at most 1e.100; got 0"),
+        (FOLDS, [1.0, np.nan], "at most 1e.100; got nan"),
         (FOLDS, 3.0, "a sequence of numbers above 0; got 3.0"),
         (FOLDS, "auto", "a sequence of numbers above 0; got 'auto'"),
     ],
@@ -260,3 +296,11 @@ def test_weights_are_checked_before_any_training(w, monkeypatch):
     monkeypatch.setattr(SharedScan, "run", None)
     with pytest.raises(DataError, match="sample_weight must"):
         cross_validate(scan, y, ALPHAS, FOLDS, w)
+
+
+def test_no_weight_is_zero(monkeypatch):
+    X, y = noisy()
+    scan = SharedScan.build(TRAINER, fresh(make_device("cpu")), X)
+    monkeypatch.setattr(SharedScan, "run", None)
+    with pytest.raises(OptionError, match="leave the points of weight 0 out"):
+        cross_validate(scan, y, ALPHAS, FOLDS, np.arange(40))

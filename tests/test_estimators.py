@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from gpu_sublinear import SublinearClassifier, SublinearRegressor
-from gpu_sublinear.errors import DataError, OptionError
+from gpu_sublinear.errors import DataError, DeviceMemoryError, OptionError
 from tests.problems import sphere
 
 TINY = {"width": 128, "shift": 0.5, "tolerance": 1e-2, "max_steps": 4, "device": "cpu"}
@@ -194,10 +194,39 @@ def test_folds_of_any_kind_and_points_without_weight():
     listed = SublinearRegressor(**TINY, alpha="cv", alphas=[3.0, 0.3], cv=lists).fit(X, y, sample_weight=w)
     np.testing.assert_array_equal(listed.mse_path_, model.mse_path_)
     SublinearRegressor(**TINY, alphas=[-1.0]).fit(X, y)  # which only "cv" reads
-    with pytest.raises(OptionError, match="above 0; got -1"):
+    w[:12] = 0  # a whole fold
+    assert SublinearRegressor(**TINY, **FOLDS | {"cv": 5}).fit(X, y, sample_weight=w).mse_path_.shape == (2, 4)
+    for bad, words in (
+        ([-1], "numbers from 0 to 59; got -1"),
+        ([60], "got 60"),
+        (np.arange(60) > 30, "numpy.flatnonzero"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            SublinearRegressor(**TINY, alpha="cv", cv=[(bad, [3]), splits[0]]).fit(X, y, sample_weight=w)
+    with pytest.raises(OptionError, match="above 0 and at most 1e.100; got -1"):
         SublinearRegressor(**TINY, alpha="cv", alphas=[-1.0]).fit(X, y)
     with pytest.raises(OptionError, match="shared scans.*both_layers=True"):
         SublinearRegressor(**TINY, alpha="cv", both_layers=True).fit(X, y)
+
+
+def test_given_penalties_are_all_tried_and_the_usual_ones_while_something_is_gained():
+    X, y = regression(80)
+    y = y + 16 * np.random.default_rng(0).standard_normal(80)
+    usual = SublinearRegressor(**TINY, alpha="cv").fit(X, y)
+    given = SublinearRegressor(**TINY, alpha="cv", alphas=usual.alphas_).fit(X, y)
+    count = np.isfinite(usual.mse_path_).all(axis=1).sum()
+    assert 4 <= count < 15
+    assert np.isfinite(given.mse_path_).all()
+    np.testing.assert_array_equal(given.mse_path_[:count], usual.mse_path_[:count])
+
+
+def test_memory_is_planned_for_all_folds():
+    X, y = regression(60)
+    options = TINY | {"width": 4096}
+    limit = 425_000_000  # bytes; the program alone is planned with 420 million
+    SublinearRegressor(**options, alpha=1.0, memory_limit=limit).fit(X, y)
+    with pytest.raises(DeviceMemoryError):
+        SublinearRegressor(**options, **FOLDS | {"cv": 60}, memory_limit=limit).fit(X, y)
 
 
 @pytest.mark.parametrize(
