@@ -153,8 +153,8 @@ def tables(content: Content) -> list[Table]:
 def panels(content: Content) -> list[Panel]:
     found: dict[str, Panel] = {}
     for row in content["ends"]:
-        name = row["data"].split(":")[0]
-        panel = found.setdefault(name, Panel(name, "alpha", "error on points left out", {}, "x"))
+        title = f"{row['data'].split(':')[0]}, n = {row['n']}"
+        panel = found.setdefault(row["data"], Panel(title, "alpha", "error on points left out", {}, "x"))
         panel.curves[row["grid"]] = list(zip(np.geomspace(*content["grids"][row["grid"]]), row["errors"], strict=True))
     return list(found.values())
 
