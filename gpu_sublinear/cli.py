@@ -117,7 +117,7 @@ def _add_path(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     search = path.add_argument_group("search")
     search.add_argument("--alphas", type=alphas, default="1000:1e-4:15", metavar="LIST", help="ridge penalties in units of tr(G)/n, FIRST:LAST:COUNT in equal ratios, or 100,10,1; the largest comes first (default: 1000:1e-4:15)")  # fmt: skip  # noqa: E501
     search.add_argument("--folds", type=at_least(2), default=5, metavar="K", help="of the cross-validation, drawn at random from the seed, with equal shares of classes (default: 5)")  # fmt: skip  # noqa: E501
-    search.add_argument("--all", action="store_true", help="try all penalties (default: end where three in a row, a factor of 10 or more, gained less than 1 %%)")  # fmt: skip  # noqa: E501
+    search.add_argument("--all", action="store_true", help="try all penalties (default: end where errors of three in a row, a factor of 10 or more, are 1 %% above the least)")  # fmt: skip  # noqa: E501
     search.add_argument("--per-target", action="store_true", help="a network, a penalty and a model file for each target column, instead of one network of several outputs")  # fmt: skip  # noqa: E501
     _add_network(path)
     method = path.add_argument_group("method")

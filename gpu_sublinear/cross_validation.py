@@ -26,33 +26,36 @@ from .sums import row_distances
 from .tree import ThresholdTree
 
 ALPHAS = np.logspace(3, -4, 15)  # to try where nobody says which; below, fits hardly change
-PATIENCE = 3  # penalties that gain nothing, at least: neighbours differ less by chance than by what they are
-SPAN = 10.0  # from the largest of them to the smallest, at least: a grid may be fine
-GAIN = 0.01  # of the least mean error: less is far below its standard error, which folds leave at some hundredths
+PATIENCE = 3  # penalties with higher errors, at least: neighbours differ less by chance than by what they are
+SPAN = 10.0  # from the penalty before them to the last of them, at least: a grid may be fine
+CLEAR = 0.01  # of an error: less is far below its standard error, which folds leave at some hundredths
 NO_NUMBERS = "every penalty led some fold to errors that are no numbers; give larger alphas, or scale y"
 
 
 @dataclass
-class Standstill:
-    """Tells where a search from large penalties to small ones has gained nothing for long.
+class Rise:
+    """Tells where, from large penalties to small ones, errors have risen for long.
 
     Penalties so large that weights hardly move leave the error of the network as it was drawn, and the next smaller
     ones may raise it before it falls (where folds differ in their means, or many features say the same): there is no
-    end before an error was lower by ``GAIN``.  From there on the search ends after ``patience`` penalties, and a factor
-    of ``SPAN`` between them, that did not lower the least error by ``GAIN`` of it, all of them together.
+    end before an error was lower by ``CLEAR``.  Nor is one where errors stand still, for they may fall again (where a
+    target has coarse and fine parts).  The search ends after ``patience`` penalties in a row, and a factor of ``SPAN``
+    between them, whose errors are above the least by ``CLEAR`` of it.
 
     Attributes
     ----------
     untrained : float
         Mean error of the network before training.
     patience : int or None
-        Penalties that may gain nothing; None never ends.
-    least, since : float
-        Error after the last gain, and its penalty.
+        Penalties whose errors may be higher; None never ends.
+    least : float
+        Error so far.
+    since : float
+        The last penalty whose error was not clearly above the least.
     waited : int
         Penalties after it.
     fallen : bool
-        Whether an error was lower than ``untrained`` by ``GAIN`` of it.
+        Whether an error was clearly lower than ``untrained``.
     """
 
     untrained: float
@@ -62,11 +65,12 @@ class Standstill:
     waited: int = 0
     fallen: bool = False
 
-    def reached(self, alpha: float, error: float) -> bool:
+    def ends(self, alpha: float, error: float) -> bool:
         """Take the mean error of the next smaller penalty; return whether the search ends there."""
-        self.fallen = self.fallen or error < (1 - GAIN) * self.untrained
-        if not self.fallen or error < (1 - GAIN) * self.least:
-            self.least, self.since, self.waited = min(self.least, error), alpha, 0
+        self.fallen = self.fallen or error < (1 - CLEAR) * self.untrained
+        self.least = min(self.least, error)
+        if not self.fallen or error < (1 + CLEAR) * self.least:
+            self.since, self.waited = alpha, 0
             return False
         self.waited += 1
         far = self.since >= SPAN * alpha * (1 - 1e-9)  # grids of equal ratios meet it up to rounding
@@ -185,9 +189,9 @@ def cross_validate(
     sample_weight : array, optional
         (n,) w_i > 0, of training and errors.
     patience : int or None
-        The search ends when so many penalties in a row, a factor of 10 or more between them, did not lower the least
-        mean error by 1 %, once it has fallen 1 % below that of the untrained network: the smaller a penalty, the longer
-        its trainings.  None tries all.
+        The search ends when so many penalties in a row, a factor of 10 or more between them, had mean errors 1 % and
+        more above the least, once that has fallen 1 % below the error of the untrained network: the smaller a penalty,
+        the longer its trainings.  None tries all.
 
     Returns
     -------
@@ -263,14 +267,14 @@ def trainings(
     runs = [scan.run(y[train], train, 1.0, None if sample_weight is None else w[train]) for train, _ in parts]
     paths = [warm_starts(run, order.tolist()) for run in runs]
     unseen = [Unseen(scan, run, test) for run, (_, test) in zip(runs, parts, strict=True)]
-    standstill = Standstill(float(np.average([error(fold) for fold in range(len(parts))], weights=sizes)), patience)
+    rise = Rise(float(np.average([error(fold) for fold in range(len(parts))], weights=sizes)), patience)
     for k, alpha in enumerate(order):
         for fold in range(len(parts)):
             _, result = next(paths[fold])
             errors[k, fold] = error(fold)
             found.steps[k, fold] = len(result.history) - 1
             yield k, fold, found
-        if standstill.reached(alpha, found.mean[k]):
+        if rise.ends(alpha, found.mean[k]):
             return
 
 

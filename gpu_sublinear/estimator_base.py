@@ -128,9 +128,8 @@ class SublinearEstimator(BaseEstimator):
         X, y = self._read(X, y, reset=first)
         if first:
             task = self._begin(X, self._learn_targets(y, None, classes), None, self._folds(X, y, None))
-            task, searches = task.settled()
-            self._session = task.trainer.begin(task.network, task.X, task.y)
-            return self._finish([self._session.train()], searches)
+            self._session, result, searches = task.begin()
+            return self._finish([result], searches)
         self._check_classes(classes)
         if isinstance(self.network_, list):
             raise OptionError("partial_fit adds to one network, and fit has trained one for each target; call fit anew")
@@ -170,8 +169,9 @@ class SublinearEstimator(BaseEstimator):
 
     def _begin(self, X: np.ndarray, targets: np.ndarray, w: np.ndarray | None, folds: Folds | None) -> Task:
         """Fit the preprocessing; return what there is to learn from it."""
-        if self.time_budget is not None and (self._searches or self.per_target):
-            asked = "per_target=True" if self.per_target else "alpha='cv'"
+        apart = self.per_target and targets.ndim == 2
+        if self.time_budget is not None and (self._searches or apart):
+            asked = "per_target=True" if apart else "alpha='cv'"
             raise OptionError(f"time_budget is for one training, and {asked} makes many; leave out one of the two")
         if self.dtype not in DTYPES:
             raise OptionError(f"dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")

@@ -11,7 +11,9 @@ from .cross_validation import CrossValidation, cross_validate
 from .gauss_newton import GaussNewton
 from .history import TrainingResult
 from .network import ShiftedReluNetwork
-from .path import SharedScan
+from .path import SharedScan, warm_starts
+from .run import Run
+from .session import Session, check_session
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
@@ -55,20 +57,25 @@ class Task:
             return [self.trainer.fit(self.network, self.X, self.y, sample_weight=self.weights)], []
         scan, results, searches = self._scan(), [], []
         for y in self.y.T if self.apart else [self.y]:
-            alpha = None
-            if self.folds is not None:
-                searches.append(cross_validate(scan, y, self.alphas, self.folds, self.weights, self.patience))
-                alpha = searches[-1].alpha
-            results.append(scan.fit(y, alpha=alpha, sample_weight=self.weights))
+            if self.folds is None:
+                results.append(scan.fit(y, sample_weight=self.weights))
+                continue
+            found = cross_validate(scan, y, self.alphas, self.folds, self.weights, self.patience)
+            searches.append(found)
+            results.append(_followed(scan.run(y, alpha=1.0, sample_weight=self.weights), found))
         return results, searches
 
-    def settled(self) -> tuple[Task, list[CrossValidation]]:
-        """Return the task with the penalty that the folds speak for, and what they said."""
+    def begin(self) -> tuple[Session, TrainingResult, list[CrossValidation]]:
+        """Return what :meth:`train` does for one network, with the session to which points can be added."""
         if self.folds is None:
-            return self, []
-        scan = replace(self, network=replace(self.network))._scan()  # of a network of its own: training begins anew
+            session = self.trainer.begin(self.network, self.X, self.y)
+            return session, session.train(), []
+        check_session(self.trainer, self.network)
+        scan = self._scan()
         found = cross_validate(scan, self.y, self.alphas, self.folds, self.weights, self.patience)
-        return replace(self, trainer=replace(self.trainer, alpha=found.alpha), folds=None), [found]
+        run = scan.run(self.y, alpha=1.0, sample_weight=self.weights)
+        result = _followed(run, found)
+        return Session(replace(self.trainer, alpha=found.alpha), run), result, [found]
 
     @property
     def apart(self) -> bool:
@@ -81,3 +88,9 @@ class Task:
             trainer, trainings = replace(trainer, alpha=min(self.alphas)), len(self.folds)
         y = self.y[:, 0] if self.apart else self.y  # flips foresee the length of steps from it
         return SharedScan.build(trainer, self.network, self.X, y, trainings)
+
+
+def _followed(run: Run, found: CrossValidation) -> TrainingResult:
+    """Train on all points as folds were, from the largest penalty down to the best: minima depend on the way."""
+    *_, (_, result) = warm_starts(run, found.alphas[: found.best + 1].tolist())
+    return result

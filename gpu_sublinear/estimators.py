@@ -44,8 +44,8 @@ class SublinearRegressor(RegressorMixin, SublinearEstimator):
         error on the folds of ``cv`` (:mod:`gpu_sublinear.cross_validation`), without both layers, batches, early
         stopping, time budget, and activations other than relu and max; 0 interpolates.
     alphas : array_like, optional
-        Penalties above 0 that "cv" tries, all of them.  Default: 15 from 1000 to 1e-4, the largest first, as far as
-        smaller ones gain something (:class:`gpu_sublinear.cross_validation.Standstill`).
+        Penalties above 0 that "cv" tries, all of them.  Default: 15 from 1000 to 1e-4, the largest first, until errors
+        have risen for long (:class:`gpu_sublinear.cross_validation.Rise`).
     cv : int, splitter or iterable, optional
         Folds of alpha="cv", as everywhere in scikit-learn: 5 by default, in the order of the points.  All folds and
         penalties share one scan of the neurons; preprocessing is that of all points.
@@ -174,8 +174,8 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
         error on the folds of ``cv`` (:mod:`gpu_sublinear.cross_validation`), without both layers, batches, early
         stopping, time budget, and activations other than relu and max; 0 interpolates.
     alphas : array_like, optional
-        Penalties above 0 that "cv" tries, all of them.  Default: 15 from 1000 to 1e-4, the largest first, as far as
-        smaller ones gain something (:class:`gpu_sublinear.cross_validation.Standstill`).
+        Penalties above 0 that "cv" tries, all of them.  Default: 15 from 1000 to 1e-4, the largest first, until errors
+        have risen for long (:class:`gpu_sublinear.cross_validation.Rise`).
     cv : int, splitter or iterable, optional
         Folds of alpha="cv", as everywhere in scikit-learn: 5 by default, stratified.  All folds and penalties share one
         scan of the neurons; preprocessing is that of all points.

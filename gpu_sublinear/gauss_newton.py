@@ -231,7 +231,7 @@ class GaussNewton:
         begin = time.perf_counter()
         weights = SampleWeights.of(device, sample_weight, len(X))
         X, y, weights = weights.without_zeros(X, y)
-        watch = Validation.split(self, network, X, y) if validation is None else Validation(network, *validation)
+        watch = Validation.split(self, network, X, y) if validation is None else Validation.of(network, validation)
         X, y = watch.remaining(X, y)
         weights = weights.part(watch.kept)
         keeper = CheckpointKeeper(checkpoint, self, network, X, y, weights, watch) if checkpoint else Keeper()

@@ -273,8 +273,8 @@ def _warnings(n: int, sampled: int, trial: Trial, contradictions: Contradictions
         )
     if contradictions.contradictory_duplicates:
         yield (
-            f"{contradictions.contradictory_duplicates} duplicated rows have different targets, so training would "
-            "refuse; average them or drop all but one"
+            f"{contradictions.contradictory_duplicates} duplicated rows have different targets, which no network fits: "
+            "training ends at their mean, whatever is foretold (--damping none refuses); average them or keep one"
         )
     if contradictions.far:
         yield (

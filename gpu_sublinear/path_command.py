@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .console import INTERRUPTED, among_training_points, check_outputs, json_text, say
-from .cross_validation import GAIN, NO_NUMBERS, PATIENCE, SPAN, CrossValidation, trainings
+from .cross_validation import CLEAR, NO_NUMBERS, PATIENCE, SPAN, CrossValidation, trainings
 from .environment import environment
 from .errors import DataError, OptionError
 from .figure import check_figure
@@ -308,8 +308,8 @@ def _search(
     missing = len(search.rows) < len(alphas)
     search.cut = missing and interrupt.requested
     if missing and not search.cut:
-        gain = f"{PATIENCE} penalties and a factor of {SPAN:g} without a gain of {GAIN:.0%}"
-        say(f"ended    {gain}; --all tries the others, too")
+        risen = f"{PATIENCE} penalties and a factor of {SPAN:g} with errors {CLEAR:.0%} above the least"
+        say(f"ended    {risen}; --all tries the others, too")
 
 
 def _conclude(options: Namespace, search: Search, several: bool) -> None:
@@ -328,7 +328,7 @@ def _conclude(options: Namespace, search: Search, several: bool) -> None:
         say("         the search was interrupted: another may be better")
     elif chosen is search.rows[0] and len(options.alphas) > 1:
         say("         it is the largest: a larger one may be better, see --alphas")
-    elif chosen is search.rows[-1]:
+    elif chosen is search.rows[-1] and len(options.alphas) > 1:
         more = "see --alphas" if tried == len(options.alphas) else "see --all"
         say(f"         it is the smallest tried: a smaller one may be better, {more}")
     model = search.prepared.model(options, search.best.network)

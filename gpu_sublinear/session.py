@@ -75,19 +75,7 @@ class Session:
             If the trainer wants to hold points out, to train both layers or to follow flips, or the activation is
             neither relu nor max.
         """
-        if trainer.mask == "flips":
-            raise OptionError("mask='flips' is for one fit, not for a session; use mask='auto', 'bits' or 'lists'")
-        if trainer.validation_fraction:
-            raise OptionError(
-                "validation_fraction cannot hold points out of a session, whose points arrive in pieces; give "
-                "validation=(X, y) to its trainings"
-            )
-        _check_trainer(trainer)
-        if not network.activation.plain:
-            raise OptionError(
-                f"sessions are for the activations relu and max; got activation={network.activation.name!r}: fit on "
-                "all points at once"
-            )
+        check_session(trainer, network)
         start = time.perf_counter()
         run = Run.prepare(trainer, network, *_checked(trainer, network, X, y))
         network.device.synchronize()
@@ -152,7 +140,7 @@ class Session:
             History of this training; ``build_seconds`` are those of the scans since the last one.
         """
         _check_trainer(self.trainer)
-        watch, run = Validation(self.network, *(validation or ())), self.run
+        watch, run = Validation.of(self.network, validation), self.run
         watch.prepare()
         if watch.active and isinstance(run.index, LazyIndex):
             run.index.keep_empty = True  # going back to the best weights moves rows that fire no more
@@ -182,8 +170,26 @@ class Session:
         TrainingResult
             As of :meth:`train`.
         """
+        Validation.of(self.network, validation)  # refused before points are added
         self.extend(X, y)
         return self.train(callbacks, validation)
+
+
+def check_session(trainer: GaussNewton, network: ShiftedReluNetwork) -> None:
+    """Raise OptionError unless points can be added to a training with these options."""
+    if trainer.mask == "flips":
+        raise OptionError("mask='flips' is for one fit, not for a session; use mask='auto', 'bits' or 'lists'")
+    if trainer.validation_fraction:
+        raise OptionError(
+            "validation_fraction cannot hold points out of a session, whose points arrive in pieces; give "
+            "validation=(X, y) to its trainings"
+        )
+    _check_trainer(trainer)
+    if not network.activation.plain:
+        raise OptionError(
+            f"sessions are for the activations relu and max; got activation={network.activation.name!r}: fit on "
+            "all points at once"
+        )
 
 
 def _check_trainer(trainer: GaussNewton) -> None:

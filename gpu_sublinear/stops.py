@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -136,12 +137,10 @@ def check_robust(trainer: GaussNewton) -> None:
         Naming the option and what it may be.
     """
     damping = trainer.damping
-    if isinstance(damping, str) and damping not in ("auto", "none"):
-        raise OptionError(f"damping must be 'auto', 'none' or a positive number; got {damping!r}")
-    if not isinstance(damping, str) and not 0 < damping <= LARGEST:
-        raise OptionError(f"damping must be 'auto', 'none' or a positive number up to {LARGEST:g}; got {damping}")
+    if damping not in ("auto", "none") and not (_is_scale(damping) and damping != 0):
+        raise OptionError(f"damping must be 'auto', 'none' or a positive number up to {LARGEST:g}; got {damping!r}")
     alpha = trainer.alpha
-    if alpha != "auto" and (isinstance(alpha, str) or not 0 <= alpha <= LARGEST):
+    if alpha != "auto" and not _is_scale(alpha):
         raise OptionError(f"alpha must be a number from 0 to {LARGEST:g} or 'auto'; got {alpha!r}")
     if trainer.watchdog < 1:
         raise OptionError(f"watchdog must be at least 1; got {trainer.watchdog}")
@@ -151,6 +150,11 @@ def check_robust(trainer: GaussNewton) -> None:
         raise OptionError(f"validation_fraction must be from 0 to below 1; got {trainer.validation_fraction}")
     if trainer.patience < 1:
         raise OptionError(f"patience must be at least 1; got {trainer.patience}")
+
+
+def _is_scale(value: object) -> bool:
+    """Tell whether a value can be alpha or damping."""
+    return isinstance(value, Real) and 0 <= float(value) <= LARGEST
 
 
 def check_batches(trainer: GaussNewton) -> None:
@@ -169,7 +173,7 @@ def check_batches(trainer: GaussNewton) -> None:
     size = trainer.batch_size
     if size is None:
         return
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
         raise OptionError(f"batch_size must be None or a whole number of at least 1; got {size!r}")
     if trainer.mask == "flips":
         raise OptionError("batch_size and mask='flips' exclude each other; use mask='auto', 'bits' or 'lists'")

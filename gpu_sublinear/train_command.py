@@ -78,8 +78,8 @@ def train(options: Namespace) -> int:
     begin += prepared.compile(trainer)
     with StopOnInterrupt() as interrupt:
         result = _fit(options, trainer, network, prepared.X, prepared.y, interrupt, checkpoint)
+        stopped, reason = interrupt.requested, _why(result, interrupt)  # later Ctrl-C waits for the files
         model = prepared.model(options, network)
-        reason = _why(result, interrupt)
         sound = math.isfinite(result.history[-1].residual_norm)
         fits = prepared.fits(model) if sound else {}
         summary = _summary(result, reason, fits, time.perf_counter() - begin + result.resumed_seconds)
@@ -93,7 +93,7 @@ def train(options: Namespace) -> int:
         say(f"result   {'converged' if result.converged else 'not converged'}: {reason}")
         say(closing_table(result, network.width, fits["training"], fits.get("held_out"), summary["total_seconds"]))
         _save(options, model, result, prepared.title)
-        if interrupt.requested and (text := how_to_go_on(options)):
+        if stopped and (text := how_to_go_on(options)):
             say(text)
     return INTERRUPTED if interrupt.requested else 0
 

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .checks import check_training_data
 from .devices import Array
+from .errors import DataError, OptionError
 from .network import ShiftedReluNetwork
 from .sums import row_distances
 
@@ -42,11 +44,31 @@ class Validation:
         self.best_second: Array = None
 
     @classmethod
-    def split(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array) -> Validation:
-        """Hold out a fraction of the points, drawn from the network's seed."""
-        count = round(trainer.validation_fraction * len(X))
-        if not count:
+    def of(cls, network: ShiftedReluNetwork, validation: Any = None) -> Validation:
+        """Take what the user gave, None or a pair (X, y), or raise OptionError or DataError."""
+        if validation is None:
             return cls(network)
+        try:
+            X, y = validation
+        except (TypeError, ValueError) as error:
+            raise OptionError("validation must be a pair (X, y), points and targets to judge training by") from error
+        try:
+            y = check_training_data(network.device, X, y, network.features, True, network.outputs)
+        except DataError as error:
+            raise DataError(f"validation: {error}") from error
+        return cls(network, X, y)
+
+    @classmethod
+    def split(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array) -> Validation:
+        """Hold out a fraction of the points, drawn from the network's seed; OptionError if it is none or all."""
+        if not trainer.validation_fraction:
+            return cls(network)
+        n, count = len(X), round(trainer.validation_fraction * len(X))
+        if not 0 < count < n:
+            raise OptionError(
+                f"validation_fraction={trainer.validation_fraction} keeps {count} of {n} points for early stopping and "
+                f"leaves {n - count} to train on; take one between {1 / n:.2g} and {1 - 1 / n:.2g}"
+            )
         order = np.random.default_rng(network.seed).permutation(len(X))
         held = network.device.asarray(np.sort(order[:count]))
         watch = cls(network, X[held], y[held])

@@ -102,7 +102,7 @@ def test_the_search_ends_where_nothing_is_gained(here, capsys):  # noqa: F811
     out = capsys.readouterr().out
     tried = len(rows_of(out))
     assert 4 <= tried < 13
-    assert "ended    3 penalties and a factor of 10 without a gain of 1%" in out
+    assert "ended    3 penalties and a factor of 10 with errors 1% above the least" in out
     assert main([*command, "--all"]) == 0
     out = capsys.readouterr().out
     assert len(rows_of(out)) == 13
@@ -125,6 +125,11 @@ def test_a_best_penalty_at_an_end_is_told(capsys):
     ):
         assert main(["path", "diabetes", *PLACE, "--folds", "2", "--alphas", penalties]) == 0
         assert f"it is the {end}" in capsys.readouterr().out
+
+
+def test_one_penalty_is_at_no_end(capsys):
+    assert main(["path", "diabetes", *PLACE, "--folds", "2", "--alphas", "7"]) == 0
+    assert "it is the" not in capsys.readouterr().out
 
 
 def test_errors_that_are_no_numbers_are_told(here, capsys, monkeypatch):  # noqa: F811
@@ -188,7 +193,8 @@ def test_what_cannot_be_searched_is_one_sentence(here, capsys):  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    "text", ["1e200,1", "1e101:1:3", "1:2", "a", "1:2:3:4", "0,1", "1,-1", "10:0:3", "10:1:1", "", "nan", "1,,2"]
+    "text",
+    ["1e200,1", "1e101:1:3", "10:1:1e9", "1:2", "a", "1:2:3:4", "0,1", "1,-1", "10:0:3", "10:1:1", "", "nan", "1,,2"],
 )
 def test_sequences_of_penalties_that_are_none(capsys, text):
     error = usage_error(capsys, ["path", "diabetes", "--alphas", text])
@@ -295,16 +301,16 @@ def test_ctrl_c_in_the_last_fold_trains_no_more(here, capsys, monkeypatch):  # n
 
 @pytest.mark.parametrize("command", [["train", "sphere:n=40,d=4", *PLACE], DIABETES], ids=["train", "path"])
 def test_ctrl_c_while_files_are_written_waits_for_them(here, capsys, monkeypatch, command):  # noqa: F811
-    fits = Prepared.fits
+    model = Prepared.model
 
     def pressed(*given):
         os.kill(os.getpid(), signal.SIGINT)
-        return fits(*given)
+        return model(*given)
 
-    monkeypatch.setattr(Prepared, "fits", pressed)
+    monkeypatch.setattr(Prepared, "model", pressed)
     assert main([*command, "--out", "m", "--history", "h.json", "--figure", "f.svg"]) == 130
     out = capsys.readouterr().out
-    assert "interrupted" not in out and "stopped by" not in out
+    assert "interrupted" not in out and "stopped by" not in out and "resume" not in out
     assert sorted(os.listdir()) == ["f.svg", "h.json", "m"]
 
 

@@ -12,7 +12,7 @@ from sklearn.model_selection import KFold
 
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork
 from gpu_sublinear.cross_validation import ALPHAS as ALPHAS_BY_DEFAULT
-from gpu_sublinear.cross_validation import CrossValidation, Standstill, cross_validate
+from gpu_sublinear.cross_validation import CrossValidation, Rise, cross_validate
 from gpu_sublinear.devices import Device
 from gpu_sublinear.errors import DataError, DeviceMemoryError, OptionError, SilentPointsError
 from gpu_sublinear.memory import plan
@@ -108,25 +108,29 @@ def test_what_is_read_from_the_errors():
 
 def tried(errors, alphas, untrained: float = 1.0, patience: int | None = 3) -> int:
     """Return how many of these penalties a search tries."""
-    standstill = Standstill(untrained, patience)
-    ends = [k for k, (alpha, error) in enumerate(zip(alphas, errors, strict=True)) if standstill.reached(alpha, error)]
+    rise = Rise(untrained, patience)
+    ends = [k for k, (alpha, error) in enumerate(zip(alphas, errors, strict=True)) if rise.ends(alpha, error)]
     return ends[0] + 1 if ends else len(errors)
 
 
-def test_the_search_ends_where_errors_have_stopped_to_fall():
+def test_the_search_ends_where_errors_have_risen():
     halves, fine = np.logspace(3, -4, 15), np.geomspace(1000, 0.1, 81)  # 2 and 20 penalties to a decade
     late = np.concatenate([np.full(60, 1.0), np.linspace(0.98, 0.6, 21)])
     assert tried(late, fine) == 81  # a long stretch of penalties that leave the network as it was drawn is no end
-    assert tried(np.maximum(0.5, 1 / (1 + 10 / halves)), halves) == 5 + 3  # falls down to 10, then three
-    assert tried(np.maximum(0.5, 1 / (1 + 10 / fine)), fine) == 41 + 20  # falls down to 10, then a decade
-    assert tried(0.995 ** np.arange(81), fine) == 81  # 0.5 % each, 10 % a decade
-    assert tried(0.99 ** (np.arange(81) / 30), fine) < 81  # 0.7 % a decade is an end
+    assert tried(np.maximum(0.5, 1 / (1 + 10 / fine)), fine) == 81  # nor is one at the least error
+
+    def bowl(alphas):  # with its least at 10
+        return 0.5 + 0.1 * np.log10(alphas / 10) ** 2
+
+    assert tried(bowl(halves), halves) == 5 + 3  # 1000 to 10, and three more
+    assert tried(bowl(fine), fine) == 41 + 4 + 20  # 1000 to 10, four within 1 % of the least, and a decade
+    assert tried(0.99 - 0.001 * np.arange(81), fine) == 81
     rising = [1, 0.98, 1.02, 1.05, 1.1, 1.2]
     assert tried(rising, np.logspace(2, -3, 6)) == 5
     assert tried(rising, np.logspace(2, -3, 6), patience=1) == 3
     assert tried(rising, np.logspace(2, -3, 6), patience=None) == 6
     assert tried([1, 1, 1.02, 1.05, 1.08, 1.05, 0.9, 0.7], np.logspace(2, -5, 8)) == 8  # rising before it falls
-    assert tried([np.nan, 0.9, np.nan, 0.5, 0.3, 0.2], np.logspace(2, -3, 6)) == 6  # no numbers gain nothing
+    assert tried([np.nan, 0.9, np.nan, 0.5, 0.3, 0.2], np.logspace(2, -3, 6)) == 6
 
 
 @given(
@@ -134,17 +138,19 @@ def test_the_search_ends_where_errors_have_stopped_to_fall():
     st.floats(0.05, 2.0),
     st.integers(1, 4),
 )
-def test_no_search_ends_within_a_decade_of_a_gain(errors, step, patience):
-    """Whatever the errors and the grid: the end is patience penalties and a decade behind the last gain of 1 %."""
+def test_every_error_of_the_last_decade_is_clearly_above_the_least(errors, step, patience):
+    """Whatever the errors and the grid, a search that ends has risen for patience penalties and a decade."""
     alphas = 10.0 ** (3 - step * np.arange(len(errors)))
     count = tried(errors, alphas, patience=patience)
     if count == len(errors):
         return
-    assert min(errors[:count]) < 0.99
-    for k in range(1, count):
-        if errors[k] < 0.99 * min([1.0, *errors[:k]]):  # a gain by any account
-            assert count - 1 - k >= patience
-            assert alphas[k] >= 9.99 * alphas[count - 1]
+    least = min(errors[:count])
+    assert least < 0.99
+    assert min(errors[count - patience : count]) >= 1.01 * least
+    assert (
+        min(error for error, alpha in zip(errors[:count], alphas, strict=False) if alpha < 9.99 * alphas[count - 1])
+        >= 1.01 * least
+    )
 
 
 def few_points(n: int, d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -164,6 +170,11 @@ def sorted_targets() -> tuple[np.ndarray, np.ndarray]:
     return X[np.argsort(y)], np.sort(y)
 
 
+def line_and_wave() -> tuple[np.ndarray, np.ndarray]:
+    X = np.random.default_rng(65).uniform(-2, 2, (200, 1))
+    return X, 0.5 * X[:, 0] + np.sin(6.5 * X[:, 0])
+
+
 @pytest.mark.parametrize(
     ("data", "alphas", "shuffle"),
     [
@@ -172,8 +183,9 @@ def sorted_targets() -> tuple[np.ndarray, np.ndarray]:
         (waves(), np.geomspace(1000, 0.1, 81), True),
         *((few_points(60, 50, seed), ALPHAS_BY_DEFAULT, True) for seed in range(6)),  # errors rise before they fall
         (sorted_targets(), ALPHAS_BY_DEFAULT, False),  # folds of other means, likewise
+        (line_and_wave(), ALPHAS_BY_DEFAULT, True),  # a line, then for long nothing, then a wave
     ],
-    ids=["coarse", "fine", "finer", *(f"linear {seed}" for seed in range(6)), "sorted"],
+    ids=["coarse", "fine", "finer", *(f"linear {seed}" for seed in range(6)), "sorted", "wave"],
 )
 def test_the_early_end_loses_next_to_nothing(data, alphas, shuffle):
     """On grids and data that tempt to end early the model is as good as after trying all."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpu_sublinear.data import load
-from gpu_sublinear.errors import OptionError
+from gpu_sublinear.errors import DataError, OptionError
 from gpu_sublinear.gauss_newton import SOLVERS, GaussNewton
 from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.preprocessing import Preprocessing
@@ -210,3 +210,59 @@ def test_a_validation_fraction_is_held_out():
 def test_bad_options(options):
     with pytest.raises(OptionError, match=next(iter(options))):
         GaussNewton(**options)
+
+
+# ---- what cannot be judged or scaled -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("validation", "error", "words"),
+    [
+        (3, OptionError, "validation must be a pair"),
+        ((np.eye(4),), OptionError, "validation must be a pair"),
+        ((np.eye(4)[:2], np.ones(3)), DataError, r"validation: y must have shape \(2,\)"),
+        ((np.eye(4)[:0], np.ones(0)), DataError, "validation: X has no rows"),
+        ((5 * np.eye(4), np.ones(4)), DataError, "validation: rows of X must have unit"),
+    ],
+)
+def test_validation_points_are_checked(validation, error, words):
+    X, y = sphere(20, 4)
+    network = ShiftedReluNetwork.initialize(256, 4, shift=0.5, device=make_device("cpu"))
+    with pytest.raises(error, match=words):
+        GaussNewton(max_steps=2).fit(network, X, y, validation=validation)
+    session = GaussNewton(max_steps=2).begin(network, X, y)
+    with pytest.raises(error, match=words):
+        session.partial_fit(X[:3], y[:3], validation=validation)
+    assert len(session.X) == 20  # nothing was added
+
+
+def test_a_column_of_validation_targets_is_one_target():
+    X, y = sphere(40, 4)
+    errors = []
+    for target in (y[30:], y[30:, None]):
+        network = ShiftedReluNetwork.initialize(512, 4, shift=0.5, device=make_device("cpu"))
+        result = GaussNewton(max_steps=3).fit(network, X[:30], y[:30], validation=(X[30:], target))
+        errors.append([record.validation_mse for record in result.history])
+    assert errors[0] == errors[1]
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_fractions_that_keep_nothing_or_everything(fraction):
+    X, y = sphere(20, 4)
+    network = ShiftedReluNetwork.initialize(256, 4, shift=0.5, device=make_device("cpu"))
+    with pytest.raises(
+        OptionError, match="of 20 points for early stopping and leaves .* take one between 0.05 and 0.95"
+    ):
+        GaussNewton(validation_fraction=fraction).fit(network, X, y)
+
+
+@pytest.mark.filterwarnings("error")
+def test_scales_are_numbers_of_any_kind():
+    for number in (1, 0.5, np.float16(1), np.float32(1), np.int64(2)):
+        GaussNewton(alpha=number, damping=number)
+    GaussNewton(batch_size=np.int64(30))
+    for bad in (None, "much", -1.0, np.float32("inf"), float("nan"), 1e101, [1.0]):
+        with pytest.raises(OptionError, match="alpha must be a number from 0 to 1e.100"):
+            GaussNewton(alpha=bad)
+        with pytest.raises(OptionError, match="damping must be .* positive number up to 1e.100"):
+            GaussNewton(damping=bad)
