@@ -25,7 +25,7 @@ class Task:
     Attributes
     ----------
     trainer : GaussNewton
-        Options; with ``folds`` its alpha is not used.
+        Options; with ``folds`` its alpha is the least of ``alphas``.
     network : ShiftedReluNetwork
         Initial weights; of one output where each target gets a network of its own.
     X : ndarray
@@ -39,7 +39,7 @@ class Task:
     folds : list or None
         Numbers of the points to train on and to judge by; None takes the penalty of the trainer.
     patience : int or None
-        After so many penalties without a gain a search may end; None tries all.
+        As for :func:`gpu_sublinear.cross_validation.cross_validate`.
     """
 
     trainer: GaussNewton
@@ -60,9 +60,9 @@ class Task:
             if self.folds is None:
                 results.append(scan.fit(y, sample_weight=self.weights))
                 continue
-            found = cross_validate(scan, y, self.alphas, self.folds, self.weights, self.patience)
+            _, result, found = self._search(scan, y, self.folds)
+            results.append(result)
             searches.append(found)
-            results.append(_followed(scan.run(y, alpha=1.0, sample_weight=self.weights), found))
         return results, searches
 
     def begin(self) -> tuple[Session, TrainingResult, list[CrossValidation]]:
@@ -71,10 +71,7 @@ class Task:
             session = self.trainer.begin(self.network, self.X, self.y)
             return session, session.train(), []
         check_session(self.trainer, self.network)
-        scan = self._scan()
-        found = cross_validate(scan, self.y, self.alphas, self.folds, self.weights, self.patience)
-        run = scan.run(self.y, alpha=1.0, sample_weight=self.weights)
-        result = _followed(run, found)
+        run, result, found = self._search(self._scan(), self.y, self.folds)
         return Session(replace(self.trainer, alpha=found.alpha), run), result, [found]
 
     @property
@@ -83,14 +80,12 @@ class Task:
         return self.y.ndim == 2 and self.network.outputs == 1
 
     def _scan(self) -> SharedScan:
-        trainer, trainings = self.trainer, 1
-        if self.folds is not None:
-            trainer, trainings = replace(trainer, alpha=min(self.alphas)), len(self.folds)
         y = self.y[:, 0] if self.apart else self.y  # flips foresee the length of steps from it
-        return SharedScan.build(trainer, self.network, self.X, y, trainings)
+        return SharedScan.build(self.trainer, self.network, self.X, y, 1 if self.folds is None else len(self.folds))
 
-
-def _followed(run: Run, found: CrossValidation) -> TrainingResult:
-    """Train on all points as folds were, from the largest penalty down to the best: minima depend on the way."""
-    *_, (_, result) = warm_starts(run, found.alphas[: found.best + 1].tolist())
-    return result
+    def _search(self, scan: SharedScan, y: np.ndarray, folds: Folds) -> tuple[Run, TrainingResult, CrossValidation]:
+        """Search on folds, then train on all points as folds were, down to the best: minima depend on the way."""
+        found = cross_validate(scan, y, self.alphas, folds, self.weights, self.patience)
+        run = scan.run(y, alpha=1.0, sample_weight=self.weights)
+        *_, (_, result) = warm_starts(run, found.alphas[: found.best + 1].tolist())
+        return run, result, found

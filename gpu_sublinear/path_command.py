@@ -284,7 +284,7 @@ def _search(
     interrupt: StopOnInterrupt,
     save: Callable[[], None],
 ) -> None:
-    """Go from penalty to penalty with a line for each, until nothing is gained or Ctrl-C comes."""
+    """Go from penalty to penalty with a line for each, until errors have risen or Ctrl-C comes."""
     if interrupt.requested:
         return
     columns = line.columns if line.shown else len(HEADER)

@@ -139,8 +139,11 @@ class Session:
         TrainingResult
             History of this training; ``build_seconds`` are those of the scans since the last one.
         """
+        return self._train(callbacks, Validation.of(self.network, validation))
+
+    def _train(self, callbacks: Iterable[Callback], watch: Validation) -> TrainingResult:
         _check_trainer(self.trainer)
-        watch, run = Validation.of(self.network, validation), self.run
+        run = self.run
         watch.prepare()
         if watch.active and isinstance(run.index, LazyIndex):
             run.index.keep_empty = True  # going back to the best weights moves rows that fire no more
@@ -170,9 +173,9 @@ class Session:
         TrainingResult
             As of :meth:`train`.
         """
-        Validation.of(self.network, validation)  # refused before points are added
+        watch = Validation.of(self.network, validation)  # refused before points are added
         self.extend(X, y)
-        return self.train(callbacks, validation)
+        return self._train(callbacks, watch)
 
 
 def check_session(trainer: GaussNewton, network: ShiftedReluNetwork) -> None:

@@ -224,37 +224,41 @@ def interrupt_at(monkeypatch, number: int, press) -> None:
     monkeypatch.setattr(PathRow, "line", property(pressed))
 
 
+def watch(monkeypatch, owner, name: str, press=lambda state: None) -> list:
+    """Return the list of what a generator function will have yielded; call ``press`` with each before it goes on."""
+    real, states = getattr(owner, name), []
+
+    def watched(*given, **named):
+        for state in real(*given, **named):
+            states.append(state)
+            press(state)
+            yield state
+
+    monkeypatch.setattr(owner, name, watched)
+    return states
+
+
+def press_ctrl_c(*_) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_ctrl_c_keeps_the_best_so_far(here, capsys, monkeypatch):  # noqa: F811
-    interrupt_at(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
-    real, trained = path_command.trainings, []
+    interrupt_at(monkeypatch, 2, press_ctrl_c)
+    trained, whole = watch(monkeypatch, path_command, "trainings"), watch(monkeypatch, SharedScan, "path")
     models: list[str | None] = []  # that the history names, whenever it is written
     written = path_command.write_text
-
-    def counted(*given, **named):
-        for state in real(*given, **named):
-            trained.append(state[:2])
-            yield state
 
     def noted(name, text):
         models.append(json.loads(text)["targets"][0]["model"])
         assert models[-1] is None or os.path.exists(models[-1])
         written(name, text)
 
-    path, whole = SharedScan.path, []
-
-    def wholes(*given, **named):
-        for result in path(*given, **named):
-            whole.append(1)
-            yield result
-
-    monkeypatch.setattr(SharedScan, "path", wholes)
-    monkeypatch.setattr(path_command, "trainings", counted)
     monkeypatch.setattr(path_command, "write_text", noted)
     assert main([*DIABETES, "--out", "m", "--history", "h.json", "--figure", "f.svg"]) == 130
     assert "of 2 tried" in capsys.readouterr().out
-    assert trained == [(k, fold) for k in range(2) for fold in range(3)]  # nothing after it
+    assert [state[:2] for state in trained] == [(k, fold) for k in range(2) for fold in range(3)]  # nothing after it
     assert models == [None, None, "m"]
-    assert whole == [1, 1]
+    assert len(whole) == 2
     (target,) = json.loads((here / "h.json").read_text())["targets"]
     assert len(target["path"]) == 2
     assert target["alpha"] == 10.0
@@ -262,41 +266,21 @@ def test_ctrl_c_keeps_the_best_so_far(here, capsys, monkeypatch):  # noqa: F811
 
 
 def test_ctrl_c_before_the_first_penalty_is_done(here, capsys, monkeypatch):  # noqa: F811
-    real = path_command.trainings
-
-    def interrupted(*given, **named):
-        for state in real(*given, **named):
-            os.kill(os.getpid(), signal.SIGINT)
-            yield state
-
-    monkeypatch.setattr(path_command, "trainings", interrupted)
+    watch(monkeypatch, path_command, "trainings", press_ctrl_c)
     assert main([*DIABETES, "--out", "m", "--figure", "f.svg"]) == 130
     assert "no penalty was tried on all folds; no model was saved" in capsys.readouterr().out
     assert os.listdir() == []
 
 
 def test_ctrl_c_in_the_last_fold_trains_no_more(here, capsys, monkeypatch):  # noqa: F811
-    real, path, whole = path_command.trainings, SharedScan.path, []
-
-    def interrupted(*given, **named):
-        for state in real(*given, **named):
-            if state[:2] == (1, 2):
-                os.kill(os.getpid(), signal.SIGINT)
-            yield state
-
-    def wholes(*given, **named):
-        for result in path(*given, **named):
-            whole.append(1)
-            yield result
-
-    monkeypatch.setattr(path_command, "trainings", interrupted)
-    monkeypatch.setattr(SharedScan, "path", wholes)
+    watch(monkeypatch, path_command, "trainings", lambda state: state[:2] == (1, 2) and press_ctrl_c())
+    whole = watch(monkeypatch, SharedScan, "path")
     assert main([*DIABETES, "--all", "--out", "m"]) == 130
     out = capsys.readouterr().out
     assert "of 1 tried" in out
     assert "the search was interrupted: another may be better" in out
     assert "it is the" not in out
-    assert whole == [1]
+    assert len(whole) == 1
 
 
 @pytest.mark.parametrize("command", [["train", "sphere:n=40,d=4", *PLACE], DIABETES], ids=["train", "path"])
@@ -304,7 +288,7 @@ def test_ctrl_c_while_files_are_written_waits_for_them(here, capsys, monkeypatch
     model = Prepared.model
 
     def pressed(*given):
-        os.kill(os.getpid(), signal.SIGINT)
+        press_ctrl_c()
         return model(*given)
 
     monkeypatch.setattr(Prepared, "model", pressed)
