@@ -45,7 +45,7 @@ def draw_path(targets: Sequence[Target], title: str) -> Any:
         axes.invert_xaxis()  # as the path runs
         axes.set_xlabel("alpha")
         axes.tick_params(which="both", length=0)
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(facecolor="white", edgecolor="none", framealpha=0.85, fontsize=9)  # lines may pass behind it
     return figure
 
 
