@@ -13,8 +13,8 @@ from gpu_sublinear.devices import get_device
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.history import PhaseClock
 from gpu_sublinear.network import ShiftedReluNetwork
-from gpu_sublinear.run import Run
-from gpu_sublinear.sketch import SketchOptions
+from gpu_sublinear.options import SketchOptions
+from gpu_sublinear.prepare import prepare
 from gpu_sublinear.warmup import warm_up
 
 GRID = tuple(product((100, 400, 1600), (8, 64), (1.0, 2.5), (2**14, 2**17)))
@@ -27,7 +27,7 @@ def measure(n: int, d: int, shift: float, m: int, device_name: str, repeats: int
     data = load(f"sphere:n={n},d={d}")
     X, y = device.asarray(data.X, "float32"), device.asarray((data.y - data.y.mean()) / data.y.std())
     network = ShiftedReluNetwork.initialize(m, d, shift=shift, seed=1, device=device)
-    run = Run.prepare(GaussNewton(), network, X, y)
+    run = prepare(GaussNewton(), network, X, y)
     active = run.index.query(shift)
     seconds, iterations = {}, {}
     for solver in SOLVERS:

@@ -16,16 +16,15 @@ from .gauss_newton import GaussNewton
 from .history import StepRecord, TrainingResult
 from .jacobian import SparseJacobian
 from .network import ShiftedReluNetwork
+from .options import CGOptions, SketchOptions, TreeOptions
 from .path import SharedScan, ridge_path
 from .session import Session
-from .sketch import SketchOptions
-from .solvers import CGOptions
-from .tree import ThresholdTree, TreeOptions
+from .tree import ThresholdTree
 
 if TYPE_CHECKING:
     from .estimators import SublinearClassifier, SublinearRegressor
 
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 __all__ = [
     "Activation",

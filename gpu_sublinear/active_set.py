@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from .devices import Array, Device, NeuronLists
+from .mask import Mask, PairCounts
+
+FLIP_PENALTY = 8  # a flip's increments go to scattered rows on one thread, a recount's to one row in the cache on all
 
 
 @dataclass(frozen=True)
-class ActiveSet:
+class ActiveSet(Mask):
     """The fired pairs, by point and by neuron, with the pre-activations that decided them.
 
     Attributes
@@ -79,3 +83,14 @@ class ActiveSet:
     def counts(self) -> Array:
         """(n,) number of neurons fired on each point, k_i."""
         return self.indptr[1:] - self.indptr[:-1]
+
+    def pair_counts(self, device: Device, known: PairCounts | None) -> PairCounts:
+        """Return ``M^T M``, flip by flip where that is cheaper: ``delta M' + M^T delta``, ``delta = M' - M``."""
+        limit, fired = int(self.pairs) // FLIP_PENALTY, self.fired
+        if known and known.lists is not None and device.change_pairs(known.counts, known.lists, fired, limit):
+            return PairCounts(known.counts, fired, recounted=False)
+        return PairCounts(device.count_pairs(self.indptr, self.compact, fired.indptr, fired.points), fired)
+
+    def jacobian(self, system: Any) -> Any:
+        """Return J in the form that the options ask of lists."""
+        return system.of_lists(self)

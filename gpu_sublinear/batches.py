@@ -38,14 +38,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from .active_set import ActiveSet
-from .bits import BitMask
 from .blocks import Blocks
 from .damping import ENOUGH, StepControl
 from .devices import Array
-from .flip_mask import FlipMask
 from .gram import GramMatrix
 from .history import PhaseClock
+from .mask import Mask
 from .network import all_finite
 from .run import Run
 from .solvers import Solution
@@ -106,6 +104,8 @@ class Firing:
     def nnz(self) -> int:
         """Number of fired pairs."""
         return int(self.counts.sum())
+
+    mean_diagonal = Mask.mean_diagonal
 
 
 @dataclass
@@ -173,8 +173,7 @@ class BatchRun(Run):
             points = self.blocks.points[number]
             residual[points], counts[points] = state.residual, state.active.counts
             visited += state.active.visited
-            assert not isinstance(state.active, FlipMask)  # check_batches
-            union.add(state.active)
+            state.active.add_to(union)
         size, penalty = norm(residual), 0.5 * self.ridge * self.square
         firing = cast(Any, Firing(counts, union.size(), visited))
         state = State(firing, residual, size, penalty, clock, square=self.square, mark=self.shares)
@@ -208,7 +207,7 @@ class BatchRun(Run):
         run.initial, run.ridge = W if share is None else W - share, self.ridge
         proposal = run.propose(there, damping, draw)
         with there.clock("update"):
-            run._apply(there, proposal)  # not move: what it measures is the distance from q_B
+            run.rows.apply(run, there, proposal)  # not move: what it measures is the distance from q_B
             step = self.network.rows - W
             share = step if share is None else share + step
             self.shares = (*self.shares[:number], share, *self.shares[number + 1 :])
@@ -248,17 +247,12 @@ class _Union:
         self.fires = self.device.xp.zeros(len(run.network.rows), bool)
         self.words: Array = None
 
-    def add(self, active: ActiveSet | BitMask) -> None:
-        """Add those of one block."""
-        if not isinstance(active, BitMask):
-            self.fires[active.neurons] = True
-            return
-        words = active.bits
-        while words.shape[1] > 1:  # or of all points, by halves
-            half = (words.shape[1] + 1) // 2
-            folded = words[:, :half].copy()
-            folded[:, : words.shape[1] - half] |= words[:, half:]
-            words = folded
+    def add_rows(self, neurons: Array) -> None:
+        """Add these rows (u,)."""
+        self.fires[neurons] = True
+
+    def add_words(self, words: Array) -> None:
+        """Add the rows of packed bits (words, 1)."""
         self.words = words if self.words is None else self.words | words
 
     def size(self) -> int:

@@ -27,17 +27,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from .devices import Array, Device
 from .extension import Newcomers
+from .index import Index
+from .jacobian import Products
+from .mask import Mask, PairCounts
 from .network import ShiftedReluNetwork
 from .sums import row_distances
 from .survey import survey
 from .virtual import settle_sampling
 
-DENSE = 0.035  # fired or listed share of the pairs from which bits are faster than lists on the cpu device
 SAMPLED = 1024  # rows looked at to learn whether lists would grow too long, or how many fire at all
 MOST = 0.7  # share of rows that fire somewhere from which holding the others too costs less than finding them
 
@@ -64,7 +67,7 @@ def _points_fired(network: ShiftedReluNetwork, X: Array, rows: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class BitMask:
+class BitMask(Mask):
     """Which held row fires on which point, one bit each: what :class:`gpu_sublinear.active_set.ActiveSet` is for lists.
 
     Attributes
@@ -117,9 +120,29 @@ class BitMask:
         """Return ``sum_{r in S_i} a_r (P_ir - b)``, (n,) float64; the query summed it for these signs and shift."""
         return self.totals
 
+    def pair_counts(self, device: Device, known: PairCounts | None) -> PairCounts:
+        """Return ``M^T M``, from that of the bits before where few words differ."""
+        if known is None or known.bits is None:
+            return PairCounts(device.count_mask(self.bits, None, None), bits=self.bits)
+        return PairCounts(device.count_mask(self.bits, known.bits, known.counts), bits=self.bits, recounted=False)
+
+    def jacobian(self, system: Any) -> Any:
+        """Return J from the bits."""
+        return BitJacobian.build(self, system.gram.X, system.signs, system.network.width)
+
+    def add_to(self, union: Any) -> None:
+        """Add the bits of all points, by halves."""
+        words = self.bits
+        while words.shape[1] > 1:
+            half = (words.shape[1] + 1) // 2
+            folded = words[:, :half].copy()
+            folded[:, : words.shape[1] - half] |= words[:, half:]
+            words = folded
+        union.add_words(words)
+
 
 @dataclass
-class BitIndex:
+class BitIndex(Index):
     """Looks at all held rows in every query.
 
     Attributes
@@ -133,6 +156,8 @@ class BitIndex:
     refreshed : int
         Rows looked at afresh after the last step: all.
     """
+
+    kind = "bits"
 
     device: Device
     X: Array
@@ -161,6 +186,14 @@ class BitIndex:
             Newcomers.welcome(network, X)
         return BitIndex(self.device, self.device.xp.concatenate([self.X, X]), network)
 
+    def again(self, network: ShiftedReluNetwork, X: Array, chosen: Any = None) -> BitIndex:
+        """Return an index of its own for a network with the same rows, over X (k, d)."""
+        return BitIndex(self.device, X, network)
+
+    def over(self, X: Array, network: ShiftedReluNetwork) -> BitIndex:
+        """Return an index over other points X (k, d)."""
+        return self.again(network, X)
+
     def query(self, shift: float) -> BitMask:
         """Return who fires now, ``P_ir > shift``."""
         network = self.network
@@ -182,7 +215,7 @@ class BitIndex:
 
 
 @dataclass(frozen=True)
-class BitJacobian:
+class BitJacobian(Products):
     """J from the bits: it takes the step; its Gram matrix comes from :class:`gpu_sublinear.gram.GramMatrix`.
 
     Attributes
@@ -194,6 +227,8 @@ class BitJacobian:
     weights : Array
         (u,) float64, ``m^{-1/2} a_r`` of the rows held.
     """
+
+    has_products = False
 
     mask: BitMask
     X: Array

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -33,21 +33,20 @@ from .active_set import ActiveSet
 from .bits import BitIndex, BitMask
 from .devices import Array, Device, NeuronLists, philox
 from .extension import Newcomers
+from .index import Index
 from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
+from .options import Options
 from .shifts import firing_probability
 from .survey import survey
 from .tree import ThresholdTree
-
-if TYPE_CHECKING:
-    from .gauss_newton import GaussNewton
 
 Part = LazyIndex | ThresholdTree | BitIndex
 ROUNDING = 4 * float(np.finfo(np.float64).eps)  # of a difference of two lengths of a path, relative to the longer one
 
 
 @dataclass
-class Blocks:
+class Blocks(Index):
     """Blocks of points with an index each.
 
     Attributes
@@ -84,13 +83,13 @@ class Blocks:
 
     @classmethod
     def build(
-        cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, memory_limit: int | None = None
+        cls, trainer: Options, network: ShiftedReluNetwork, X: Array, memory_limit: int | None = None
     ) -> Blocks:
         """Look at all neurons once and cut what was found.
 
         Parameters
         ----------
-        trainer : GaussNewton
+        trainer : Options
             Batch size, margin, mask and tree.
         network : ShiftedReluNetwork
             Will hold the rows that take part.
@@ -118,13 +117,13 @@ class Blocks:
 
     @classmethod
     def deal(
-        cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, find: Callable[[Array], Part] | LazyIndex
+        cls, trainer: Options, network: ShiftedReluNetwork, X: Array, find: Callable[[Array], Part] | LazyIndex
     ) -> Blocks:
         """Deal the points and give each block its index: made over its points (k, d), or cut out of one over all.
 
         Parameters
         ----------
-        trainer : GaussNewton
+        trainer : Options
             Batch size.
         network : ShiftedReluNetwork
             Holds the rows that take part.
@@ -144,6 +143,11 @@ class Blocks:
         parts = [*cut(find, points)] if isinstance(find, LazyIndex) else [find(X[block]) for block in points]
         travelled = device.xp.zeros(len(network.rows))  # (u,)
         return cls(device, network, X, points, parts, size, travelled, [travelled.copy() for _ in points])
+
+    @property
+    def kind(self) -> str:
+        """The word for what finds the pairs."""
+        return self.parts[0].kind
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the order in which this epoch visits the blocks: a permutation keyed by (seed, epoch)."""
@@ -183,6 +187,10 @@ class Blocks:
         points = self.points + [block + n for block in new]
         return replace(self, X=everywhere, points=points, parts=parts, travelled=travelled, visited=visited)
 
+    def at(self, network: ShiftedReluNetwork, X: Array, points: Any) -> Part:
+        """Return an index for one look at some of its points."""
+        return self.over(self.device.asarray(points))
+
     def over(self, points: Array) -> Part:
         """Return an index over these of its points (k,), by a look at the rows held."""
         return self._new_parts(self.parts[0], [self.X[points]])[0]
@@ -195,16 +203,11 @@ class Blocks:
 
     def _new_parts(self, like: Part, points: list[Array]) -> list[Part]:
         """Return an index over each of these blocks of points, with the rows that ``like`` lists."""
-        rows = self.network.rows
-        if isinstance(like, ThresholdTree):
-            return [ThresholdTree.build(self.device, X, rows, like.options) for X in points]
-        if isinstance(like, BitIndex):
-            return [BitIndex(self.device, X, self.network) for X in points]
-        return [like.over(X) for X in points]
+        return [like.over(X, self.network) for X in points]
 
 
 @dataclass
-class Visit:
+class Visit(Index):
     """One block, as the index of a step on it.
 
     Attributes

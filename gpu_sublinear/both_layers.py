@@ -31,7 +31,6 @@ start of the training: the step of :mod:`gpu_sublinear.run` with one more number
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -39,44 +38,18 @@ from .activation import SHIFTED_RELU
 from .active_set import ActiveSet
 from .devices import Array, Device
 from .errors import OptionError
+from .jacobian import Products
+from .network import ShiftedReluNetwork
+from .options import Options
 from .weights import SampleWeights
 
-if TYPE_CHECKING:
-    from .gauss_newton import GaussNewton
-    from .network import ShiftedReluNetwork
 
-
-def check_trainer(trainer: GaussNewton) -> None:
-    """Refuse options that do not go with ``both_layers``.
-
-    Parameters
-    ----------
-    trainer : GaussNewton
-        The options.
-
-    Raises
-    ------
-    OptionError
-        Naming both options.
-    """
-    if not trainer.both_layers:
-        return
-    if trainer.jacobian != "factored":
-        raise OptionError(f"both_layers=True needs jacobian='factored'; got jacobian={trainer.jacobian!r}")
-    if trainer.batch_size:
-        raise OptionError(
-            f"both_layers=True trains on all points at once; got batch_size={trainer.batch_size}: leave it out"
-        )
-    if trainer.mask not in ("auto", "lists"):
-        raise OptionError(f"both_layers=True needs lists of fired pairs; got mask={trainer.mask!r}: use 'auto'")
-
-
-def check_network(trainer: GaussNewton, network: ShiftedReluNetwork) -> None:
+def check_network(trainer: Options, network: ShiftedReluNetwork) -> None:
     """Refuse a network that the trainer cannot train.
 
     Parameters
     ----------
-    trainer : GaussNewton
+    trainer : Options
         The options.
     network : ShiftedReluNetwork
         What is to be trained.
@@ -102,7 +75,7 @@ def check_network(trainer: GaussNewton, network: ShiftedReluNetwork) -> None:
 
 
 @dataclass(frozen=True)
-class BothLayersJacobian:
+class BothLayersJacobian(Products):
     """J of both layers, factored: see the module docstring.
 
     Attributes
@@ -122,6 +95,8 @@ class BothLayersJacobian:
     home : Array
         (u,) a_0 of all rows held, for steps with a penalty.
     """
+
+    gram_is_whole = False
 
     network: ShiftedReluNetwork
     X: Array

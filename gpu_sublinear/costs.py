@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .active_set import ActiveSet
 from .devices import Array
-from .sketch import SketchOptions
+from .options import SketchOptions
 
 PAIR = 0.25e-9  # to count one pair of points of one neuron (sparse Gram)
 FLOP = 5e-11  # per double operation of BLAS and LAPACK

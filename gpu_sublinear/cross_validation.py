@@ -15,15 +15,8 @@ import numpy as np
 
 from .arrays import to_host
 from .checks import check_every_point_fires, check_training_data
-from .devices import Array
 from .errors import DataError, OptionError
-from .flips import FlipIndex
-from .lazy import LazyIndex
-from .path import ScanIndex, SharedScan, ascending, check_alphas, positive_weights, warm_starts, whole_numbers
-from .run import Run
-from .state import forward
-from .sums import row_distances
-from .tree import ThresholdTree
+from .path import SharedScan, ascending, check_alphas, positive_weights, warm_starts, whole_numbers
 
 ALPHAS = np.logspace(3, -4, 15)  # to try where nobody says which; below, fits hardly change
 PATIENCE = 3  # penalties with higher errors, at least: neighbours differ less by chance than by what they are
@@ -131,41 +124,6 @@ class CrossValidation:
         return float(self.alphas[self.best])
 
 
-class Unseen:
-    """Outputs at points that a run does not train on, from an index of their own that follows the run's rows.
-
-    Parameters
-    ----------
-    scan : SharedScan
-        Of all points.
-    run : Run
-        A training from it, with a ridge penalty.
-    points : ndarray
-        (k,) numbers of the points.
-    """
-
-    def __init__(self, scan: SharedScan, run: Run, points: np.ndarray):
-        self.run, self.points, self.rows = run, scan.network.device.asarray(points, np.int64), run.network.rows
-        self.index: ScanIndex | None = None
-        if not isinstance(run.index, FlipIndex):  # which follows all points anyway
-            self.index = scan.index_of(run.network, points)
-            if isinstance(self.index, LazyIndex):
-                self.index.keep_empty = True
-
-    def outputs(self) -> Array:
-        """Return what the network says now, (k,) or (k, c) float64."""
-        network, index = self.run.network, self.index
-        if index is None:
-            assert isinstance(self.run.index, FlipIndex)
-            return self.run.index.totals[self.points] * network.scale
-        if network.rows is not self.rows and isinstance(index, LazyIndex | ThresholdTree):
-            moved = row_distances(network.rows, self.rows)
-            neurons = network.device.xp.flatnonzero(moved).astype(np.int32)
-            index.update_any(network.rows, neurons, moved[neurons])
-        self.rows = network.rows
-        return forward(network, index.query(network.shift))
-
-
 def cross_validate(
     scan: SharedScan,
     y: Any,
@@ -266,7 +224,7 @@ def trainings(
 
     runs = [scan.run(y[train], train, 1.0, None if sample_weight is None else w[train]) for train, _ in parts]
     paths = [warm_starts(run, order.tolist()) for run in runs]
-    unseen = [Unseen(scan, run, test) for run, (_, test) in zip(runs, parts, strict=True)]
+    unseen = [run.index.beside(run.network, scan, test) for run, (_, test) in zip(runs, parts, strict=True)]
     rise = Rise(float(np.average([error(fold) for fold in range(len(parts))], weights=sizes)), patience)
     for k, alpha in enumerate(order):
         for fold in range(len(parts)):

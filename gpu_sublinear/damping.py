@@ -36,12 +36,10 @@ settled.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from .history import StepRecord
-    from .run import Run
-    from .state import Attempt, State
+from .history import StepRecord
+from .state import Attempt, State
 
 PATIENCE = 8  # full steps that do not halve the objective; where they work, each divides it by 4 and more
 PART, LEAST_PART = 0.5, 0.2  # of the curvature: at first, and at least
@@ -195,7 +193,7 @@ class StepControl:
             self.best, self.best_step = trial, step
         self.source = trial
 
-    def restore_best(self, run: Run, history: list[StepRecord]) -> int | None:
+    def restore_best(self, run: Any, history: list[StepRecord]) -> int | None:
         """Go back to the best state if the run ended elsewhere; return its step, None where it is the last."""
         back = self.best is not self.source or self.stuck
         if self.always or not back or history[-1].step == self.best_step:

@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .version import __version__
+
 
 def environment() -> dict[str, Any]:
     """Describe the machine and the software, without names of hosts, users or folders.
@@ -47,8 +49,6 @@ def _guarded(probe: Callable[[], Any]) -> Any:
 
 def package_version() -> str:
     """Return the version of this package."""
-    from . import __version__
-
     return __version__
 
 

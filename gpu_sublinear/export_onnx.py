@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from .errors import OptionError
 
 if TYPE_CHECKING:
-    from .export import Parts
+    from .parts import Parts
 
 BLOCK = 16384  # neurons at a time: larger than elsewhere, because each block is three nodes of the file
 OPSET, IR_VERSION = 17, 8  # of 2022: every runtime in use reads these

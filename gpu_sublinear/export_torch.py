@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from .export import Parts
+    from .parts import Parts
 
 BLOCK = 4096  # neurons at a time, as in ShiftedReluNetwork.predict
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Any
 
 from .devices import Array, Device
+from .jacobian import Products
+from .mask import Mask, PairCounts
 from .weights import SampleWeights
-
-if TYPE_CHECKING:
-    from .flips import FlipIndex
 
 
 @dataclass(frozen=True)
-class FlipMask:
+class FlipMask(Mask):
     """The state after a query: what :class:`gpu_sublinear.active_set.ActiveSet` is for lists.
 
     Attributes
@@ -31,7 +30,7 @@ class FlipMask:
         Pairs computed and compared by the query.
     """
 
-    index: FlipIndex
+    index: Any
     counts: Array
     totals: Array
     union: int
@@ -42,11 +41,14 @@ class FlipMask:
         """Number of fired pairs."""
         return int(self.counts.sum())
 
-    @property
-    def pair_counts(self) -> Array:
-        """``M^T M`` of the points that are trained on, float64."""
+    def pair_counts(self, device: Device, known: PairCounts | None) -> PairCounts:
+        """Return ``M^T M`` of the points that are trained on, kept by the index."""
         chosen, counts = self.index.chosen, self.index.pair_counts
-        return counts if chosen is None else counts[chosen][:, chosen]
+        return PairCounts(counts if chosen is None else counts[chosen][:, chosen], recounted=False)
+
+    def jacobian(self, system: Any) -> Any:
+        """Return J of the implicit rows."""
+        return FlipJacobian(self.index, system.weights)
 
     def forward(self, device: Device, signs: Array, shift: float) -> Array:
         """Return ``sum_{r in S_i} a_r (P_ir - b)``, (n,) float64, kept through the flips."""
@@ -54,10 +56,12 @@ class FlipMask:
 
 
 @dataclass(frozen=True)
-class FlipJacobian:
+class FlipJacobian(Products):
     """J of implicit weights: it takes the step by remembering g."""
 
-    index: FlipIndex
+    has_products, implicit = False, True
+
+    index: Any
     weights: SampleWeights
 
     def step(self, W: Array, g: Array, theta: float = 0.0) -> None:

@@ -83,6 +83,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -92,6 +93,7 @@ from .errors import OptionError
 from .flip_log import FlipLog
 from .flip_mask import FlipMask
 from .foresight import foreseen_radius, rounding
+from .index import Index
 from .movement import Bounds, Movement
 from .network import ShiftedReluNetwork
 from .sums import dot
@@ -123,7 +125,7 @@ class Mark:
 
 
 @dataclass
-class FlipIndex:
+class FlipIndex(Index):
     """Mask, pair counts and outputs through flips, over implicit weights.
 
     Attributes
@@ -155,6 +157,8 @@ class FlipIndex:
     chosen : Array or None
         (k,) int64 numbers of the points that are trained on; the others are looked at and pull no row.
     """
+
+    kind, owns_rows = "flips", True
 
     device: ImplicitDevice
     X: Array
@@ -248,7 +252,7 @@ class FlipIndex:
         known, looked = radius - error, len(rows) * len(X)
         return cls(device, X, network, rows, near, words, counts, totals, union, known, error, looked)
 
-    def again(self, network: ShiftedReluNetwork, chosen: Array = None) -> FlipIndex:
+    def again(self, network: ShiftedReluNetwork, X: Array, chosen: np.ndarray | None = None) -> FlipIndex:
         """Return an index of its own for the same rows; this one has found them and taken no step.
 
         Parameters
@@ -264,7 +268,16 @@ class FlipIndex:
             Where the first look left this one.
         """
         bits, counts = self.bits.copy(), self.pair_counts.copy()
-        return replace(self, network=network, base=network.rows, bits=bits, pair_counts=counts, chosen=chosen)
+        points = None if chosen is None else self.device.asarray(chosen, np.int64)
+        return replace(self, network=network, base=network.rows, bits=bits, pair_counts=counts, chosen=points)
+
+    def at(self, network: ShiftedReluNetwork, X: Array, points: Any) -> BitIndex:
+        """Return packed masks for one look."""
+        return BitIndex(self.device, X, network)
+
+    def beside(self, network: ShiftedReluNetwork, scan: Any, points: Any) -> FlippedBeside:
+        """Return what the network says at other points, which this index follows anyway."""
+        return FlippedBeside(self, self.device.asarray(points, np.int64))
 
     def __post_init__(self) -> None:
         xp = self.device.xp
@@ -446,3 +459,15 @@ class FlipIndex:
             moved = bool(self._total.any()) or len(self.log)
             self.network.rows = self.device.implicit_rows(self.implicit) if moved else self.base
             self._written = self._total
+
+
+@dataclass
+class FlippedBeside:
+    """Outputs at points that an index follows and nobody trains on."""
+
+    index: FlipIndex
+    points: Array
+
+    def outputs(self) -> Array:
+        """Return the outputs now, (k,) float64."""
+        return self.index.totals[self.points] * self.index.network.scale

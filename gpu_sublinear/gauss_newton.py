@@ -9,44 +9,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from .bits import DENSE
-from .both_layers import check_trainer
 from .checkpoint import Checkpointing
-from .checks import check_every_point_fires, check_training_data
-from .damping import StepControl
-from .errors import OptionError
-from .history import StepRecord, TrainingResult
-from .lazy import check_margin
+from .checks import check_training_data
+from .history import TrainingResult
+from .loop import Callback, train
 from .network import ShiftedReluNetwork
+from .options import Options, SketchOptions
 from .resume import CheckpointKeeper, Keeper
 from .run import Run
-from .sketch import SketchOptions
-from .solvers import CGOptions
-from .state import Attempt, State
-from .stops import Stops, check_batches, check_robust
-from .tree import TreeOptions
+from .session import Session
 from .validation import Validation
 from .weights import SampleWeights
-
-if TYPE_CHECKING:
-    from .session import Session
-
-SOLVERS = ("auto", "gram", "sketch-cg", "cg")
-MASKS = ("auto", "lists", "bits", "flips")
-JACOBIANS = ("factored", "csr")
-Callback = Callable[[StepRecord, ShiftedReluNetwork], Any]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class GaussNewton:
+class GaussNewton(Options):
     """The trainer: full Gauss-Newton steps until the training error is small.
 
     The defaults are the fast engine; :meth:`faithful` gives the published method.  Both follow the same trajectory.
@@ -100,64 +85,6 @@ class GaussNewton:
     cg : CGOptions
         Stopping of the two CG solvers.
     """
-
-    solver: str = "auto"
-    margin: float | str = "auto"
-    jacobian: str = "factored"
-    mask: str = "auto"
-    tolerance: float = 1e-4
-    max_steps: int = 20
-    memory_limit: int | None = None
-    damping: float | str = "auto"
-    watchdog: int = 3
-    alpha: float | str = 0.0
-    time_budget: float | None = None
-    validation_fraction: float = 0.0
-    patience: int = 3
-    batch_size: int | None = None
-    both_layers: bool = False
-    tree: TreeOptions = field(default_factory=TreeOptions)
-    sketch: SketchOptions = field(default_factory=SketchOptions)
-    cg: CGOptions = field(default_factory=CGOptions)
-
-    def __post_init__(self) -> None:
-        if self.solver not in SOLVERS:
-            raise OptionError(f"solver must be one of {', '.join(SOLVERS)}; got {self.solver!r}")
-        if self.jacobian not in JACOBIANS:
-            raise OptionError(f"jacobian must be one of {', '.join(JACOBIANS)}; got {self.jacobian!r}")
-        if self.sketch.kind == "rows" and self.jacobian != "csr" and self.solver == "sketch-cg":
-            raise OptionError("a sketch of rows needs the entries of J; use jacobian='csr' or a sketch of neurons")
-        if self.margin not in ("auto", 0):
-            check_margin(self.margin)
-        check_robust(self)
-        check_trainer(self)
-        if self.mask not in MASKS:
-            raise OptionError(f"mask must be one of {', '.join(MASKS)}; got {self.mask!r}")
-        if self.mask in ("bits", "flips") and not self._can_pack:
-            raise OptionError(
-                f"mask={self.mask!r} needs solver 'auto' or 'gram', margin 'auto' and jacobian 'factored'"
-            )
-        check_batches(self)
-        if not 0 <= self.tolerance < 1:
-            raise OptionError(f"tolerance must be from 0 to below 1; got {self.tolerance}")
-        if self.max_steps < 0:
-            raise OptionError(f"max_steps must be at least 0; got {self.max_steps}")
-
-    @property
-    def _can_pack(self) -> bool:
-        factored = self.jacobian == "factored" and self.margin == "auto"
-        return factored and self.solver in ("auto", "gram") and not self.both_layers
-
-    @property
-    def robust(self) -> bool:
-        """Whether steps go to the least-squares solution, so that targets may contradict each other."""
-        return self.damping != "none" or self.alpha != 0
-
-    def packs(self, share: float, outputs: int = 1) -> bool:
-        """Tell whether masks are packed when this share of the pairs fires; lists are kept for several outputs."""
-        if outputs > 1:
-            return False
-        return self.mask in ("bits", "flips") or (self.mask == "auto" and self._can_pack and share >= DENSE)
 
     @classmethod
     def faithful(cls, **options: Any) -> GaussNewton:
@@ -254,128 +181,14 @@ class GaussNewton:
         Session
             Ready to train.
         """
-        from .session import Session
-
         return Session.begin(self, network, X, y)
 
-    def train(
-        self,
-        run: Run,
-        callbacks: Iterable[Callback] = (),
-        watch: Validation | None = None,
-        build_seconds: float = 0.0,
-        keeper: Keeper | None = None,
-    ) -> TrainingResult:
-        """Train from a run that is prepared; ``fit`` without the first scan.
-
-        Parameters
-        ----------
-        run : Run
-            Data, network and index.
-        callbacks : iterable of callable
-            As for ``fit``.
-        watch : Validation, optional
-            What decides on early stopping.
-        build_seconds : float
-            What the preparation took.
-        keeper : Keeper, optional
-            Writes checkpoints, and knows the steps that were taken before.
-
-        Returns
-        -------
-        TrainingResult
-            History, and why training stopped.
-        """
-        watch, keeper = watch or Validation(run.network), keeper or Keeper()
-        callbacks = list(callbacks)
-        control = run.control()
-        keeper.restore_control(control)
-        keeper.build_seconds += build_seconds
-        stops = Stops(self, run.size, keeper.build_seconds, control)
-        history = list(keeper.history)
-        verdict = stops(history, False, watch, keeper.seconds) if history else (False, "")
-        control.finished = bool(verdict[1])
-        for record in self._steps(run, control, watch, len(history), keeper.best):
-            history.append(record)
-            if callbacks:
-                run.materialise()
-            stopped = any([callback(record, run.network) for callback in callbacks])
-            verdict = verdict if verdict[1] else stops(history, stopped, watch, keeper.seconds)
-            keeper.after(run, control, watch, history, bool(verdict[1]) or stops.will_end(len(history)))
-            if verdict[1] and (stopped or not record.moved_neurons):
-                break
-            control.finished = bool(verdict[1])  # one more record, of the state that the last step led to
-        best = watch.restore_best() if watch.active else control.restore_best(run, history)
-        if not watch.active:
-            history[-1] = run.written(history[-1])
-        if best is not None:
-            verdict = verdict[0], f"{verdict[1]}; the weights before step {best}, the best, were restored"
-        seconds = keeper.build_seconds + keeper.seconds + sum(record.seconds for record in history)
-        times = seconds, keeper.build_seconds
-        alpha = float(self.alpha)  # a number since the run was prepared
-        kept = keeper.seconds, keeper.resumed_seconds
-        return TrainingResult(run.network, history, *verdict, *times, best, alpha, *kept)
-
-    def _steps(
-        self, run: Run, control: StepControl, watch: Validation, first: int = 0, best: State | None = None
-    ) -> Iterator[StepRecord]:
-        """Yield one record per step: query, forward, Jacobian, sketch, solve, update; rejected ones try again."""
-        goal = self.tolerance * run.size
-        state = run.look()
-        if not run.warm:
-            check_every_point_fires(state.active, run.X, run.network)
-        control.start(state, best)
-        for step in range(first, self.max_steps + 1):
-            if watch.active:
-                run.materialise()
-            error, attempt, trial, rejected = watch.error(step), None, None, 0
-            if step < self.max_steps and goal < state.norm < np.inf:
-                while trial is None and not (control.stuck or control.finished):
-                    source = control.source
-                    if run.foresees and not control.always:
-                        promise = control.expect(run.propose(source, control.damping, step))
-                        if promise <= self.tolerance or control.settled(self.tolerance):
-                            break  # at the minimum: the step is not worth taking
-                    attempt = run.move(source, control.damping, step)
-                    trial = run.look()
-                    if not control.accepts(attempt, trial, step + 1):
-                        rejected += 1
-                        state.clock.absorb(trial.clock)
-                        trial = None
-                        run.restore(control.source)
-            yield _record(step, state, attempt if trial else None, rejected, error, run)
-            if trial is None:
-                return
-            state = trial
+    def train(self, run: Run, *arguments: Any, **named: Any) -> TrainingResult:
+        """Train from a run that is prepared; ``fit`` without the first scan: :func:`gpu_sublinear.loop.train`."""
+        return train(replace_options(run, self), *arguments, **named)
 
 
-def _record(
-    step: int, state: State, attempt: Attempt | None, rejected: int, validation_mse: float | None, run: Run
-) -> StepRecord:
-    active, seconds = state.active, state.clock.seconds
-    solution = attempt.solution if attempt else None
-    n = len(active.counts)  # points; the mean error is over the sum of their weights
-    silent = int((active.counts == 0).sum())
-    if silent:
-        _log.warning("step %d: %d of %d points fire no neuron; their error cannot shrink", step, silent, n)
-    return StepRecord(
-        step=step,
-        loss=0.5 * state.norm**2,
-        mse=state.norm**2 / (run.weights.total(n) * (state.residual.size / n)),
-        residual_norm=state.norm,
-        fired=active.nnz / n,
-        union=active.union,
-        solver_iterations=solution.iterations if solution else 0,
-        solver_residual=solution.residual if solution else 0.0,
-        solver_reason=solution.reason if solution else "no step was taken",
-        moved_neurons=attempt.moved if attempt else 0,
-        tree_nodes_visited=active.visited,
-        seconds=sum(seconds.values()),
-        phases=seconds,
-        refreshed=run.index.refreshed if solution else 0,
-        peak_bytes=run.network.device.peak_bytes(),
-        damping=attempt.damping if attempt else 0.0,
-        rejected=rejected,
-        penalty=state.penalty,
-        validation_mse=validation_mse,
-    )
+def replace_options(run: Run, options: GaussNewton) -> Run:
+    """Let a run go by these options."""
+    run.trainer = options
+    return run

@@ -22,35 +22,32 @@ index is told how far each moved (neurons that fire nowhere may wake up), and a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .activation import SHIFTED_RELU, Activation
 from .active_set import ActiveSet
-from .bits import BitMask
 from .devices import Array, Device
 from .errors import OptionError
-from .flip_mask import FlipMask
 from .gram import GramMatrix
-from .jacobian import FactoredJacobian, SparseJacobian
+from .index import Index
+from .jacobian import FactoredJacobian, Products, SparseJacobian
 from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
+from .options import Options
 from .sums import row_distances
 from .tree import ThresholdTree
-
-if TYPE_CHECKING:
-    from .gauss_newton import GaussNewton
 
 SLOPE_ROWS = 1 << 14  # rows taken to float64 at a time
 
 
-def check_activation(trainer: GaussNewton, network: ShiftedReluNetwork) -> None:
+def check_activation(trainer: Options, network: ShiftedReluNetwork) -> None:
     """Refuse options that the network's activation does not go with.
 
     Parameters
     ----------
-    trainer : GaussNewton
+    trainer : Options
         The options.
     network : ShiftedReluNetwork
         What is to be trained.
@@ -161,9 +158,32 @@ class HingedSet(ActiveSet):
             total = total + gain * fold.parts(sums[offset])[k]
         return total
 
+    def jacobian(self, system: Any) -> HingedJacobian:
+        """Return J of the data from that of the points looked at."""
+        return HingedJacobian(
+            system.of_lists(self), self.fold, self, system.network, system.weights.scaled(system.X)
+        )
+
+    def folded(self, G: Array, K: Array, width: int) -> Array:
+        """Return G (n, n) of the data from G~ (k n, k n)."""
+        G, slope = self.fold.gram(G), self.activation.slope
+        if slope:
+            c, n = slope / width * hinge_slopes(self), self.fold.n  # (n,)
+            G = G + K[:n, :n] * (slope**2 + (c[:, None] + c[None, :]))
+        return G
+
+    def mean_diagonal(self, squares: Array, total: float, width: int) -> float:
+        """Return the mean of the diagonal of G; at most one hinge fires on a point."""
+        slope = self.activation.slope
+        shares = [part / width for part in self.fold.parts(self.fired_counts)]
+        sums = slope**2 + 0.0 * squares
+        for hinge, share in zip(self.activation.hinges, shares, strict=True):
+            sums = sums + share * (2 * slope * hinge.gain * hinge.direction + hinge.gain**2)
+        return float((squares * sums).sum()) / total
+
 
 @dataclass
-class HingedIndex:
+class HingedIndex(Index):
     """An index over the points that the hinges look at.
 
     Attributes
@@ -181,7 +201,8 @@ class HingedIndex:
     X: Array
 
     def __post_init__(self) -> None:
-        self.keep_empty = bool(self.network.activation.slope)
+        if self.network.activation.slope:
+            self.expect_any_row()
 
     @property
     def refreshed(self) -> int:
@@ -189,14 +210,13 @@ class HingedIndex:
         return self.inner.refreshed
 
     @property
-    def keep_empty(self) -> bool:
-        """Whether rows move that do not fire."""
-        return getattr(self.inner, "keep_empty", True)
+    def kind(self) -> str:
+        """The word for what finds the pairs."""
+        return self.inner.kind
 
-    @keep_empty.setter
-    def keep_empty(self, keep: bool) -> None:
-        if isinstance(self.inner, LazyIndex):
-            self.inner.keep_empty = keep
+    def expect_any_row(self) -> None:
+        """Tell what finds the pairs."""
+        self.inner.expect_any_row()
 
     def query(self, shift: float) -> HingedSet:
         """Return who fires now, and what the line adds up to."""
@@ -236,7 +256,7 @@ def _line(network: ShiftedReluNetwork, X: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class HingedJacobian:
+class HingedJacobian(Products):
     """J of the data from that of the points that the hinges look at.
 
     Attributes
@@ -258,6 +278,16 @@ class HingedJacobian:
     active: HingedSet
     network: ShiftedReluNetwork
     X: Array
+
+    @property
+    def folding(self) -> Fold:
+        """C."""
+        return self.fold
+
+    @property
+    def entries(self) -> SparseJacobian | None:
+        """Those of J~."""
+        return self.inner.entries
 
     @property
     def points(self) -> int:
@@ -323,48 +353,6 @@ def hinge_slopes(active: HingedSet) -> Array:
     return sum(slope * part.astype(np.float64) for slope, part in zip(slopes, parts, strict=True))
 
 
-@dataclass
-class HingedGram:
-    """G of the data from that of the points that the hinges look at.
-
-    Attributes
-    ----------
-    inner : GramMatrix
-        G~ (k n, k n).
-    """
-
-    inner: GramMatrix
-
-    @property
-    def X(self) -> Array:
-        """(k n, d) the points that the hinges look at."""
-        return self.inner.X
-
-    @property
-    def K(self) -> Array:
-        """Inner products of the points that the hinges look at."""
-        return self.inner.K
-
-    def __call__(self, active: ActiveSet | BitMask | FlipMask) -> Array:
-        """Return G (n, n) float64."""
-        assert isinstance(active, HingedSet)
-        G, slope = active.fold.gram(self.inner(active)), active.activation.slope
-        if slope:
-            c, n = slope / self.inner.width * hinge_slopes(active), active.fold.n  # (n,)
-            G = G + self.K[:n, :n] * (slope**2 + (c[:, None] + c[None, :]))
-        return G
-
-    def diagonal(self, active: HingedSet, squares: Array) -> Array:
-        """Return the diagonal of G, (n,); squares (n,) are ``||x_i||^2``: at most one hinge fires on a point."""
-        slope, width = active.activation.slope, self.inner.width
-        shares = [part / width for part in active.fold.parts(active.fired_counts)]
-        total = slope**2 + 0.0 * squares
-        for hinge, share in zip(active.activation.hinges, shares, strict=True):
-            total = total + share * (2 * slope * hinge.gain * hinge.direction + hinge.gain**2)
-        return squares * total
-
-
-def gram_of(network: ShiftedReluNetwork, X: Array) -> GramMatrix | HingedGram:
+def gram_of(network: ShiftedReluNetwork, X: Array) -> GramMatrix:
     """Return what computes G of the points X (n, d), weighted or not, for the network's activation."""
-    gram = GramMatrix(network.device, network.activation.points(X, network.device.xp), network.width)
-    return gram if network.activation.plain else HingedGram(gram)
+    return GramMatrix(network.device, network.activation.points(X, network.device.xp), network.width)

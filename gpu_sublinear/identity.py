@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .devices import Array, Device
 from .network import ShiftedReluNetwork
+from .options import Options
 from .tensor_files import update
 from .validation import Validation
 from .weights import SampleWeights
-
-if TYPE_CHECKING:
-    from .gauss_newton import GaussNewton
 
 LIMITS = ("max_steps", "time_budget", "memory_limit", "tolerance")  # say when to end, not how to get there
 
 
 def identity(
-    trainer: GaussNewton,
+    trainer: Options,
     network: ShiftedReluNetwork,
     X: Array,
     y: Array,
@@ -32,7 +30,7 @@ def identity(
 
     Parameters
     ----------
-    trainer : GaussNewton
+    trainer : Options
         Its options, without those that only say when to end.
     network : ShiftedReluNetwork
         As it is before training.

@@ -7,7 +7,7 @@ from argparse import Namespace
 from dataclasses import replace
 from typing import Any
 
-from .console import check_outputs, json_text, say
+from .console import json_text, say
 from .data import Dataset, load, split
 from .devices import get_device
 from .environment import environment
@@ -19,6 +19,7 @@ from .inspection_figure import save_inspection
 from .inspection_text import inspection_text
 from .prepared import data_line
 from .preprocessing import Preprocessing, TargetScaling
+from .signs import check_outputs
 
 
 def run_inspect(options: Namespace) -> int:

@@ -26,9 +26,9 @@ from .contradictions import FAR, Contradictions, find_contradictions
 from .devices import Device, get_device
 from .gauss_newton import GaussNewton
 from .memory import plan
-from .outputs import check_outputs, pattern_count
 from .preprocessing import as_targets
 from .shifts import firing_probability, resolve_shift, shift_for_fired
+from .signs import check_outputs, pattern_count
 from .trial import Trial, affordable_width, fits, run_trial
 from .warmup import warm_up
 from .wide_limit import PROMPT, Forecast, WideLimit

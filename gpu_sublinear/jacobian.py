@@ -19,8 +19,22 @@ from .devices import CSR, Array, Device
 from .errors import DeviceMemoryError
 
 
+class Products:
+    """What a solver may ask of a Jacobian, with the answers of one that has products and one output."""
+
+    has_products = True  # whether J v and J^T g can be computed
+    gram_is_whole = True  # whether the Gram matrix of the mask is G, and no block of it
+    implicit = False  # whether a step writes no rows
+    folding = None  # from the points looked at to those of the data
+
+    @property
+    def entries(self) -> SparseJacobian | None:
+        """The entries of J, where they are written."""
+        return None
+
+
 @dataclass(frozen=True)
-class FactoredJacobian:
+class FactoredJacobian(Products):
     """J as the product of its mask, signs and points: no copy of X for every fired pair.
 
     Attributes
@@ -78,7 +92,7 @@ class FactoredJacobian:
 
 
 @dataclass(frozen=True)
-class SparseJacobian:
+class SparseJacobian(Products):
     """J and J^T, each as CSR: a transposed product with one of them would scatter, slowly and in no fixed order.
 
     Attributes
@@ -137,6 +151,11 @@ class SparseJacobian:
         csr = device.fill_jacobian(active.indptr, active.compact, fired.neurons, signs, X, scale)
         csr_t = device.fill_jacobian_t(fired.indptr, fired.points, fired.neurons, signs, X, scale)
         return cls(device, csr, csr_t, device.spmv(csr), device.spmv(csr_t), fired.neurons, len(signs), d)
+
+    @property
+    def entries(self) -> SparseJacobian:
+        """Itself."""
+        return self
 
     @property
     def points(self) -> int:

@@ -45,7 +45,6 @@ a list that fires on a new point: drawn now, or forgotten before and not moved s
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -55,7 +54,9 @@ from .active_set import ActiveSet
 from .devices import Array, Device, NeuronLists
 from .errors import DeviceMemoryError, OptionError
 from .extension import Newcomers, appended, united
+from .index import Index
 from .network import ShiftedReluNetwork
+from .options import check_margin
 from .survey import lower_limit, survey, without_empty
 
 FIRST_MARGIN = 0.1  # before any movement is known: a third more candidates at b = 2.5, rows that move less stay put
@@ -68,7 +69,7 @@ NORM_ROWS = 1 << 16  # rows squared at a time for w_max
 
 
 @dataclass
-class LazyIndex:
+class LazyIndex(Index):
     """Candidate lists over stale pre-activations, with the certificate of the module docstring.
 
     Attributes
@@ -92,6 +93,8 @@ class LazyIndex:
     keep_empty : bool
         Whether rows move that do not fire, so that an empty list may fill again.
     """
+
+    may_pack = marks_all = True
 
     device: Device
     X: Array
@@ -167,6 +170,18 @@ class LazyIndex:
         index._drop_empty()
         index._check_memory()
         return index
+
+    def expect_any_row(self) -> None:
+        """Keep neurons with empty lists."""
+        self.keep_empty = True
+
+    def again(self, network: ShiftedReluNetwork, X: Array, chosen: np.ndarray | None = None) -> LazyIndex:
+        """Return an index of its own for a network with the same rows, over X (k, d), the points ``chosen`` of this."""
+        lists = self.candidates
+        lists = lists if chosen is None else restricted(lists, chosen, len(self.X), network)
+        own = replace(self, X=X, network=network, candidates=lists)
+        own.drift, own.margin = own.drift.copy(), own.margin.copy()
+        return own
 
     def query(self, shift: float) -> ActiveSet:
         """Return all pairs with ``P_ir > shift``, exactly those that a full recomputation would find.
@@ -252,7 +267,7 @@ class LazyIndex:
         index._check_memory()
         return index
 
-    def over(self, X: Array) -> LazyIndex:
+    def over(self, X: Array, network: ShiftedReluNetwork) -> LazyIndex:
         """Return an index over other points X (k, d) with lists for the same rows."""
         xp, rows = self.device.xp, self.candidates.neurons
         margin = xp.full(len(rows), FIRST_MARGIN if self.fixed_margin is None else self.fixed_margin)
@@ -380,34 +395,19 @@ def candidate_bytes(device: Device, pairs: int, neurons: int, dtype: str) -> int
     return pairs * (candidates + fired) + neurons * 8 * 8  # eight numbers for each row
 
 
-def check_margin(margin: float | str) -> float:
-    """Return the margin as a positive number.
-
-    Parameters
-    ----------
-    margin : float or str
-        What the user gave, other than "auto".
-
-    Returns
-    -------
-    float
-        The margin.
-
-    Raises
-    ------
-    OptionError
-        If it is no positive finite number.
-    """
-    try:
-        value = float(margin)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise OptionError(f"margin must be 'auto', 0 (threshold tree) or a positive number; got {margin!r}")
-    return value
-
-
 def _largest_row(W: Array) -> float:
     """Return an upper bound of the Euclidean norms of the rows of W."""
     blocks = (W[first : first + NORM_ROWS].astype(np.float64) for first in range(0, len(W), NORM_ROWS))
     return max((float((block * block).sum(axis=1).max()) for block in blocks), default=0.0) ** 0.5 * (1 + 1e-12)
+
+
+def restricted(lists: NeuronLists, points: np.ndarray, n: int, network: ShiftedReluNetwork) -> NeuronLists:
+    """Return the lists with these points alone (ascending, of n), numbered from 0; lists may become empty."""
+    device, xp = network.device, network.device.xp
+    number = np.full(n, -1, np.int32)
+    number[points] = np.arange(len(points), dtype=np.int32)
+    renamed = device.asarray(number, np.int32)[lists.points]
+    kept = renamed >= 0
+    before = xp.zeros(len(kept) + 1, np.int64)
+    xp.cumsum(kept, out=before[1:])
+    return NeuronLists(lists.neurons, before[lists.indptr], renamed[kept])

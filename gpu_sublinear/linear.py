@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 from .active_set import ActiveSet
-from .bits import BitJacobian, BitMask
 from .both_layers import BothLayersJacobian
 from .costs import cheapest_solver
 from .devices import Array
-from .flip_mask import FlipJacobian, FlipMask
 from .gram import GramMatrix
-from .hinges import HingedGram, HingedJacobian, HingedSet
 from .history import PhaseClock
 from .jacobian import FactoredJacobian, SparseJacobian
 from .network import ShiftedReluNetwork
-from .outputs import OutputsJacobian, solve_outputs
-from .sketch import Preconditioner, preconditioner_of_neurons, preconditioner_of_rows
+from .options import Options
+from .outputs import OutputsJacobian
+from .sketch import Preconditioner, factor, preconditioner_of_neurons, preconditioner_of_rows
 from .solvers import Solution, conjugate_gradient, gram_cholesky, sketched_cg
 from .state import Index, Jacobian, Mask, State
 from .sums import rows_of
 from .weights import SampleWeights
-
-if TYPE_CHECKING:
-    from .gauss_newton import GaussNewton
 
 
 @dataclass
@@ -34,7 +28,7 @@ class LinearSystem:
 
     Attributes
     ----------
-    trainer : GaussNewton
+    trainer : Options
         The options.
     network : ShiftedReluNetwork
         What is trained.
@@ -44,7 +38,7 @@ class LinearSystem:
         (u,) or (u, c) second layer of the rows that the network holds, as it was initialised.
     index : ThresholdTree, LazyIndex, BitIndex, FlipIndex or HingedIndex
         Finds the fired pairs.
-    gram : GramMatrix or HingedGram
+    gram : GramMatrix
         Exact Gram matrix, kept through flips.
     weights : SampleWeights
         Of the points.
@@ -52,31 +46,28 @@ class LinearSystem:
         (u,) a_0, the second layer at the start, where it is trained with a ridge penalty.
     """
 
-    trainer: GaussNewton
+    trainer: Options
     network: ShiftedReluNetwork
     X: Array
     y: Array
     signs: Array
     index: Index
-    gram: GramMatrix | HingedGram
+    gram: GramMatrix
     weights: SampleWeights = field(default_factory=SampleWeights)
     home: Array = None
 
     def jacobian(self, active: Mask) -> Jacobian:
         """Return the Jacobian of the step in the form that the trainer asks for."""
-        if isinstance(active, FlipMask):
-            return FlipJacobian(active.index, self.weights)
-        if isinstance(active, BitMask):
-            return BitJacobian.build(active, self.gram.X, self.signs, self.network.width)
+        return active.jacobian(self)
+
+    def of_lists(self, active: ActiveSet) -> Jacobian:
+        """Return the Jacobian of listed pairs in the form that options and network ask for."""
         if self.network.outputs > 1:
             return OutputsJacobian.build(self.network, active, self.gram.X)
         if self.trainer.both_layers:
             return BothLayersJacobian.build(self.network, active, self.gram.X, self.weights, self.home)
         kind = FactoredJacobian if self.trainer.jacobian == "factored" else SparseJacobian
-        found = kind.build(self.network.device, active, self.gram.X, self.signs, self.network.width)
-        if not isinstance(active, HingedSet):
-            return found
-        return HingedJacobian(found, active.fold, active, self.network, self.weights.scaled(self.X))
+        return kind.build(self.network.device, active, self.gram.X, self.signs, self.network.width)
 
     def solve(
         self,
@@ -114,14 +105,9 @@ class LinearSystem:
         """
         device, trainer = self.network.device, self.trainer
         residual = residual * rows_of(active.counts > 0, residual)  # a silent point's row of G is zero: least norm is 0
-        if isinstance(jacobian, OutputsJacobian | BothLayersJacobian):
-            assert isinstance(active, ActiveSet)
+        if not jacobian.gram_is_whole:
             return solve_outputs(self, active, jacobian, residual, step, clock, kappa, state)
-        if (
-            isinstance(active, BitMask | FlipMask)
-            or isinstance(jacobian, BitJacobian | FlipJacobian)
-            or self.solver(active) == "gram"
-        ):
+        if not jacobian.has_products or self.solver(active) == "gram":
             with clock("jacobian"):
                 G = self.gram(active) if state is None or state.G is None else state.G
             if state is not None:
@@ -148,12 +134,13 @@ class LinearSystem:
     def precondition(self, active: ActiveSet, jacobian: Jacobian, step: int, kappa: float) -> Preconditioner | None:
         """Return the sketched preconditioner of a step; of the shared block for several outputs."""
         network, options = self.network, self.trainer.sketch
-        inner, fold = (jacobian.inner, jacobian.fold) if isinstance(jacobian, HingedJacobian) else (jacobian, None)
-        if options.kind == "rows" and isinstance(inner, SparseJacobian):
-            return preconditioner_of_rows(network.device, inner, options, network.seed, step, kappa, fold)
+        if options.kind == "rows" and jacobian.entries is not None:
+            return preconditioner_of_rows(
+                network.device, jacobian.entries, options, network.seed, step, kappa, jacobian.folding
+            )
         signs = self.signs if network.outputs == 1 else self.signs[:, 0].copy()
         arguments = (network.device, active, signs, network.width, self.gram.K, options, network.seed, step, kappa)
-        return preconditioner_of_neurons(*arguments, fold)
+        return preconditioner_of_neurons(*arguments, jacobian.folding)
 
 
 def shifted(G: Array, kappa: float) -> Array:
@@ -168,3 +155,70 @@ def shifted(G: Array, kappa: float) -> Array:
 def with_damping(product: Callable[[Array], Array], kappa: float) -> Callable[[Array], Array]:
     """Return ``v -> G v + kappa v``; the product itself for 0."""
     return (lambda v: product(v) + kappa * v) if kappa else product
+
+
+def solve_outputs(
+    run: LinearSystem,
+    active: ActiveSet,
+    jacobian: OutputsJacobian | BothLayersJacobian,
+    residual: Array,
+    step: int,
+    clock: PhaseClock,
+    kappa: float,
+    state: State | None,
+) -> Solution:
+    """Solve ``(G + kappa I) g = residual`` for g (n, c) by conjugate gradients on the lists of fired pairs.
+
+    Parameters
+    ----------
+    run : Run
+        Trainer, network, points.
+    active : ActiveSet
+        The fired pairs.
+    jacobian : OutputsJacobian or BothLayersJacobian
+        J.
+    residual : Array
+        (n, c) or (n,) float64, zero at points on which no neuron fires.
+    step : int
+        Number of the step, for the draw of the sketch.
+    clock : PhaseClock
+        Gets the seconds of the phases.
+    kappa : float
+        Damping and ridge, in absolute units.
+    state : State, optional
+        Keeps the exact block for the case that the step is rejected.
+
+    Returns
+    -------
+    Solution
+        g, of the shape of the residual, with its true residual over all entries.
+    """
+    device, options, shape, solver = run.network.device, run.trainer.cg, residual.shape, run.solver(active)
+
+    def product(v: Array) -> Array:
+        return jacobian.gram(v.reshape(shape)).ravel() + kappa * v
+
+    if solver == "cg":
+        with clock("solve"):
+            found = conjugate_gradient(device, product, residual.ravel(), options)
+        return replace(found, value=found.value.reshape(shape))
+    if solver == "gram":
+        with clock("jacobian"):
+            block = run.gram(active) if state is None or state.G is None else state.G
+        if state is not None:
+            state.G = block
+        with clock("sketch"):
+            block = block.copy()  # (n, n)
+            block.ravel()[:: len(block) + 1] += kappa
+            factored = factor(device, block)
+    else:
+        with clock("sketch"):
+            factored = run.precondition(active, jacobian, step, kappa)
+
+    def precondition(v: Array) -> Array:
+        assert factored is not None
+        return device.xp.ascontiguousarray(factored(v.reshape(shape))).ravel()
+
+    with clock("solve"):
+        found = sketched_cg(device, product, residual.ravel(), options, precondition if factored else None)
+    return replace(found, value=found.value.reshape(shape))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from .devices import Device, TreeLayout
 from .errors import DeviceMemoryError
 from .foresight import LARGEST
 from .lazy import FIRST_MARGIN, candidate_bytes
+from .options import Options
 from .shifts import firing_probability
-
-if TYPE_CHECKING:
-    from .gauss_newton import GaussNewton
 
 FIXED = 400 << 20  # interpreter, compiled code, BLAS buffers, scratch memory of a GPU's scans and looks
 FLIPPING = 1.0  # flips of a run, as part of the pairs over sqrt(n / m): 0.1 to 2 were seen, most with a small penalty
@@ -23,7 +19,7 @@ LISTS = "candidate pairs and their products"
 
 
 def plan(
-    trainer: GaussNewton,
+    trainer: Options,
     device: Device,
     n: int,
     d: int,
@@ -37,7 +33,7 @@ def plan(
 
     Parameters
     ----------
-    trainer : GaussNewton
+    trainer : Options
         The options.
     device : Device
         Where training will run.
@@ -104,7 +100,7 @@ def plan(
 
 
 def plan_memory(
-    trainer: GaussNewton,
+    trainer: Options,
     device: Device,
     n: int,
     d: int,
@@ -119,7 +115,7 @@ def plan_memory(
 
     Parameters
     ----------
-    trainer : GaussNewton
+    trainer : Options
         The options, with ``memory_limit``.
     device : Device
         Where training will run.

@@ -12,8 +12,8 @@ import numpy as np
 from .activation import SHIFTED_RELU, Activation, activation_of
 from .devices import Array, Device, get_device
 from .errors import DataError, OptionError
-from .outputs import check_outputs, sign_matrix
 from .shifts import resolve_shift
+from .signs import check_outputs, sign_matrix
 
 PREDICT_POINTS, PREDICT_NEURONS = (
     2048,

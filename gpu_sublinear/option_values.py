@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .errors import GpuSublinearError
-from .stops import LARGEST
+from .options import LARGEST
 
 MOST = 10_000  # penalties of one path
 

@@ -37,96 +37,38 @@ takes the exact G_0, ``sketch-cg`` the sketch of it, ``cg`` none; all stop at th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .active_set import ActiveSet
-from .devices import Array, Device, NeuronLists, philox
+from .devices import Array, Device, NeuronLists
 from .errors import OptionError
-from .sketch import factor
-from .solvers import Solution, conjugate_gradient, sketched_cg
-
-if TYPE_CHECKING:
-    from .both_layers import BothLayersJacobian
-    from .gauss_newton import GaussNewton
-    from .history import PhaseClock
-    from .linear import LinearSystem
-    from .network import ShiftedReluNetwork
-    from .state import State
-
+from .jacobian import Products
+from .network import ShiftedReluNetwork
+from .options import Options
+from .signs import pattern_count, pattern_signs, patterns_of
 
 # ---- signs ----------------------------------------------------------------------------------------------
 
 
-def pattern_count(outputs: int) -> int:
-    """Return C, the number of different sign vectors up to the sign: the power of two from c on."""
-    return 1 << (outputs - 1).bit_length()
 
 
-def pattern_signs(outputs: int) -> np.ndarray:
-    """Return ``s_pl = (-1)^popcount(p & l)``, (C, c) float64."""
-    common = np.arange(pattern_count(outputs))[:, None] & np.arange(outputs)  # (C, c)
-    odd = np.zeros_like(common)
-    while common.any():
-        odd ^= common & 1
-        common >>= 1
-    return 1.0 - 2.0 * odd
 
 
-def check_outputs(outputs: int, width: int) -> int:
-    """Return the number of outputs.
-
-    Parameters
-    ----------
-    outputs : int
-        c.
-    width : int
-        m.
-
-    Returns
-    -------
-    int
-        c.
-
-    Raises
-    ------
-    OptionError
-        If it is below 1, or the width has not two neurons for every sign vector.
-    """
-    if not (isinstance(outputs, int | np.integer) and outputs >= 1):
-        raise OptionError(f"outputs must be a whole number from 1 on; got {outputs!r}")
-    least = 2 * pattern_count(outputs)
-    if outputs > 1 and width < least:
-        raise OptionError(f"{outputs} outputs need a width of at least {least}; got {width}")
-    return int(outputs)
 
 
-def patterns_of(network: ShiftedReluNetwork, neurons: Array) -> Array:
-    """Return the pattern of the pair of each neuron (u,), (u,) int64 from 0 to C - 1."""
-    pairs, count = neurons // 2, pattern_count(network.outputs)
-    if network.sampling != "virtual":
-        return pairs % count
-    known, places = np.unique(network.device.to_host(pairs), return_inverse=True)
-    words = philox.philox4x32((known, known >> 32, 0, philox.SIGNS), network.seed)[0]  # of each pair once
-    return network.device.asarray((words % np.uint64(count)).astype(np.int64)[places])
 
 
-def sign_matrix(network: ShiftedReluNetwork, neurons: Array) -> Array:
-    """Return the second layer of these neurons (u,), (u, c) of the network's type, columns contiguous."""
-    vectors = network.device.asarray(pattern_signs(network.outputs).T, network.dtype)  # (c, C)
-    parity = (1 - 2 * (neurons % 2)).astype(network.dtype)  # (u,)
-    return (vectors[:, patterns_of(network, neurons)] * parity).T
 
 
-def check_supported(trainer: GaussNewton, network: ShiftedReluNetwork) -> None:
+def check_supported(trainer: Options, network: ShiftedReluNetwork) -> None:
     """Refuse options that work for one output only.
 
     Parameters
     ----------
-    trainer : GaussNewton
+    trainer : Options
         The options.
     network : ShiftedReluNetwork
         How many outputs.
@@ -171,7 +113,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class OutputsJacobian:
+class OutputsJacobian(Products):
     """J of several outputs, factored: see the module docstring.
 
     Attributes
@@ -187,6 +129,8 @@ class OutputsJacobian:
     width : int
         m, nominal.
     """
+
+    gram_is_whole = False
 
     device: Device
     X: Array
@@ -294,68 +238,3 @@ def slice_of(lists: NeuronLists, first: int, last: int) -> NeuronLists:
 # ---- solve ----------------------------------------------------------------------------------------------
 
 
-def solve_outputs(
-    run: LinearSystem,
-    active: ActiveSet,
-    jacobian: OutputsJacobian | BothLayersJacobian,
-    residual: Array,
-    step: int,
-    clock: PhaseClock,
-    kappa: float,
-    state: State | None,
-) -> Solution:
-    """Solve ``(G + kappa I) g = residual`` for g (n, c) by conjugate gradients on the lists of fired pairs.
-
-    Parameters
-    ----------
-    run : Run
-        Trainer, network, points.
-    active : ActiveSet
-        The fired pairs.
-    jacobian : OutputsJacobian or BothLayersJacobian
-        J.
-    residual : Array
-        (n, c) or (n,) float64, zero at points on which no neuron fires.
-    step : int
-        Number of the step, for the draw of the sketch.
-    clock : PhaseClock
-        Gets the seconds of the phases.
-    kappa : float
-        Damping and ridge, in absolute units.
-    state : State, optional
-        Keeps the exact block for the case that the step is rejected.
-
-    Returns
-    -------
-    Solution
-        g, of the shape of the residual, with its true residual over all entries.
-    """
-    device, options, shape, solver = run.network.device, run.trainer.cg, residual.shape, run.solver(active)
-
-    def product(v: Array) -> Array:
-        return jacobian.gram(v.reshape(shape)).ravel() + kappa * v
-
-    if solver == "cg":
-        with clock("solve"):
-            found = conjugate_gradient(device, product, residual.ravel(), options)
-        return replace(found, value=found.value.reshape(shape))
-    if solver == "gram":
-        with clock("jacobian"):
-            block = run.gram(active) if state is None or state.G is None else state.G
-        if state is not None:
-            state.G = block
-        with clock("sketch"):
-            block = block.copy()  # (n, n)
-            block.ravel()[:: len(block) + 1] += kappa
-            factored = factor(device, block)
-    else:
-        with clock("sketch"):
-            factored = run.precondition(active, jacobian, step, kappa)
-
-    def precondition(v: Array) -> Array:
-        assert factored is not None
-        return device.xp.ascontiguousarray(factored(v.reshape(shape))).ravel()
-
-    with clock("solve"):
-        found = sketched_cg(device, product, residual.ravel(), options, precondition if factored else None)
-    return replace(found, value=found.value.reshape(shape))

@@ -15,15 +15,17 @@ import numpy as np
 
 from .bits import BitIndex
 from .checks import check_training_data
-from .devices import Array, Device, NeuronLists
+from .devices import Array, Device
 from .errors import OptionError
 from .flips import FlipIndex
 from .gauss_newton import GaussNewton
 from .history import TrainingResult
 from .lazy import LazyIndex
+from .loop import train
 from .network import ShiftedReluNetwork
-from .run import Run, build_index
-from .stops import LARGEST
+from .options import LARGEST
+from .prepare import begin, build_index
+from .run import Run
 from .tree import ThresholdTree
 from .weights import SampleWeights
 
@@ -89,7 +91,6 @@ class SharedScan:
         y = check_training_data(network.device, X, y, network.features, True, network.outputs)  # fit looks closer
         X = network.device.asarray(X, network.dtype)
         index = build_index(trainer, network, X, network.device.asarray(y), trainings)
-        assert isinstance(index, ScanIndex)
         return cls(trainer, network, X, index)
 
     def run(self, y: Any, points: Any = None, alpha: float | None = None, sample_weight: Any = None) -> Run:
@@ -123,7 +124,7 @@ class SharedScan:
         X = self.X if chosen is None else self.X[device.asarray(chosen, np.int64)]
         y = check_training_data(device, X, y, network.features, trainer.robust, network.outputs)
         weights = positive_weights(device, sample_weight, len(X))
-        return Run.begin(trainer, network, X, device.asarray(y, np.float64), self.index_of(network, chosen), weights)
+        return begin(trainer, network, X, device.asarray(y, np.float64), self.index_of(network, chosen), weights)
 
     def index_of(self, network: ShiftedReluNetwork, chosen: np.ndarray | None = None) -> ScanIndex:
         """Return an index of its own, where the scan left this one, for a network with the same rows.
@@ -140,20 +141,8 @@ class SharedScan:
         LazyIndex, ThresholdTree, BitIndex or FlipIndex
             Ready for queries.
         """
-        device, lists = self.network.device, self.index
-        points = None if chosen is None else device.asarray(chosen, np.int64)
-        if isinstance(lists, FlipIndex):
-            return lists.again(network, points)
-        X = self.X if points is None else self.X[points]
-        if isinstance(lists, BitIndex):
-            return BitIndex(device, X, network)
-        if isinstance(lists, ThresholdTree):
-            return ThresholdTree.build(device, X, network.rows, self.trainer.tree)
-        candidates = lists.candidates
-        candidates = candidates if chosen is None else restricted(candidates, chosen, len(self.X), network)
-        own = replace(lists, X=X, network=network, candidates=candidates)
-        own.drift, own.margin = own.drift.copy(), own.margin.copy()
-        return own
+        points = None if chosen is None else self.network.device.asarray(chosen, np.int64)
+        return self.index.again(network, self.X if points is None else self.X[points], chosen)
 
     def fit(self, y: Any, points: Any = None, alpha: float | None = None, sample_weight: Any = None) -> TrainingResult:
         """Train one network from the scan.
@@ -173,7 +162,7 @@ class SharedScan:
             With a network of its own.
         """
         run = self.run(y, points, alpha, sample_weight)
-        return run.trainer.train(run)
+        return train(run)
 
     def path(
         self, y: Any, alphas: Sequence[float], points: Any = None, sample_weight: Any = None
@@ -238,7 +227,7 @@ def warm_starts(run: Run, alphas: Sequence[float]) -> Iterator[tuple[Array, Trai
     unit, trainer = run.ridge, run.trainer
     for alpha in alphas:
         run.trainer, run.ridge, before = replace(trainer, alpha=alpha), alpha * unit, run.network.rows
-        result = run.trainer.train(run)
+        result = train(run)
         run.warm = True  # from now on a point may fall silent
         yield before, result
 
@@ -270,18 +259,6 @@ def positive_weights(device: Device, sample_weight: Any, n: int) -> SampleWeight
     if weights.roots is not None and not bool((weights.roots > 0).all()):
         raise OptionError("trainings from a shared scan take weights above 0; leave the points of weight 0 out")
     return weights
-
-
-def restricted(lists: NeuronLists, points: np.ndarray, n: int, network: ShiftedReluNetwork) -> NeuronLists:
-    """Return the lists with these points alone (ascending, of n), numbered from 0; lists may become empty."""
-    device, xp = network.device, network.device.xp
-    number = np.full(n, -1, np.int32)
-    number[points] = np.arange(len(points), dtype=np.int32)
-    renamed = device.asarray(number, np.int32)[lists.points]
-    kept = renamed >= 0
-    before = xp.zeros(len(kept) + 1, np.int64)
-    xp.cumsum(kept, out=before[1:])
-    return NeuronLists(lists.neurons, before[lists.indptr], renamed[kept])
 
 
 def ridge_path(

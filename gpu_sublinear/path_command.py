@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .console import INTERRUPTED, among_training_points, check_outputs, json_text, say
+from .console import INTERRUPTED, among_training_points, json_text, say
 from .cross_validation import CLEAR, NO_NUMBERS, PATIENCE, SPAN, CrossValidation, trainings
 from .environment import environment
 from .errors import DataError, OptionError
@@ -24,9 +24,11 @@ from .history import TrainingResult
 from .interrupt import StopOnInterrupt
 from .path import SharedScan, check_shareable
 from .path_figure import save_path
+from .path_rows import PathRow
 from .prepared import Prepared
 from .progress import LiveLine
-from .report import RULE, error_rows, fired, narrowed
+from .report import RULE, error_rows, narrowed
+from .signs import check_outputs
 
 HEADER = (
     f"{'alpha':>9}  {'steps':>5}  {'training':>9}  {'left out':>9}  {'s.e.':>7}  {'fired/point':>11}  {'seconds':>7}"
@@ -34,48 +36,6 @@ HEADER = (
 EXPENDABLE = ("fired/point", "steps", "seconds", "s.e.")  # left out in this order on narrow terminals
 
 
-@dataclass(frozen=True)
-class PathRow:
-    """One penalty: what training on all points and on the folds gave.
-
-    Attributes
-    ----------
-    alpha : float
-        Penalty in units of tr(G_0)/n.
-    steps : int
-        Of the training on all points.
-    training : float
-        Its mean squared error, in units of the variance of the targets.
-    left_out, standard_error : float
-        Mean squared error on the points that folds leave out, and its standard error.
-    fold_errors, fold_steps : list
-        Of each fold.
-    fired : float
-        Mean number of neurons fired on a point.
-    reason : str
-        Why the training on all points stopped.
-    seconds : float
-        Of all these trainings.
-    """
-
-    alpha: float
-    steps: int
-    training: float
-    left_out: float
-    standard_error: float
-    fold_errors: list[float]
-    fold_steps: list[int]
-    fired: float
-    reason: str
-    seconds: float
-
-    @property
-    def line(self) -> str:
-        """In the columns of ``HEADER``."""
-        return (
-            f"{self.alpha:>9.3g}  {self.steps:>5}  {self.training:>9.3e}  {self.left_out:>9.3e}  "
-            f"{self.standard_error:>7.1e}  {fired(self.fired):>11}  {self.seconds:>7.2f}"
-        )
 
 
 @dataclass

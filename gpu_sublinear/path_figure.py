@@ -11,7 +11,7 @@ import numpy as np
 from .figure import COLOURS, MUTED, panels_of, write_figure
 
 if TYPE_CHECKING:
-    from .path_command import PathRow
+    from .path_rows import PathRow
 
 Target = tuple[str, Sequence["PathRow"], float]
 LEFT_OUT, TRAINING = COLOURS["update"], COLOURS["query"]

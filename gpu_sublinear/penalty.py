@@ -17,20 +17,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
 from .active_set import ActiveSet
-from .bits import BitIndex
-from .blocks import Blocks
 from .errors import OptionError
-from .flips import FlipIndex
-
-if TYPE_CHECKING:
-    from .run import Run
+from .run import Run
 
 ALPHAS = np.logspace(-6, 3, 37)  # in units of tr(G_0)/n; the least interpolates, the largest hardly moves a weight
 MOST_POINTS = 2000  # an eigendecomposition of so many takes some seconds; a good lambda hardly depends on n
@@ -148,27 +142,17 @@ def _of_both_layers(run: Run, active: ActiveSet) -> np.ndarray:
 
 def _smaller(run: Run) -> Run:
     """Return the run on at most ``MOST_POINTS`` of its points, all at once."""
-    n, batches = len(run.y), isinstance(run.index, Blocks)
-    if n <= MOST_POINTS and not batches:
+    n, network = len(run.y), run.network
+    if n <= MOST_POINTS and not run.trainer.batch_size:
         return run
-    if not run.network.activation.plain:
+    if not network.activation.plain:
         raise OptionError(
             f"alpha='auto' looks at {MOST_POINTS:,} of {n:,} points, for the activations relu and max only; got "
-            f"activation={run.network.activation.name!r}: give alpha a number, or fewer points"
+            f"activation={network.activation.name!r}: give alpha a number, or fewer points"
         )
-    from .path import SharedScan  # above us in the order of modules; only large problems ask for it
-    from .run import Run
-
-    points = np.sort(np.random.default_rng(run.network.seed).permutation(n)[:MOST_POINTS])
-    chosen = run.network.device.asarray(points)
+    points = np.sort(np.random.default_rng(network.seed).permutation(n)[:MOST_POINTS])
+    chosen = network.device.asarray(points)
+    trainer = replace(run.trainer, alpha=0.0, batch_size=None, damping="auto")
     weights = run.weights.part(chosen)
-    if isinstance(run.index, Blocks):
-        trainer = replace(run.trainer, alpha=0.0, batch_size=None)
-        where = run.X[chosen], run.y[chosen], run.index.over(chosen)
-        return Run.begin(trainer, run.network, *where, weights)
-    mask = "bits" if run.trainer.mask == "flips" else run.trainer.mask
-    robust = replace(run.trainer, damping="auto", mask=mask)  # targets may contradict each other
-    index = BitIndex(run.network.device, run.X, run.network) if isinstance(run.index, FlipIndex) else run.index
-    scan = SharedScan(robust, run.network, run.X, index)  # type: ignore[arg-type]  # no hinges
-    part = scan.run(run.y[chosen], points, alpha=0.0)
-    return Run.begin(part.trainer, part.network, part.X, part.y, part.index, weights)
+    index = run.index.at(network, run.X[chosen], points)
+    return Run.begin(trainer, network, run.X[chosen], run.y[chosen], index, weights)

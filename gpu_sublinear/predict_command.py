@@ -9,11 +9,12 @@ from argparse import Namespace
 
 import numpy as np
 
-from .console import check_outputs, say
+from .console import say
 from .data import load_for_prediction
 from .files import write_text
 from .io import FittedModel
 from .report import Fit
+from .signs import check_outputs
 
 
 def predict(options: Namespace) -> int:

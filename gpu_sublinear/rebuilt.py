@@ -9,7 +9,7 @@ the rows as they were before, and none needs to: the pairs that they find are ex
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -22,27 +22,21 @@ from .hinges import HingedIndex, gram_of
 from .kept_flips import BEST, HERE, go_on
 from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
-from .run import Run, memory_left
+from .options import Options
+from .prepare import memory_left
+from .run import Run
 from .state import Index, State
 from .tree import ThresholdTree
 from .weights import SampleWeights
 
-if TYPE_CHECKING:
-    from .gauss_newton import GaussNewton
-
-
-KINDS = {"trees": ThresholdTree, "bits": BitIndex, "flips": FlipIndex}
-
 
 def kind_of(index: Index | Blocks) -> str:
     """Return the word for an index in a checkpoint; of a hinged one or of blocks, that of what finds their pairs."""
-    found: Any = index.parts[0] if isinstance(index, Blocks) else index
-    found = found.inner if isinstance(found, HingedIndex) else found
-    return next((word for word, kind in KINDS.items() if isinstance(found, kind)), "lists")
+    return index.kind
 
 
 def rebuilt_run(
-    trainer: GaussNewton,
+    trainer: Options,
     network: ShiftedReluNetwork,
     X: Array,
     y: Array,
@@ -56,7 +50,7 @@ def rebuilt_run(
 
     Parameters
     ----------
-    trainer : GaussNewton
+    trainer : Options
         Options, with ``alpha`` settled.
     network : ShiftedReluNetwork
         With the rows and the second layer to go on from.
@@ -91,12 +85,13 @@ def rebuilt_run(
         index = find(points)
     else:
         index = HingedIndex(cast(LazyIndex | ThresholdTree, find(points)), network, X)
-        index.keep_empty = moving
+        if moving:
+            index.expect_any_row()
     return _run_with(index, trainer, network, X, y, weights, initial, home, ridge)
 
 
 def rebuilt_flips(
-    trainer: GaussNewton,
+    trainer: Options,
     network: ShiftedReluNetwork,
     X: Array,
     y: Array,
@@ -142,7 +137,7 @@ def rebuilt_flips(
 
 def _run_with(
     index: Index,
-    trainer: GaussNewton,
+    trainer: Options,
     network: ShiftedReluNetwork,
     X: Array,
     y: Array,
@@ -161,7 +156,7 @@ def _run_with(
 
 def index_over(
     kind: str,
-    trainer: GaussNewton,
+    trainer: Options,
     network: ShiftedReluNetwork,
     points: Array,
     memory_limit: int | None,
@@ -173,7 +168,7 @@ def index_over(
     ----------
     kind : str
         "trees", "lists" or "bits".
-    trainer : GaussNewton
+    trainer : Options
         Margin and tree.
     network : ShiftedReluNetwork
         Its rows.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,14 +26,13 @@ from .history import StepRecord
 from .identity import identity
 from .kept_flips import kept
 from .network import ShiftedReluNetwork
+from .options import Options
+from .prepare import prepare
 from .rebuilt import kind_of, rebuilt_flips, rebuilt_run
 from .run import Run
 from .state import State
 from .validation import Validation
 from .weights import SampleWeights
-
-if TYPE_CHECKING:
-    from .gauss_newton import GaussNewton
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +64,7 @@ class Keeper:
 
     def prepare(
         self,
-        trainer: GaussNewton,
+        trainer: Options,
         network: ShiftedReluNetwork,
         X: Array,
         y: Array,
@@ -74,7 +72,7 @@ class Keeper:
         watch: Validation,
     ) -> Run:
         """Return a run that is ready for its next step."""
-        run = Run.prepare(trainer, network, X, y, weights)
+        run = prepare(trainer, network, X, y, weights)
         watch.prepare()
         return run
 
@@ -92,7 +90,7 @@ class CheckpointKeeper(Keeper):
     ----------
     options : Checkpointing
         File, interval, and whether to resume.
-    trainer : GaussNewton
+    trainer : Options
         Options of the run.
     network : ShiftedReluNetwork
         As it is given to ``fit``.
@@ -112,7 +110,7 @@ class CheckpointKeeper(Keeper):
     def __init__(
         self,
         options: Checkpointing,
-        trainer: GaussNewton,
+        trainer: Options,
         network: ShiftedReluNetwork,
         X: Array,
         y: Array,
@@ -135,7 +133,7 @@ class CheckpointKeeper(Keeper):
         """Seconds of training before this process."""
         return self._resumed
 
-    def _check(self, saved: Checkpoint, trainer: GaussNewton, n: int) -> None:
+    def _check(self, saved: Checkpoint, trainer: Options, n: int) -> None:
         different = list(saved.differences(self.identity))
         if different:
             raise CheckpointError(
@@ -164,7 +162,7 @@ class CheckpointKeeper(Keeper):
 
     def prepare(
         self,
-        trainer: GaussNewton,
+        trainer: Options,
         network: ShiftedReluNetwork,
         X: Array,
         y: Array,
@@ -175,7 +173,7 @@ class CheckpointKeeper(Keeper):
 
         Parameters
         ----------
-        trainer : GaussNewton
+        trainer : Options
             Options.
         network : ShiftedReluNetwork
             Gets the rows of the checkpoint.

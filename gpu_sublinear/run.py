@@ -29,37 +29,27 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 
-from .active_set import ActiveSet
 from .bits import BitIndex, sampled_share
-from .blocks import Blocks
-from .both_layers import check_network, trace
+from .both_layers import trace
 from .damping import StepControl
 from .devices import Array
-from .flip_mask import FlipJacobian, FlipMask
-from .flips import FlipIndex
 from .gram import GramMatrix
-from .hinges import HingedGram, HingedIndex, HingedSet, check_activation, gram_of
+from .hinges import gram_of
 from .history import PhaseClock, StepRecord
-from .lazy import LazyIndex
 from .linear import LinearSystem
 from .memory import plan_memory
 from .network import ShiftedReluNetwork
-from .outputs import check_supported
-from .penalty import choose_alpha
-from .shifts import firing_probability
-from .state import Attempt, Index, Mask, State, forward
+from .options import Options
+from .rows import ImplicitRows, StoredRows
+from .state import Attempt, Index, State, forward
 from .sums import norm, rows_of
-from .survey import survey
-from .tree import ThresholdTree
 from .weights import SampleWeights
 
-if TYPE_CHECKING:
-    from .gauss_newton import GaussNewton
-
+STORED, IMPLICIT = StoredRows(), ImplicitRows()
 _log = logging.getLogger(__name__)
 
 
@@ -88,26 +78,9 @@ class Run(LinearSystem):
     here: State | None = None
 
     @classmethod
-    def prepare(
-        cls,
-        trainer: GaussNewton,
-        network: ShiftedReluNetwork,
-        X: Array,
-        y: Array,
-        weights: SampleWeights | None = None,
-    ) -> Run:
-        """Plan the memory and look at all neurons once."""
-        index = build_index(trainer, network, X, y)
-        if trainer.batch_size:
-            from .batches import BatchRun
-
-            return BatchRun.begin(trainer, network, X, y, index, weights)
-        return cls.begin(trainer, network, X, y, index, weights)
-
-    @classmethod
     def begin(
         cls,
-        trainer: GaussNewton,
+        trainer: Options,
         network: ShiftedReluNetwork,
         X: Array,
         y: Array,
@@ -118,11 +91,8 @@ class Run(LinearSystem):
         weights = weights or SampleWeights()
         gram = gram_of(network, weights.scaled(X))
         run = cls(trainer, network, X, y, network.initial_signs, index, gram, weights=weights)
-        if trainer.alpha == "auto":
-            run.trainer = trainer = replace(trainer, alpha=choose_alpha(run))
-        alpha = float(trainer.alpha)
-        if alpha > 0:
-            run.penalise(alpha, network.rows)
+        if trainer.alpha:
+            run.penalise(float(trainer.alpha), network.rows)
         return run
 
     @property
@@ -137,11 +107,8 @@ class Run(LinearSystem):
         the states to come back to need no copies.
         """
         self.initial, self.home = initial, self.network.signs if self.trainer.both_layers else None
-        if isinstance(self.index, FlipIndex):
-            self.index.penalise()
+        self.rows.penalise(self)
         self.measure()
-        if isinstance(self.index, LazyIndex | HingedIndex):
-            self.index.keep_empty = True
         self.ridge = alpha * self.mean_diagonal(self.who_fires())
 
     def who_fires(self) -> Any:
@@ -155,17 +122,16 @@ class Run(LinearSystem):
 
     def measure(self) -> None:
         """Compute ``||W - W_0||^2``, after rows were changed; with ``||a - a_0||^2`` where a is trained."""
-        self.here, network = None, self.network
-        if isinstance(self.index, FlipIndex):
-            self.square = self.index.square
-        elif self.initial is not None:
-            self.square = network.device.square_distance(network.rows, self.initial)
-            if self.home is not None:
-                self.square += network.device.square_distance(network.signs, self.home)
+        self.here = None
+        self.rows.measure(self)
+
+    @property
+    def rows(self) -> StoredRows | ImplicitRows:
+        """Where the weights are."""
+        return IMPLICIT if self.index.owns_rows else STORED
 
     def went_back(self, neurons: Array, moved: Array) -> None:
         """Note that these rows (j,) were changed by other means than steps, and by how much."""
-        assert not isinstance(self.index, FlipIndex)
         self.index.update_any(self.network.rows, neurons, moved)
         self.measure()
 
@@ -175,10 +141,8 @@ class Run(LinearSystem):
         size = (len(self.X) + len(X), X.shape[1], network.width, network.shift, network.dtype, network.outputs)
         left = plan_memory(self.trainer, device, *size)
         held = network.neurons
-        assert not isinstance(self.index, HingedIndex | FlipIndex)  # sessions refuse them
         self.index = self.index.extend(network, X)
-        if isinstance(self.index, LazyIndex):
-            self.index.memory_limit = left
+        self.index.memory_limit = left
         self.X, self.y = device.xp.concatenate([self.X, X]), device.xp.concatenate([self.y, y])
         self.signs, self.gram = network.initial_signs, GramMatrix(device, self.X, network.width)
         if self.initial is not None:
@@ -192,12 +156,8 @@ class Run(LinearSystem):
         squares = (self.weights.scaled(self.X).astype(np.float64) ** 2).sum(axis=1)  # (n,)
         total = self.weights.total(len(squares))
         if self.trainer.both_layers:
-            assert isinstance(active, ActiveSet)
             return trace(self.network, active, self.gram.X, self.weights) / total
-        if isinstance(self.gram, HingedGram):
-            assert isinstance(active, HingedSet)
-            return float(self.gram.diagonal(active, squares).sum()) / total
-        return float((squares * active.counts).sum()) / total / self.network.width
+        return active.mean_diagonal(squares, total, self.network.width)
 
     def control(self) -> StepControl:
         """Return what judges the steps of one training."""
@@ -219,8 +179,7 @@ class Run(LinearSystem):
             size, penalty = norm(residual), 0.5 * self.ridge * self.square
             state = State(active, residual, size, penalty, clock, second=network.second, square=self.square)
             if self.trainer.damping != "none" or self.ridge:
-                if not isinstance(self.index, FlipIndex):
-                    state.rows = network.rows if self.ridge else network.rows.copy()
+                state.rows = self.rows.kept(self)
                 state.index, state.mark = self.index, self.index.mark()
         self.here = state if self.ridge else None
         return state
@@ -229,7 +188,7 @@ class Run(LinearSystem):
         """Take the step of the module docstring from ``state``, where the network stands."""
         proposal = self.propose(state, damping, step)
         with state.clock("update"):
-            moved = self._apply(state, proposal)
+            moved = self.rows.apply(self, state, proposal)
             self.measure()
         return replace(proposal, moved=moved)
 
@@ -265,41 +224,10 @@ class Run(LinearSystem):
         state.proposal = Attempt(solution, damping, theta, fit + penalty, unit * square)
         return state.proposal
 
-    def _apply(self, state: State, proposal: Attempt) -> int:
-        """Move the rows and tell the index; return how many moved."""
-        network, jacobian = self.network, state.jacobian
-        assert jacobian is not None
-        g = proposal.solution.value
-        if isinstance(jacobian, FlipJacobian):
-            jacobian.step(network.rows, g, proposal.theta)
-            return state.active.union
-        if not self.ridge:
-            moved = jacobian.step(network.rows, g)
-            self._tell(state.active, moved)
-            return len(network.rows) if network.activation.slope else state.active.union
-        return self._replace_rows(*jacobian.pull(network.rows, self.initial, g, proposal.theta))
-
-    def _replace_rows(self, rows: Array, moved: Array) -> int:
-        """Take new rows (u, d), moved (u,) from the old ones; return how many moved."""
-        network, xp = self.network, self.network.device.xp
-        network.rows = rows
-        everybody = int(xp.count_nonzero(moved)) == len(moved)
-        neurons = xp.arange(len(moved), dtype=np.int32) if everybody else xp.flatnonzero(moved).astype(np.int32)
-        assert not isinstance(self.index, FlipIndex)
-        if not self._packed():
-            self.index.update_any(rows, neurons, moved if everybody else moved[neurons])
-        return len(neurons)
-
-    def _tell(self, active: Mask, moved: Array) -> None:
-        """Tell the index how far the rows moved."""
-        assert not (isinstance(self.index, FlipIndex) or isinstance(active, FlipMask))  # their steps are no rows
-        if not self._packed():
-            self.index.update(self.network.rows, active.neurons, moved)
-
-    def _packed(self) -> bool:
+    def packed(self) -> bool:
         """Pack masks from now on where lists would grow too long; tell whether that was so."""
         network, trainer = self.network, self.trainer
-        if not isinstance(self.index, LazyIndex) or trainer.mask != "auto" or network.outputs > 1:
+        if not self.index.may_pack or trainer.mask != "auto" or network.outputs > 1:
             return False
         if not trainer.packs(sampled_share(network, self.X)):
             return False
@@ -309,69 +237,19 @@ class Run(LinearSystem):
 
     def restore(self, state: State) -> None:
         """Bring weights and index back to ``state``, bit for bit."""
-        network, xp = self.network, self.network.device.xp
         self.square, self.here = state.square, state if self.ridge else None
-        if isinstance(state.index, FlipIndex):
-            state.index.restore(state.mark)
-            return
-        network.second = state.second
-        assert state.index is not None
-        self.index = state.index  # a step may have gone over to packed masks
-        if self.ridge and isinstance(self.index, LazyIndex):  # steps made new rows, and marks hold all that changed
-            changed = xp.zeros(0, np.int32)
-        else:
-            changed = xp.flatnonzero((network.rows != state.rows).any(axis=1)).astype(np.int32)
-        if self.ridge:
-            network.rows = state.rows
-        else:
-            network.rows[changed] = state.rows[changed]
-        self.index.restore(state.mark, network.rows, changed)
+        self.rows.restore(self, state)
 
     def materialise(self) -> None:
         """Write the rows of the network where they are implicit: before anything outside the run reads them."""
-        if isinstance(self.index, FlipIndex):
-            self.index.materialise()
+        self.rows.materialise(self)
 
     def written(self, record: StepRecord) -> StepRecord:
         """Materialise; return the record with the seconds that took, as part of ``update``."""
-        if not isinstance(self.index, FlipIndex):
-            return record
         clock = PhaseClock(self.network.device)
         with clock("update"):
-            self.materialise()
+            if not self.rows.materialise(self):
+                return record
         update = record.phases["update"] + clock.seconds["update"]
         seconds = record.seconds + clock.seconds["update"]
         return replace(record, seconds=seconds, phases={**record.phases, "update": update})
-
-
-def build_index(trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array, trainings: int = 1) -> Index:
-    """Plan the memory of so many trainings and look at all neurons once; only the speed depends on the targets y."""
-    check_activation(trainer, network)
-    check_network(trainer, network)
-    device = network.device
-    check_supported(trainer, network)
-    points = network.activation.points(X, device.xp)  # those that the hinges look at: X itself for one hinge
-    left = memory_left(trainer, network, points, trainings)
-    if trainer.batch_size:
-        return cast(Index, Blocks.build(trainer, network, X, left))
-    index: Index
-    if trainer.margin == 0:
-        survey(network, points, 0)
-        index = ThresholdTree.build(device, points, network.rows, trainer.tree)
-    elif trainer.mask == "flips":
-        index = FlipIndex.build(device, X, network, y, 0.0 if trainer.alpha == "auto" else float(trainer.alpha))
-    elif network.activation.plain and trainer.packs(firing_probability(network.shift), network.outputs):
-        index = BitIndex.build(device, X, network)
-    else:
-        index = LazyIndex.build(device, points, network, trainer.margin, left)
-    if not network.activation.plain:
-        assert isinstance(index, ThresholdTree | LazyIndex)
-        index = HingedIndex(index, network, X)
-    return index
-
-
-def memory_left(trainer: GaussNewton, network: ShiftedReluNetwork, points: Array, trainings: int = 1) -> int | None:
-    """Return the bytes that the limit leaves to lists over these points (n, d); see :func:`plan_memory`."""
-    n, d = points.shape
-    size = (n, d, network.width, network.shift, network.dtype, network.outputs, bool(network.activation.slope))
-    return plan_memory(trainer, network.device, *size, trainings)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,13 +24,12 @@ from .checks import check_every_point_fires, check_training_data
 from .devices import Array
 from .errors import OptionError
 from .history import TrainingResult
-from .lazy import LazyIndex
+from .loop import Callback, train
 from .network import ShiftedReluNetwork
+from .options import Options
+from .prepare import prepare
 from .run import Run
 from .validation import Validation
-
-if TYPE_CHECKING:
-    from .gauss_newton import Callback, GaussNewton
 
 
 @dataclass
@@ -39,7 +38,7 @@ class Session:
 
     Attributes
     ----------
-    trainer : GaussNewton
+    trainer : Options
         The options; may be replaced between trainings by one with other stopping rules.
     run : Run
         Network, points and index.
@@ -47,12 +46,12 @@ class Session:
         What the looks at new points took that no training has reported yet.
     """
 
-    trainer: GaussNewton
+    trainer: Options
     run: Run
     scan_seconds: float = 0.0
 
     @classmethod
-    def begin(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Any, y: Any) -> Session:
+    def begin(cls, trainer: Options, network: ShiftedReluNetwork, X: Any, y: Any) -> Session:
         """Look at all neurons once.
 
         Parameters
@@ -77,7 +76,7 @@ class Session:
         """
         check_session(trainer, network)
         start = time.perf_counter()
-        run = Run.prepare(trainer, network, *_checked(trainer, network, X, y))
+        run = prepare(trainer, network, *_checked(trainer, network, X, y))
         network.device.synchronize()
         return cls(trainer, run, time.perf_counter() - start)
 
@@ -145,12 +144,12 @@ class Session:
         _check_trainer(self.trainer)
         run = self.run
         watch.prepare()
-        if watch.active and isinstance(run.index, LazyIndex):
-            run.index.keep_empty = True  # going back to the best weights moves rows that fire no more
+        if watch.active:
+            run.index.expect_any_row()  # going back to the best weights moves rows that fire no more
         seconds, self.scan_seconds = self.scan_seconds, 0.0
         chosen = self.trainer.alpha if self.trainer.alpha != "auto" else run.trainer.alpha  # at the first scan
         run.trainer = replace(self.trainer, alpha=chosen)
-        result = run.trainer.train(run, callbacks, watch, seconds)
+        result = train(run, callbacks, watch, seconds)
         if watch.returned is not None:
             run.went_back(*watch.returned)
         run.warm = True
@@ -178,7 +177,7 @@ class Session:
         return self._train(callbacks, watch)
 
 
-def check_session(trainer: GaussNewton, network: ShiftedReluNetwork) -> None:
+def check_session(trainer: Options, network: ShiftedReluNetwork) -> None:
     """Raise OptionError unless points can be added to a training with these options."""
     if trainer.mask == "flips":
         raise OptionError("mask='flips' is for one fit, not for a session; use mask='auto', 'bits' or 'lists'")
@@ -195,13 +194,13 @@ def check_session(trainer: GaussNewton, network: ShiftedReluNetwork) -> None:
         )
 
 
-def _check_trainer(trainer: GaussNewton) -> None:
+def _check_trainer(trainer: Options) -> None:
     """Refuse to train both layers: points that arrive later would meet a second layer that is no longer balanced."""
     if trainer.both_layers:
         raise OptionError("sessions train the first layer alone; got both_layers=True: fit on all points at once")
 
 
-def _checked(trainer: GaussNewton, network: ShiftedReluNetwork, X: Any, y: Any) -> tuple[Array, Array]:
+def _checked(trainer: Options, network: ShiftedReluNetwork, X: Any, y: Any) -> tuple[Array, Array]:
     """Return points (k, d) and targets (k,) or (k, c) on the network's device."""
     y = check_training_data(network.device, X, y, network.features, trainer.robust, network.outputs)
     return network.device.asarray(X, network.dtype), network.device.asarray(y, np.float64)

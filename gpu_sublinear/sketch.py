@@ -21,59 +21,15 @@ S is drawn anew for every step, because J depends on the sketches of the steps b
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from .active_set import ActiveSet
 from .devices import Array, Device
-from .errors import OptionError
 from .jacobian import SparseJacobian
-
-if TYPE_CHECKING:
-    from .hinges import Fold
+from .options import SketchOptions
 
 JITTER = 1e-12  # of the mean diagonal: 1e4 times the rounding of a float64 Cholesky, harmless in a preconditioner
-
-
-KINDS = {"neurons": 2.0, "rows": 8.0}  # rows per point of each
-
-
-@dataclass(frozen=True)
-class SketchOptions:
-    """What is sketched, and how large the sketch is.
-
-    Attributes
-    ----------
-    kind : {"neurons", "rows"}
-        Hash the neurons, or the weights one by one.
-    rows_per_point : float or None
-        c: the sketch has ``ceil(c n)`` rows.  Fewer rows cost solver iterations, never correctness.  None takes 2 for
-        neurons (13-14 iterations to 1e-10) and 8 for rows (21-23).
-    nonzeros : int
-        Nonzeros per column of the row sketch; 1, 4 and 8 give the same spectrum to two digits on Jacobians like ours.
-    """
-
-    kind: str = "neurons"
-    rows_per_point: float | None = None
-    nonzeros: int = 1
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise OptionError(f"sketch must be one of {', '.join(KINDS)}; got {self.kind!r}")
-        if not 1 <= self.c < math.inf:
-            raise OptionError(f"rows_per_point must be a number >= 1; got {self.rows_per_point}")
-        if self.nonzeros < 1:
-            raise OptionError(f"nonzeros must be at least 1; got {self.nonzeros}")
-
-    @property
-    def c(self) -> float:
-        """Rows per point, the default of the kind filled in."""
-        return KINDS[self.kind] if self.rows_per_point is None else self.rows_per_point
-
-    def rows(self, n: int) -> int:
-        """Return the number of rows of the sketch for n points."""
-        return math.ceil(self.c * n)
 
 
 @dataclass(frozen=True)
@@ -107,7 +63,7 @@ def preconditioner_of_rows(
     seed: int,
     step: int,
     kappa: float = 0.0,
-    fold: Fold | None = None,
+    fold: Any = None,
 ) -> Preconditioner | None:
     """Return the R factor of S J^T from the entries of J.
 
@@ -146,7 +102,7 @@ def preconditioner_of_neurons(
     seed: int,
     step: int,
     kappa: float = 0.0,
-    fold: Fold | None = None,
+    fold: Any = None,
 ) -> Preconditioner | None:
     """Return the R factor of ``(C^T C) o K`` from the fired pairs.
 

@@ -12,32 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .devices import Array, Device
-from .errors import OptionError
+from .options import CGOptions
 from .sums import dot, norm
 
 Operator = Callable[[Array], Array]
-
-
-@dataclass(frozen=True)
-class CGOptions:
-    """When conjugate gradients stop.
-
-    Attributes
-    ----------
-    tolerance : float
-        Relative residual.  A step solved to 1e-2 contracts the training error by 1e-2, if the mask holds still.
-    max_iterations : int
-        Cap for each attempt; with the sketch 6 to 10 are usual.
-    """
-
-    tolerance: float = 1e-2
-    max_iterations: int = 200
-
-    def __post_init__(self) -> None:
-        if not 0 < self.tolerance < 1:
-            raise OptionError(f"the solver tolerance must be between 0 and 1; got {self.tolerance}")
-        if self.max_iterations < 1:
-            raise OptionError(f"max_iterations must be at least 1; got {self.max_iterations}")
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from numbers import Real
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .damping import StepControl, little
-from .errors import OptionError
 from .history import StepRecord
+from .options import Options
 from .validation import Validation
-
-if TYPE_CHECKING:
-    from .gauss_newton import GaussNewton
 
 STALL_STEPS, STALL = 6, 1e-3  # over so many steps the best objective must fall by this part of itself
 RIDGE_STALL_STEPS = 2  # the same with a ridge penalty, if none of them raised it and the last is the best
 SETTLED = 10  # tolerances: a penalised loss must fall by this part of itself, if that is less than STALL
-LARGEST = 1e100  # alpha or damping, whose squares must be numbers
 ADVICE = (
     "contradicting or noisy targets cannot be fitted; add a ridge penalty (alpha), or a larger width or smaller shift"
 )
@@ -30,7 +24,7 @@ class Stops:
 
     Parameters
     ----------
-    trainer : GaussNewton
+    trainer : Options
         The options.
     size : float
         ``||y||``.
@@ -40,7 +34,7 @@ class Stops:
         Knows whether damped steps still help.
     """
 
-    def __init__(self, trainer: GaussNewton, size: float, build_seconds: float, control: StepControl):
+    def __init__(self, trainer: Options, size: float, build_seconds: float, control: StepControl):
         self.trainer, self.size, self.build_seconds, self.control = trainer, size, build_seconds, control
 
     def __call__(
@@ -122,58 +116,3 @@ def steps_taken(count: int) -> str:
     """Return a number of steps in words."""
     return f"{count} step" if count == 1 else f"{count} steps"
 
-
-def check_robust(trainer: GaussNewton) -> None:
-    """Refuse values of the robust options that do not exist.
-
-    Parameters
-    ----------
-    trainer : GaussNewton
-        The options.
-
-    Raises
-    ------
-    OptionError
-        Naming the option and what it may be.
-    """
-    damping = trainer.damping
-    if damping not in ("auto", "none") and not (_is_scale(damping) and damping != 0):
-        raise OptionError(f"damping must be 'auto', 'none' or a positive number up to {LARGEST:g}; got {damping!r}")
-    alpha = trainer.alpha
-    if alpha != "auto" and not _is_scale(alpha):
-        raise OptionError(f"alpha must be a number from 0 to {LARGEST:g} or 'auto'; got {alpha!r}")
-    if trainer.watchdog < 1:
-        raise OptionError(f"watchdog must be at least 1; got {trainer.watchdog}")
-    if trainer.time_budget is not None and not trainer.time_budget > 0:
-        raise OptionError(f"time_budget must be above 0 seconds; got {trainer.time_budget}")
-    if not 0 <= trainer.validation_fraction < 1:
-        raise OptionError(f"validation_fraction must be from 0 to below 1; got {trainer.validation_fraction}")
-    if trainer.patience < 1:
-        raise OptionError(f"patience must be at least 1; got {trainer.patience}")
-
-
-def _is_scale(value: object) -> bool:
-    """Tell whether a value can be alpha or damping."""
-    return isinstance(value, Real) and 0 <= float(value) <= LARGEST
-
-
-def check_batches(trainer: GaussNewton) -> None:
-    """Refuse a batch size that does not exist, and what batches cannot do.
-
-    Parameters
-    ----------
-    trainer : GaussNewton
-        The options.
-
-    Raises
-    ------
-    OptionError
-        Naming the option and what it may be.
-    """
-    size = trainer.batch_size
-    if size is None:
-        return
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-        raise OptionError(f"batch_size must be None or a whole number of at least 1; got {size!r}")
-    if trainer.mask == "flips":
-        raise OptionError("batch_size and mask='flips' exclude each other; use mask='auto', 'bits' or 'lists'")

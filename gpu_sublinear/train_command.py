@@ -13,7 +13,7 @@ import numpy as np
 
 from .checkpoint import Checkpointing
 from .checkpoint_command import beginning, checkpointing, how_to_go_on, resumed
-from .console import INTERRUPTED, among_training_points, check_outputs, json_text, say
+from .console import INTERRUPTED, among_training_points, json_text, say
 from .environment import environment
 from .errors import GpuSublinearError
 from .figure import check_figure, check_matplotlib, save_figure
@@ -24,12 +24,11 @@ from .html_report import page
 from .interrupt import StopOnInterrupt
 from .io import FittedModel
 from .network import ShiftedReluNetwork
+from .options import CGOptions, SketchOptions, TreeOptions
 from .prepared import Prepared
 from .progress import LiveLine
 from .report import STEP_HEADER, Fit, closing_table, narrowed, step_line
-from .sketch import SketchOptions
-from .solvers import CGOptions
-from .tree import TreeOptions
+from .signs import check_outputs
 
 
 class DivergedError(GpuSublinearError, ArithmeticError):

@@ -19,37 +19,15 @@ import numpy as np
 
 from .active_set import ActiveSet
 from .devices import Array, Device, TreeLayout
-from .errors import DeviceMemoryError, OptionError
+from .errors import DeviceMemoryError
 from .extension import Newcomers
+from .index import Index
 from .network import ShiftedReluNetwork
-
-
-@dataclass(frozen=True)
-class TreeOptions:
-    """How trees are laid out and kept up to date.
-
-    Attributes
-    ----------
-    arity : int
-        Children per node.  2 is the paper's; 8 float32 children fill one 32-byte memory sector.
-    rebuild_fraction : float
-        When more than this fraction of the neurons moved, all inner nodes are rebuilt bottom-up, which streams
-        through memory, instead of only the moved neurons' ancestors.  The default is where the two times cross
-        on the CPU (``python -m bench tree``).
-    """
-
-    arity: int = 8
-    rebuild_fraction: float = 0.2
-
-    def __post_init__(self) -> None:
-        if self.arity < 2:
-            raise OptionError(f"arity must be at least 2; got {self.arity}")
-        if not 0 <= self.rebuild_fraction <= 1:
-            raise OptionError(f"rebuild_fraction must be from 0 to 1; got {self.rebuild_fraction}")
+from .options import TreeOptions
 
 
 @dataclass
-class ThresholdTree:
+class ThresholdTree(Index):
     """n max-trees over the same m neurons.
 
     Attributes
@@ -65,6 +43,8 @@ class ThresholdTree:
     device : Device
         Owner of the arrays.
     """
+
+    kind = "trees"
 
     nodes: Array
     X: Array
@@ -139,6 +119,14 @@ class ThresholdTree:
         device.fill_leaves(nodes[:n], self.X, network.rows, came.joined(device))
         tree._rebuild()
         return tree
+
+    def again(self, network: ShiftedReluNetwork, X: Array, chosen: Any = None) -> ThresholdTree:
+        """Return trees of their own for a network with the same rows, over X (k, d)."""
+        return ThresholdTree.build(self.device, X, network.rows, self.options)
+
+    def over(self, X: Array, network: ShiftedReluNetwork) -> ThresholdTree:
+        """Return trees over other points X (k, d)."""
+        return self.again(network, X)
 
     @property
     def leaves(self) -> Array:

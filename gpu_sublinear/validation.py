@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +10,8 @@ from .checks import check_training_data
 from .devices import Array
 from .errors import DataError, OptionError
 from .network import ShiftedReluNetwork
+from .options import Options
 from .sums import row_distances
-
-if TYPE_CHECKING:
-    from .gauss_newton import GaussNewton
 
 BLOCK = 4096  # rows of weights multiplied at a time
 
@@ -59,7 +57,7 @@ class Validation:
         return cls(network, X, y)
 
     @classmethod
-    def split(cls, trainer: GaussNewton, network: ShiftedReluNetwork, X: Array, y: Array) -> Validation:
+    def split(cls, trainer: Options, network: ShiftedReluNetwork, X: Array, y: Array) -> Validation:
         """Hold out a fraction of the points, drawn from the network's seed; OptionError if it is none or all."""
         if not trainer.validation_fraction:
             return cls(network)

@@ -16,11 +16,10 @@ from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.io import FittedModel
 from gpu_sublinear.memory import plan
 from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.options import CGOptions, SketchOptions
 from gpu_sublinear.path import SharedScan
+from gpu_sublinear.prepare import prepare
 from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
-from gpu_sublinear.run import Run
-from gpu_sublinear.sketch import SketchOptions
-from gpu_sublinear.solvers import CGOptions
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere
 
@@ -114,7 +113,7 @@ def test_forward_jacobian_gram_and_step_are_the_dense_ones(activation, name, jac
 def check_operators(device, activation, jacobian, seed, shift, n):
     X, y = sphere(n, 5, seed)
     network = network_for(device, activation, m=64, shift=shift)
-    run = Run.prepare(GaussNewton(jacobian=jacobian, mask="lists"), network, device.asarray(X), device.asarray(y))
+    run = prepare(GaussNewton(jacobian=jacobian, mask="lists"), network, device.asarray(X), device.asarray(y))
     state, dense = run.look(), Dense(network, X)
     assert np.allclose(device.to_host(state.residual), dense.f() - y, atol=1e-12)
     J, G = dense.J, dense.J @ dense.J.T
@@ -253,7 +252,7 @@ def test_plain_networks_train_as_before():
         network = network_for(get_device("cpu"), activation, dtype="float32")
         GaussNewton().fit(network, X, y)
         weights.append(network.W.tobytes())
-        assert type(Run.prepare(GaussNewton(), network, X.astype("f4"), y).index).__name__ in ("LazyIndex", "BitIndex")
+        assert type(prepare(GaussNewton(), network, X.astype("f4"), y).index).__name__ in ("LazyIndex", "BitIndex")
     assert len(set(weights)) == 1
 
 

@@ -19,9 +19,9 @@ from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.jacobian import FactoredJacobian
 from gpu_sublinear.lazy import LazyIndex
 from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.options import CGOptions
 from gpu_sublinear.path import SharedScan
-from gpu_sublinear.run import Run
-from gpu_sublinear.solvers import CGOptions
+from gpu_sublinear.prepare import prepare
 from tests.conftest import DEVICES, make_device
 from tests.problems import DTYPES, Problem, same_active_set, sphere
 
@@ -96,7 +96,7 @@ def test_an_epoch_is_the_formula(margin):
     network, X, y = problem_of(get_device("cpu"), dtype="float64")
     W = network.W.copy()
     signs = np.where(np.arange(len(W)) % 2 == 0, 1.0, -1.0)
-    run = Run.prepare(GaussNewton(batch_size=8, margin=margin, max_steps=2, tolerance=0), network, X, y)
+    run = prepare(GaussNewton(batch_size=8, margin=margin, max_steps=2, tolerance=0), network, X, y)
     assert len(run.blocks.points) == 4
     for epoch in range(2):
         for number in run.blocks.order(epoch):
@@ -134,7 +134,7 @@ def test_batches_reach_the_tolerance_and_memory_is_of_the_batch():
 def test_a_step_looks_at_the_batch_alone(monkeypatch):
     """Products made in a visit are those of the block's candidates: about one in ten of all."""
     network, X, y = problem_of(get_device("cpu"), n=100, width=2**12)
-    run = Run.prepare(GaussNewton(batch_size=10, mask="lists"), network, X, y)
+    run = prepare(GaussNewton(batch_size=10, mask="lists"), network, X, y)
     everything = sum(part.candidates.nnz for part in run.blocks.parts)
     whole = LazyIndex.build(network.device, X, replace(network, rows=network.rows.copy()))
     assert everything == whole.candidates.nnz
@@ -266,7 +266,7 @@ def dense_epochs(X, y, W, order, lam, epochs):
 def test_an_epoch_with_a_penalty_is_the_formula(device, options):
     network, X, y = problem_of(device, dtype="float64", width=600)
     trainer = GaussNewton(batch_size=8, alpha=0.5, max_steps=3, damping="none", solver="gram", **options)
-    run = Run.prepare(trainer, network, device.asarray(X, "float64"), device.asarray(y, "float64"))
+    run = prepare(trainer, network, device.asarray(X, "float64"), device.asarray(y, "float64"))
     blocks = run.blocks
 
     def order(epoch):
@@ -299,7 +299,7 @@ def test_batches_settle_at_the_minimum_of_the_penalised_loss(outputs, weighted):
 def test_a_standstill_on_batches_is_the_condition_of_the_minimum():
     """``lambda (W - W_0) = -J^T (f - y)``; targets so small that the mask can stand still."""
     network, X, y = problem_of(get_device("cpu"), n=40, width=2**12, dtype="float64", paired=True)
-    run = Run.prepare(GaussNewton(batch_size=9, alpha=0.1), network, X, 1e-6 * y)
+    run = prepare(GaussNewton(batch_size=9, alpha=0.1), network, X, 1e-6 * y)
     start, state = run.initial.copy(), run.look()
     for step in range(60):
         run.move(state, 0.0, step)

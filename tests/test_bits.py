@@ -13,11 +13,12 @@ from gpu_sublinear.bits import BitIndex, BitMask
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.devices.reference import unpacked
 from gpu_sublinear.errors import OptionError
-from gpu_sublinear.gauss_newton import GaussNewton, Run
+from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.gram import GramMatrix
 from gpu_sublinear.lazy import LazyIndex
 from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.path import SharedScan, ridge_path
+from gpu_sublinear.prepare import prepare
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, make_problem, problems, sphere
 
@@ -191,7 +192,7 @@ def test_gram_matrix_and_outputs_are_those_of_recomputation_at_every_step(device
     X, y = sphere(30, 6)
     network = network_for(device, 512, shift=0.0)
     X, y = device.asarray(X), device.asarray(y)
-    run = Run.prepare(GaussNewton(mask="bits"), network, X, y)
+    run = prepare(GaussNewton(mask="bits"), network, X, y)
     gram = GramMatrix(device, X, network.width)
     norms = []
     for _ in range(5):
@@ -222,9 +223,9 @@ class _Clock:
 def test_auto_takes_bits_where_many_pairs_fire(shift, kind):
     device = get_device("cpu")
     X, y = sphere(20, 6)
-    assert isinstance(Run.prepare(GaussNewton(), network_for(device, shift=shift), X, y).index, kind)
+    assert isinstance(prepare(GaussNewton(), network_for(device, shift=shift), X, y).index, kind)
     other = GaussNewton(solver="cg") if shift == 0 else GaussNewton(mask="lists")
-    assert isinstance(Run.prepare(other, network_for(device, shift=shift), X, y).index, LazyIndex)
+    assert isinstance(prepare(other, network_for(device, shift=shift), X, y).index, LazyIndex)
 
 
 def test_auto_changes_over_when_many_pairs_have_come_to_fire(device):

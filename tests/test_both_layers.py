@@ -14,10 +14,10 @@ from gpu_sublinear.errors import ModelFileError, OptionError
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.io import FittedModel
 from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.options import CGOptions
 from gpu_sublinear.path import SharedScan
+from gpu_sublinear.prepare import prepare
 from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
-from gpu_sublinear.run import Run
-from gpu_sublinear.solvers import CGOptions
 from gpu_sublinear.weights import SampleWeights
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere
@@ -93,7 +93,7 @@ def check_operators(device, seed, shift, n, weighted):
     w = rng.uniform(0.2, 3, n) if weighted else None
     network = network_for(device, m=64, shift=shift)
     weights = SampleWeights.of(device, w, n)
-    run = Run.prepare(BOTH, network, device.asarray(X), device.asarray(y), weights)
+    run = prepare(BOTH, network, device.asarray(X), device.asarray(y), weights)
     network.second = device.asarray(rng.uniform(-2, 2, len(network.rows)))  # far from +1 and -1
     state, dense = run.look(), Dense(network, X, w)
     J, g = dense.J, rng.standard_normal(n)
@@ -171,7 +171,7 @@ def test_the_penalty_pulls_to_where_this_training_began():
     network = network_for(get_device("cpu"))
     BOTH.fit(network, X, y)
     assert np.abs(np.abs(network.second) - 1).max() > 1e-3
-    run = Run.prepare(GaussNewton(both_layers=True, alpha=0.2), network, X, -y)
+    run = prepare(GaussNewton(both_layers=True, alpha=0.2), network, X, -y)
     want = Dense(network, X).J
     assert run.look().penalty == 0.0 and run.ridge == pytest.approx(0.2 * (want**2).sum() / 20)
     start = run.home
@@ -241,7 +241,7 @@ def test_damped_steps_are_the_dense_ones():
 def test_a_step_taken_back_brings_both_layers_back():
     X, y = sphere(16, 5)
     network = network_for(get_device("cpu"))
-    run = Run.prepare(BOTH, network, X, y)
+    run = prepare(BOTH, network, X, y)
     state = run.look()
     rows, second = network.rows.tobytes(), network.signs.tobytes()
     run.move(state, 0.0, 0)
@@ -289,7 +289,7 @@ def test_training_again_starts_from_both_layers():
     assert first.residual_norm == pytest.approx(np.linalg.norm(dense.f() - y), rel=1e-9)
     more, target = sphere(9, 5, 8)  # other points: rows join, the trained ones keep their a_r
     old = dict(zip(network.neurons.tolist(), network.signs.tolist(), strict=True))
-    Run.prepare(BOTH, network, more, target)
+    prepare(BOTH, network, more, target)
     joined = [r for r in network.neurons.tolist() if r not in old]
     now = dict(zip(network.neurons.tolist(), network.signs.tolist(), strict=True))
     assert joined and all(now[r] == old[r] for r in old) and all(now[r] == 1 - 2 * (r % 2) for r in joined)

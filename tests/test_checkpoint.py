@@ -18,7 +18,7 @@ from gpu_sublinear.files import OutputFileError
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.history import StepRecord
 from gpu_sublinear.network import ShiftedReluNetwork
-from gpu_sublinear.sketch import SketchOptions
+from gpu_sublinear.options import SketchOptions
 from tests.conftest import make_device
 from tests.kill import campaign
 from tests.problems import sphere

@@ -21,7 +21,8 @@ from gpu_sublinear.data import load
 from gpu_sublinear.io import FittedModel
 from gpu_sublinear.option_values import alphas
 from gpu_sublinear.path import SharedScan
-from gpu_sublinear.path_command import EXPENDABLE, HEADER, PathRow, folds_of, model_path
+from gpu_sublinear.path_command import EXPENDABLE, HEADER, folds_of, model_path
+from gpu_sublinear.path_rows import PathRow
 from gpu_sublinear.prepared import Prepared
 from gpu_sublinear.report import narrowed
 from tests.test_cli import here, refusal, usage_error  # noqa: F401  (a fixture)

@@ -13,12 +13,10 @@ import pytest
 from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, OptionError, SilentPointsError
-from gpu_sublinear.gauss_newton import SOLVERS, GaussNewton
+from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.history import PHASES
 from gpu_sublinear.network import ShiftedReluNetwork
-from gpu_sublinear.sketch import SketchOptions
-from gpu_sublinear.solvers import CGOptions
-from gpu_sublinear.tree import TreeOptions
+from gpu_sublinear.options import SOLVERS, CGOptions, SketchOptions, TreeOptions
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, sphere
 

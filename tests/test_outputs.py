@@ -8,14 +8,16 @@ import pytest
 from gpu_sublinear.checks import check_training_data
 from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.errors import DataError, OptionError
-from gpu_sublinear.gauss_newton import SOLVERS, GaussNewton
+from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.history import PhaseClock
 from gpu_sublinear.memory import plan
 from gpu_sublinear.network import ShiftedReluNetwork
-from gpu_sublinear.outputs import OutputsJacobian, pattern_count, pattern_signs, patterns_of, sign_matrix
+from gpu_sublinear.options import SOLVERS, CGOptions
+from gpu_sublinear.outputs import OutputsJacobian
 from gpu_sublinear.path import SharedScan, ridge_path
+from gpu_sublinear.prepare import prepare
 from gpu_sublinear.run import Run
-from gpu_sublinear.solvers import CGOptions
+from gpu_sublinear.signs import pattern_count, pattern_signs, patterns_of, sign_matrix
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere
 
@@ -39,7 +41,7 @@ def run_of(device, outputs=3, n=24, **options) -> tuple[Run, np.ndarray]:
     X, Y = columns(n, outputs=outputs)
     network = network_for(device, outputs=outputs, dtype="float64")
     X, Y = device.asarray(X, "float64"), device.asarray(Y)
-    return Run.prepare(GaussNewton(**options), network, X, Y), device.to_host(X)
+    return prepare(GaussNewton(**options), network, X, Y), device.to_host(X)
 
 
 def dense_jacobian(run: Run) -> np.ndarray:
@@ -281,7 +283,7 @@ def test_a_silent_point_keeps_a_finite_least_norm_step():
     W[:, 0] = np.abs(W[:, 0])
     X[0] = [-1.0, 0.0, 0.0, 0.0]
     silent = ShiftedReluNetwork.from_weights(W, shift=0.5, outputs=3, device=make_device("cpu"))
-    trial = Run.prepare(GaussNewton(), silent, X, Y)
+    trial = prepare(GaussNewton(), silent, X, Y)
     state = trial.look()
     assert state.active.counts[0] == 0
     attempt = trial.move(state, 0.0, 0)

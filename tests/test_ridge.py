@@ -11,10 +11,10 @@ from scipy import optimize
 from gpu_sublinear.data import load
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.options import CGOptions
 from gpu_sublinear.path import SharedScan, ridge_path
+from gpu_sublinear.prepare import prepare
 from gpu_sublinear.preprocessing import Preprocessing
-from gpu_sublinear.run import Run
-from gpu_sublinear.solvers import CGOptions
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, clusters, sphere
 
@@ -155,7 +155,7 @@ def test_the_promise_of_a_step_is_that_of_dense_algebra(outputs):
     network = ShiftedReluNetwork.initialize(256, 4, **options)
     target = y if outputs == 1 else np.stack([y, -2 * y[::-1]], axis=1)
     trainer = GaussNewton(alpha=0.1, cg=CGOptions(1e-12), mask="lists")  # bits have no product with any vector
-    run = Run.prepare(trainer, network, X, target)
+    run = prepare(trainer, network, X, target)
     run.move(run.look(), 0.0, 0)
     state = run.look()
     D = device.to_host(network.rows - run.initial)

@@ -15,6 +15,7 @@ from gpu_sublinear.errors import DeviceMemoryError, OptionError, SilentPointsErr
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.lazy import LazyIndex
 from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.prepare import prepare
 from gpu_sublinear.run import Run
 from gpu_sublinear.session import Session
 from gpu_sublinear.tree import ThresholdTree
@@ -75,7 +76,7 @@ def test_an_extended_session_is_a_fresh_one(name, engine, seed, sampling, dtype,
         session.extend(X[first : first + size], y[first : first + size])
         first += size
     fresh = copied(network)
-    again = Run.prepare(trainer, fresh, device.asarray(X), device.asarray(y))
+    again = prepare(trainer, fresh, device.asarray(X), device.asarray(y))
     assert bytes_of(network) == bytes_of(fresh) and type(again.index) is KINDS[engine]
     assert exact(session.run) and exact(again)
     longer = replace(trainer, max_steps=2)

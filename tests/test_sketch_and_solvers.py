@@ -14,8 +14,9 @@ from gpu_sublinear.errors import OptionError
 from gpu_sublinear.gram import GramMatrix
 from gpu_sublinear.jacobian import SparseJacobian
 from gpu_sublinear.network import ShiftedReluNetwork
-from gpu_sublinear.sketch import SketchOptions, preconditioner_of_neurons, preconditioner_of_rows
-from gpu_sublinear.solvers import CGOptions, conjugate_gradient, gram_cholesky, sketched_cg
+from gpu_sublinear.options import CGOptions, SketchOptions
+from gpu_sublinear.sketch import preconditioner_of_neurons, preconditioner_of_rows
+from gpu_sublinear.solvers import conjugate_gradient, gram_cholesky, sketched_cg
 from gpu_sublinear.tree import ThresholdTree
 from tests.problems import sphere
 

@@ -61,7 +61,7 @@ def test_whole_weights_are_repetitions_for_several_outputs(reference):
 
 
 def tight_cg():
-    from gpu_sublinear.solvers import CGOptions
+    from gpu_sublinear.options import CGOptions
 
     return CGOptions(1e-13)
 

@@ -90,12 +90,11 @@ def _mean(values: list[float]) -> float:
 
 def _flips(problem: Problem) -> list[int]:
     """Return the number of pairs that flip in each step, from a run that is not timed."""
-    from gpu_sublinear.run import Run
 
     network = problem.network()
     device, found = network.device, []
     X, y = device.asarray(problem.X, network.dtype), device.asarray(problem.y)
-    run = Run.prepare(GaussNewton(mask="flips"), network, X, y)
+    run = prepare(GaussNewton(mask="flips"), network, X, y)
     for step in range(5):
         state = run.look()
         found.append(len(run.index.implicit.before))  # type: ignore[union-attr]
