@@ -10,8 +10,9 @@ import math
 import re
 from dataclasses import dataclass
 
-from gpu_sublinear.devices import TreeLayout, kernels
-from gpu_sublinear.devices.cuda_lists import PART_BYTES, PARTS
+from gpu_sublinear.devices import TreeLayout
+from gpu_sublinear.devices.cuda import sources as kernels
+from gpu_sublinear.devices.cuda.lists import PART_BYTES, PARTS
 
 BANDWIDTH = 4.3e12  # bytes/s: a copy on an H200, read plus written
 PEAKS = {  # operations/s on an H200 without tensor cores; None: no peak assumed, bytes alone count

@@ -41,6 +41,7 @@ import numpy as np
 from .blocks import Blocks
 from .damping import ENOUGH, StepControl
 from .devices import Array
+from .devices.sums import norm, row_distances
 from .gram import GramMatrix
 from .history import PhaseClock
 from .mask import Mask
@@ -48,7 +49,6 @@ from .network import all_finite
 from .run import Run
 from .solvers import Solution
 from .state import Attempt, State
-from .sums import norm, row_distances
 
 FIRST = 0.1  # of tr(G)/n, once epochs of full steps failed: above most of the spectrum's tail, below its bulk
 RELAXED = 0.25  # of the damping, after an epoch that lowered the loss at the first try

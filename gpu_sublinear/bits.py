@@ -32,12 +32,12 @@ from typing import Any
 import numpy as np
 
 from .devices import Array, Device
+from .devices.sums import row_distances
 from .extension import Newcomers
 from .index import Index
 from .jacobian import Products
 from .mask import Mask, PairCounts
 from .network import ShiftedReluNetwork
-from .sums import row_distances
 from .survey import survey
 from .virtual import settle_sampling
 

@@ -82,9 +82,7 @@ class Blocks(Index):
     refreshed: int = 0
 
     @classmethod
-    def build(
-        cls, trainer: Options, network: ShiftedReluNetwork, X: Array, memory_limit: int | None = None
-    ) -> Blocks:
+    def build(cls, trainer: Options, network: ShiftedReluNetwork, X: Array, memory_limit: int | None = None) -> Blocks:
         """Look at all neurons once and cut what was found.
 
         Parameters

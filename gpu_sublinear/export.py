@@ -27,8 +27,6 @@ class ExportLibraryError(GpuSublinearError, ImportError):
     """PyTorch or onnx was asked for and is not installed."""
 
 
-
-
 def parts(model: FittedModel | ShiftedReluNetwork, dtype: str | None = None) -> Parts:
     """Return all numbers of a model or a network.
 

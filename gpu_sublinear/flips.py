@@ -89,6 +89,7 @@ import numpy as np
 
 from .bits import BitIndex
 from .devices import Array, Device, Flips, ImplicitDevice, ImplicitRows, NearPairs
+from .devices.sums import dot
 from .errors import OptionError
 from .flip_log import FlipLog
 from .flip_mask import FlipMask
@@ -96,7 +97,6 @@ from .foresight import foreseen_radius, rounding
 from .index import Index
 from .movement import Bounds, Movement
 from .network import ShiftedReluNetwork
-from .sums import dot
 
 LATER = 0.25  # of the last step's length: the next one is mostly far shorter
 LATER_PULLED = 1.0  # the same with a penalty, where steps shrink slowly, at least (0.25 to 4 tried)

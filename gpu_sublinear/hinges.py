@@ -29,6 +29,7 @@ import numpy as np
 from .activation import SHIFTED_RELU, Activation
 from .active_set import ActiveSet
 from .devices import Array, Device
+from .devices.sums import row_distances
 from .errors import OptionError
 from .gram import GramMatrix
 from .index import Index
@@ -36,7 +37,6 @@ from .jacobian import FactoredJacobian, Products, SparseJacobian
 from .lazy import LazyIndex
 from .network import ShiftedReluNetwork
 from .options import Options
-from .sums import row_distances
 from .tree import ThresholdTree
 
 SLOPE_ROWS = 1 << 14  # rows taken to float64 at a time
@@ -160,9 +160,7 @@ class HingedSet(ActiveSet):
 
     def jacobian(self, system: Any) -> HingedJacobian:
         """Return J of the data from that of the points looked at."""
-        return HingedJacobian(
-            system.of_lists(self), self.fold, self, system.network, system.weights.scaled(system.X)
-        )
+        return HingedJacobian(system.of_lists(self), self.fold, self, system.network, system.weights.scaled(system.X))
 
     def folded(self, G: Array, K: Array, width: int) -> Array:
         """Return G (n, n) of the data from G~ (k n, k n)."""

@@ -9,6 +9,7 @@ from .active_set import ActiveSet
 from .both_layers import BothLayersJacobian
 from .costs import cheapest_solver
 from .devices import Array
+from .devices.sums import rows_of
 from .gram import GramMatrix
 from .history import PhaseClock
 from .jacobian import FactoredJacobian, SparseJacobian
@@ -18,7 +19,6 @@ from .outputs import OutputsJacobian
 from .sketch import Preconditioner, factor, preconditioner_of_neurons, preconditioner_of_rows
 from .solvers import Solution, conjugate_gradient, gram_cholesky, sketched_cg
 from .state import Index, Jacobian, Mask, State
-from .sums import rows_of
 from .weights import SampleWeights
 
 

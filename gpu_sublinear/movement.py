@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .devices import Array, Device
+from .devices.sums import dot
 from .foresight import LARGEST
 from .network import ShiftedReluNetwork
-from .sums import dot
 
 
 @dataclass(frozen=True)

@@ -53,16 +53,6 @@ from .signs import pattern_count, pattern_signs, patterns_of
 # ---- signs ----------------------------------------------------------------------------------------------
 
 
-
-
-
-
-
-
-
-
-
-
 def check_supported(trainer: Options, network: ShiftedReluNetwork) -> None:
     """Refuse options that work for one output only.
 
@@ -236,5 +226,3 @@ def slice_of(lists: NeuronLists, first: int, last: int) -> NeuronLists:
 
 
 # ---- solve ----------------------------------------------------------------------------------------------
-
-

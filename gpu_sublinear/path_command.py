@@ -36,8 +36,6 @@ HEADER = (
 EXPENDABLE = ("fired/point", "steps", "seconds", "s.e.")  # left out in this order on narrow terminals
 
 
-
-
 @dataclass
 class Search:
     """The search for the penalty of one target, or of all together.

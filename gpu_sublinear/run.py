@@ -37,6 +37,7 @@ from .bits import BitIndex, sampled_share
 from .both_layers import trace
 from .damping import StepControl
 from .devices import Array
+from .devices.sums import norm, rows_of
 from .gram import GramMatrix
 from .hinges import gram_of
 from .history import PhaseClock, StepRecord
@@ -46,7 +47,6 @@ from .network import ShiftedReluNetwork
 from .options import Options
 from .rows import ImplicitRows, StoredRows
 from .state import Attempt, Index, State, forward
-from .sums import norm, rows_of
 from .weights import SampleWeights
 
 STORED, IMPLICIT = StoredRows(), ImplicitRows()

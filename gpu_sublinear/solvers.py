@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .devices import Array, Device
+from .devices.sums import dot, norm
 from .options import CGOptions
-from .sums import dot, norm
 
 Operator = Callable[[Array], Array]
 

@@ -115,4 +115,3 @@ class Stops:
 def steps_taken(count: int) -> str:
     """Return a number of steps in words."""
     return f"{count} step" if count == 1 else f"{count} steps"
-

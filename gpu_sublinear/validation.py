@@ -8,10 +8,10 @@ import numpy as np
 
 from .checks import check_training_data
 from .devices import Array
+from .devices.sums import row_distances
 from .errors import DataError, OptionError
 from .network import ShiftedReluNetwork
 from .options import Options
-from .sums import row_distances
 
 BLOCK = 4096  # rows of weights multiplied at a time
 

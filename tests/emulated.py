@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from gpu_sublinear.devices.base import CSR
-from gpu_sublinear.devices.cuda import CudaDevice
+from gpu_sublinear.devices.cuda.device import CudaDevice
 from gpu_sublinear.devices.reference import ReferenceDevice
 
 

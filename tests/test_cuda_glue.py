@@ -9,17 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpu_sublinear.devices import CSR, TreeLayout, kernels
-from gpu_sublinear.devices import cuda as cuda_module
-from gpu_sublinear.devices.cuda import CudaDevice
-from gpu_sublinear.devices.cusparse import check_index_range
-from gpu_sublinear.devices.launcher import Launcher
-from gpu_sublinear.errors import (
-    CupyMissingError,
-    DeviceMemoryError,
-    KernelCompileError,
-    NoCudaDeviceError,
-)
+from gpu_sublinear.devices import CSR, TreeLayout
+from gpu_sublinear.devices.cuda import device as cuda_module
+from gpu_sublinear.devices.cuda import sources as kernels
+from gpu_sublinear.devices.cuda.cusparse import check_index_range
+from gpu_sublinear.devices.cuda.device import CudaDevice
+from gpu_sublinear.devices.cuda.launcher import Launcher
+from gpu_sublinear.errors import CupyMissingError, DeviceMemoryError, KernelCompileError, NoCudaDeviceError
 from tests.conftest import make_device
 from tests.emulated import EmulatedToolkit, emulated_cuda_device
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpu_sublinear.devices import Flips, ImplicitRows, NearPairs, cuda_implicit, get_device
-from gpu_sublinear.devices import launcher as launcher_module
-from gpu_sublinear.devices.cuda import CudaDevice
+from gpu_sublinear.devices import Flips, ImplicitRows, NearPairs, get_device
+from gpu_sublinear.devices.cuda import implicit as cuda_implicit
+from gpu_sublinear.devices.cuda import launcher as launcher_module
+from gpu_sublinear.devices.cuda.device import CudaDevice
 from tests.conftest import machine
 from tests.kernel_checks import check_refusals, check_sanitized
 from tests.problems import make_problem

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpu_sublinear.devices import CSR, TreeLayout, get_device, kernels, philox
-from gpu_sublinear.devices import cuda as cuda_module
-from gpu_sublinear.devices import launcher as launcher_module
-from gpu_sublinear.devices.cuda import CudaDevice
+from gpu_sublinear.devices import CSR, TreeLayout, get_device, philox
+from gpu_sublinear.devices.cuda import device as cuda_module
+from gpu_sublinear.devices.cuda import launcher as launcher_module
+from gpu_sublinear.devices.cuda import sources as kernels
+from gpu_sublinear.devices.cuda.device import CudaDevice
 from tests.kernel_checks import check_sanitized
 from tests.problems import make_problem
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpu_sublinear.devices import NeuronLists, cuda_lists, get_device
-from gpu_sublinear.devices import launcher as launcher_module
-from gpu_sublinear.devices.cuda import CudaDevice
+from gpu_sublinear.devices import NeuronLists, get_device
+from gpu_sublinear.devices.cuda import launcher as launcher_module
+from gpu_sublinear.devices.cuda import lists as cuda_lists
+from gpu_sublinear.devices.cuda.device import CudaDevice
 from tests.conftest import machine
 from tests.kernel_checks import check_refusals, check_sanitized
 from tests.problems import Problem, make_problem

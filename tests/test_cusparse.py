@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gpu_sublinear.devices import CSR
-from gpu_sublinear.devices.cusparse import SparseProduct
+from gpu_sublinear.devices.cuda.cusparse import SparseProduct
 from gpu_sublinear.errors import DeviceMemoryError
 
 TYPES = {0: np.float32, 1: np.float64}

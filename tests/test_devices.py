@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_sublinear.devices import CSR, ImplicitDevice, NeuronLists, TreeLayout, get_device
-from gpu_sublinear.devices.cpu import CpuDevice
-from gpu_sublinear.devices.cuda import CudaDevice
+from gpu_sublinear.devices.cpu.device import CpuDevice
+from gpu_sublinear.devices.cuda.device import CudaDevice
 from gpu_sublinear.devices.reference import ReferenceDevice
 from gpu_sublinear.errors import OptionError
 from tests.conftest import DEVICES, make_device

@@ -103,13 +103,13 @@ def test_log_without_figures_is_an_error() -> None:
 
 
 def _product() -> None:
-    if importlib.util.find_spec("gpu_sublinear.devices.kernels") is None:
-        skip_or_fail("gpu_sublinear.devices.kernels does not exist")
+    if importlib.util.find_spec("gpu_sublinear.devices.cuda.sources") is None:
+        skip_or_fail("gpu_sublinear.devices.cuda.sources does not exist")
 
 
 def test_there_are_kernels() -> None:
     _product()
-    from gpu_sublinear.devices import kernels
+    from gpu_sublinear.devices.cuda import sources as kernels
 
     assert len(kernels.names()) > 0
 

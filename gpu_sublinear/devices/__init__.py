@@ -61,10 +61,10 @@ def _make(name: str) -> Device:
 
         return ReferenceDevice()
     if name == "cpu":
-        from .cpu import CpuDevice
+        from .cpu.device import CpuDevice
 
         return CpuDevice()
-    from .cuda import connect
+    from .cuda.device import connect
 
     return connect()
 

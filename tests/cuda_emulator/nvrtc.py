@@ -237,7 +237,7 @@ def compile_all(architecture: int) -> list[tuple[str, str, Compiled | NvrtcError
     list of (str, str, Compiled or NvrtcError)
         File stem, dtype, and what came of it.
     """
-    from gpu_sublinear.devices import kernels
+    from gpu_sublinear.devices.cuda import sources as kernels
 
     def compile_one(job: tuple[str, str]) -> tuple[str, str, Compiled | NvrtcError]:
         name, dtype = job

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .base import Array
+from ..base import Array
+from ..implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs, longest_point, run_starts
+from .bits import BitOperations
 from .checks import check_array
-from .cuda_bits import BitOperations
-from .cuda_lists import GROUP, WARP, ListOperations
-from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs, longest_point, run_starts
 from .launcher import names_memory
+from .lists import GROUP, WARP, ListOperations
 
 LOOK_BYTES = 1 << 28  # rows and pairs that are computed at a time, if all pairs are
 MORE = 1 + 1e-6  # covers the rounding of a movement

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import DeviceMemoryError
-from .base import Array
-from .cupy_toolkit import Toolkit
-from .kernels import KernelLoader
+from ...errors import DeviceMemoryError
+from ..base import Array
+from .sources import KernelLoader
+from .toolkit import Toolkit
 
 BLOCK = 256  # threads of every block; the kernels say __launch_bounds__(256)
 RESIDENT = 8  # blocks of 256 threads that fill a multiprocessor; grids stop there and stride

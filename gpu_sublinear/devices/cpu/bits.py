@@ -11,9 +11,9 @@ import math
 import numpy as np
 from numba import prange
 
-from .cpu_kernels import LANES, computed_numbers, parallel, serial
-from .cpu_lists import BLOCKS
-from .cpu_vectors import popcount
+from .kernels import LANES, computed_numbers, parallel, serial
+from .lists import BLOCKS
+from .vectors import popcount
 
 WORD = 64  # neurons
 CHUNK = 8  # words counted in one pass over a row of counts

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-from .base import Array
+from ..base import Array
 from .checks import check_array
 from .launcher import BLOCK, Launcher, names_memory
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from .cpu_bits import WORD, folded, load_rows, pack
-from .cpu_kernels import LANES, computed_numbers, parallel, serial
-from .cpu_lists import BLOCKS
-from .cpu_vectors import TABLE, WIDE, add_bits, add_subsets, dot, popcount
+from .bits import WORD, folded, load_rows, pack
+from .kernels import LANES, computed_numbers, parallel, serial
+from .lists import BLOCKS
+from .vectors import TABLE, WIDE, add_bits, add_subsets, dot, popcount
 
 TILE = 128  # neurons whose sums are made together
 ONE = np.uint64(1)

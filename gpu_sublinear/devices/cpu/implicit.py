@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from . import cpu_flips
-from .base import Array
-from .cpu_lists import BLOCKS
-from .cpu_vectors import TABLE, WIDE, padded
-from .host import sums_before
-from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs, longest_point
+from ..base import Array
+from ..host import sums_before
+from ..implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs, longest_point
+from . import flips as cpu_flips
+from .lists import BLOCKS
+from .vectors import TABLE, WIDE, padded
 
 kernels: Any = cpu_flips  # mypy does not know what numba makes of a function with many parameters
 SHARE = 0.5  # of the pairs in a unit of distance, and a quarter: the density of N(0, 1) is at most 0.4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .devices import Array
+from . import Array
 
 SERIAL = 8192  # numbers: BLAS shares out an inner product only beyond 10^4
 

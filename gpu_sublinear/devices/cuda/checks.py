@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .base import Array
+from ..base import Array
 
 REAL = ("float32", "float64")
 

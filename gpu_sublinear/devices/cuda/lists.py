@@ -6,10 +6,10 @@ from types import ModuleType
 
 import numpy as np
 
-from .base import Array, NeuronLists
+from ..base import Array, NeuronLists
 from .checks import check_array
-from .cupy_toolkit import Toolkit
 from .launcher import BLOCK, Launcher, names_memory
+from .toolkit import Toolkit
 
 WARP = 32
 GROUP = 8  # lanes that share a list in evaluate.cu, splice.cu and change_pairs.cu

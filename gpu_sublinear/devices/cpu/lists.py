@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from . import philox
-from .cpu_kernels import LANES, computed_numbers, gather_rows, parallel, philox4x32, serial
-from .cpu_vectors import WIDE, sixteen_numbers
+from .. import philox
+from .kernels import LANES, computed_numbers, gather_rows, parallel, philox4x32, serial
+from .vectors import WIDE, sixteen_numbers
 
 DENSE = 8  # hits among LANES from which writing all of them beats finding them
 BLOCKS = 64  # blocks of neurons with sums of their own: enough to balance tens of threads, n x 64 doubles of memory

@@ -17,8 +17,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from numba import njit, prange
 
-from . import philox
-from .cpu_vectors import popcount
+from .. import philox
+from .vectors import popcount
 
 LANES = 128  # neurons worked on together: their sums and weights stay in the first-level cache
 

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import CupyMissingError, NoCudaDeviceError
-from .base import CSR, Array
+from ...errors import CupyMissingError, NoCudaDeviceError
+from ..base import CSR, Array
 
 
 class Toolkit(Protocol):

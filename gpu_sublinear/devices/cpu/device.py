@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
-from . import cpu_bits as bit_kernels
-from . import cpu_factored as factored
-from . import cpu_kernels as kernels
-from . import cpu_lists as list_kernels
-from .base import CSR, Array, NeuronLists, TreeLayout
-from .cpu_implicit import ImplicitOperations
-from .cpu_vectors import padded
-from .host import HostDevice, one_blas_thread, sums_before
+from ..base import CSR, Array, NeuronLists, TreeLayout
+from ..host import HostDevice, one_blas_thread, sums_before
+from . import bits as bit_kernels
+from . import kernels as kernels
+from . import lists as list_kernels
+from . import products as factored
+from .implicit import ImplicitOperations
+from .vectors import padded
 
 CHANGED_COST = 8  # words of a recount that take as long as one that changed
 QUERY_BYTES = 1 << 26  # scratch memory of a query, for as many points at a time as fit

@@ -14,18 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import (
-    CupyMissingError,
-    GpuSublinearError,
-    KernelCompileError,
-    NoCudaDeviceError,
-)
-from .base import CSR, Array, TreeLayout
+from ...errors import CupyMissingError, GpuSublinearError, KernelCompileError, NoCudaDeviceError
+from ..base import CSR, Array, TreeLayout
 from .checks import check_array
-from .cuda_implicit import ImplicitOperations
-from .cupy_toolkit import Toolkit, cupy_toolkit
 from .cusparse import check_index_range
+from .implicit import ImplicitOperations
 from .launcher import BLOCK, Launcher, names_memory
+from .toolkit import Toolkit, cupy_toolkit
 
 WARP = 32
 FILL_TILE = (64, 128)  # points x neurons of a block of kernels/fill_leaves.cu

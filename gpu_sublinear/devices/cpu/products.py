@@ -12,9 +12,9 @@ import math
 import numpy as np
 from numba import prange
 
-from .cpu_kernels import parallel, serial
-from .cpu_lists import BLOCKS
-from .cpu_vectors import WIDE, add, dot
+from .kernels import parallel, serial
+from .lists import BLOCKS
+from .vectors import WIDE, add, dot
 
 CHUNK = 32  # rows that are pulled at a time: their change stays in the first-level cache
 

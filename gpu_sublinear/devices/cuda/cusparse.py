@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DeviceMemoryError
-from .base import CSR, Array
+from ...errors import DeviceMemoryError
+from ..base import CSR, Array
 
 ALG2 = 3  # CUSPARSE_SPMV_CSR_ALG2 of cusparse.h, CUSPARSE_CSRMV_ALG2 in CuPy
 LIMIT = 2**31 - 1

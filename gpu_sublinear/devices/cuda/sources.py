@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..errors import KernelCompileError
+from ...errors import KernelCompileError
 
 # --fmad=false guards sums that are spelt with + and *; what decides uses helpers that never fuse, whatever the flag.
 OPTIONS = ("--std=c++17", "--fmad=false")
