@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from gpu_sublinear.environment import environment
-from gpu_sublinear.files import write_text
+from gpu_sublinear.files.atomic import write_text
 
 RESULTS = Path(__file__).parent / "results"
 LEVEL = 0.95  # of confidence intervals

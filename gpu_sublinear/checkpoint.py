@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from .errors import CheckpointError, OptionError, shown
-from .files import check_writable
+from .files.atomic import check_writable
+from .files.tensors import DAMAGE, FileKind
 from .history import PHASES, StepRecord
 from .kept_flips import check_flips
-from .tensor_files import DAMAGE, FileKind
 
 FORMAT_VERSION = 2
 CHECKPOINT = FileKind(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError, OptionError, SilentPointsError
-from .files import check_writable
+from .files.atomic import check_writable
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 

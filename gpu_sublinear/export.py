@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .errors import GpuSublinearError, OptionError
-from .files import write_atomically
+from .files.atomic import write_atomically
 from .io import FittedModel
 from .network import ShiftedReluNetwork
 from .parts import Parts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import OptionError
 from .export import to_onnx, to_torchscript
-from .files import check_writable
+from .files.atomic import check_writable
 from .io import FittedModel
 
 WRITERS = {"torchscript": to_torchscript, "onnx": to_onnx}

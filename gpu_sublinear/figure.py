@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import GpuSublinearError, OptionError
-from .files import write_atomically
+from .files.atomic import write_atomically
 from .history import PHASES, StepRecord
 
 FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}

@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import DataError, OptionError
 from .figure import check_matplotlib
-from .files import check_writable, write_text
+from .files.atomic import check_writable, write_text
 from .history import PHASES
 from .html_figures import figures_of
 from .report import fired, memory, percent

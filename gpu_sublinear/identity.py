@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from .devices import Array, Device
+from .files.tensors import update
 from .network import ShiftedReluNetwork
 from .options import Options
-from .tensor_files import update
 from .validation import Validation
 from .weights import SampleWeights
 

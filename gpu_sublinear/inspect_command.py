@@ -12,7 +12,7 @@ from .data import Dataset, load, split
 from .devices import get_device
 from .environment import environment
 from .figure import check_figure
-from .files import write_text
+from .files.atomic import write_text
 from .gauss_newton import GaussNewton
 from .inspection import Inspection, inspect
 from .inspection_figure import save_inspection

@@ -17,9 +17,9 @@ from .activation import SHIFTED_RELU, Activation
 from .classes import Classes, names_from
 from .devices import Device, get_device
 from .errors import ModelFileError, OptionError, shown
+from .files.tensors import DAMAGE, FileKind
 from .network import SAMPLINGS, ShiftedReluNetwork
 from .preprocessing import Kind, Preprocessing, TargetScaling
-from .tensor_files import DAMAGE, FileKind
 
 FORMAT_VERSION = 3
 READABLE = (2, 3)  # 2 has no settings with defaults

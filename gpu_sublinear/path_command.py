@@ -18,7 +18,7 @@ from .cross_validation import CLEAR, NO_NUMBERS, PATIENCE, SPAN, CrossValidation
 from .environment import environment
 from .errors import DataError, OptionError
 from .figure import check_figure
-from .files import write_text
+from .files.atomic import write_text
 from .gauss_newton import GaussNewton
 from .history import TrainingResult
 from .interrupt import StopOnInterrupt

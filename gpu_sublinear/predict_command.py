@@ -11,7 +11,7 @@ import numpy as np
 
 from .console import say
 from .data import load_for_prediction
-from .files import write_text
+from .files.atomic import write_text
 from .io import FittedModel
 from .report import Fit
 from .signs import check_outputs

@@ -20,7 +20,7 @@ from .damping import StepControl
 from .devices import Array
 from .environment import package_version
 from .errors import CheckpointError, OptionError
-from .files import discard_temporary
+from .files.atomic import discard_temporary
 from .flips import FlipIndex
 from .history import StepRecord
 from .identity import identity

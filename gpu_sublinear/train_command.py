@@ -17,7 +17,7 @@ from .console import INTERRUPTED, among_training_points, json_text, say
 from .environment import environment
 from .errors import GpuSublinearError
 from .figure import check_figure, check_matplotlib, save_figure
-from .files import write_text
+from .files.atomic import write_text
 from .gauss_newton import GaussNewton
 from .history import StepRecord, TrainingResult
 from .html_report import page

@@ -14,7 +14,7 @@ from gpu_sublinear.activation import Activation
 from gpu_sublinear.checkpoint import CHECKPOINT, Checkpoint, Checkpointing
 from gpu_sublinear.devices import ImplicitDevice
 from gpu_sublinear.errors import CheckpointError, OptionError
-from gpu_sublinear.files import OutputFileError
+from gpu_sublinear.files.atomic import OutputFileError
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.history import StepRecord
 from gpu_sublinear.network import ShiftedReluNetwork

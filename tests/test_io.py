@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, ModelFileError
-from gpu_sublinear.files import OutputFileError, check_writable, write_text
+from gpu_sublinear.files.atomic import OutputFileError, check_writable, write_text
 from gpu_sublinear.io import HEADER, FittedModel
 from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.preprocessing import Preprocessing, TargetScaling

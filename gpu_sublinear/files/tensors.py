@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from .errors import GpuSublinearError, shown
-from .files import write_atomically
+from ..errors import GpuSublinearError, shown
+from .atomic import write_atomically
 
 DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64"}
 SEAL = "seal"  # the metadata entry with a digest of everything else
@@ -68,7 +68,7 @@ class FileKind:
         arrays : mapping
             float32, float64, int32 or int64 arrays of the host by name.
         again : bool
-            Whether the file is written again and again, see :func:`gpu_sublinear.files.write_atomically`.
+            Whether the file is written again and again, see :func:`gpu_sublinear.files.atomic.write_atomically`.
         """
         text = json.dumps({**header, "format_version": self.version}, sort_keys=True)
         metadata = {self.key: text}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import GpuSublinearError
+from ..errors import GpuSublinearError
 
 REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
