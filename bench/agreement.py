@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.measure import power_of_two, save
-from gpu_sublinear.data import load, split
+from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
+from gpu_sublinear.data.sources import load, split
 from gpu_sublinear.dense import CACHE_BLOCK, DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
-from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.tree import ThresholdTree
 
 WIDTH, TOLERANCE, MAX_STEPS = 2**16, 1e-6, 12

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.measure import power_of_two, save
 from gpu_sublinear.costs import cheapest_solver, solver_seconds
-from gpu_sublinear.data import load
+from gpu_sublinear.data.sources import load
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.history import PhaseClock

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.measure import exponent, power_of_two, save, summary
-from gpu_sublinear.data import load
+from gpu_sublinear.data.preprocessing import Preprocessing
+from gpu_sublinear.data.sources import load
 from gpu_sublinear.dense import CACHE_BLOCK, DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.network import ShiftedReluNetwork
-from gpu_sublinear.preprocessing import Preprocessing
 from gpu_sublinear.shifts import paper_shift, shift_for_fired
 from gpu_sublinear.warmup import warm_up
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.measure import alternate, exponent, power_of_two, save, summary
-from gpu_sublinear.data import load
+from gpu_sublinear.data.sources import load
 from gpu_sublinear.dense import CACHE_BLOCK, DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.gauss_newton import GaussNewton

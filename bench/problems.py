@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu_sublinear import ShiftedReluNetwork, get_device
-from gpu_sublinear.data import load, split
-from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
+from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
+from gpu_sublinear.data.sources import load, split
 
 HELD_OUT = 0.2
 CLUSTERS = 16  # of the clustered set: points of one cluster lie within CLUSTER_RADIUS of its centre

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bench.measure import alternate, power_of_two, save, stopwatch, summary
-from gpu_sublinear.data import load
+from gpu_sublinear.data.sources import load
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.options import TreeOptions

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from bench.measure import exponent, save
-from gpu_sublinear.data import load, split
+from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
+from gpu_sublinear.data.sources import load, split
 from gpu_sublinear.devices import Device, get_device
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.network import ShiftedReluNetwork
-from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.warmup import warm_up
 
 FIRED = "fired:3000"

@@ -65,7 +65,7 @@ def check_training_data(
     if abs(float(norms[worst]) - 1) > NORM_TOLERANCE:
         raise DataError(
             f"rows of X must have unit Euclidean norm; row {worst} has {float(norms[worst]):.6g} "
-            "(gpu_sublinear.data.Preprocessing does this)"
+            "(gpu_sublinear.data.sources.Preprocessing does this)"
         )
     if not contradictions:
         _check_contradictions(device.to_host(X), device.to_host(y).reshape(len(X), -1))

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import to_host
 from .checks import check_every_point_fires, check_training_data
+from .data.arrays import to_host
 from .errors import DataError, OptionError
 from .path import SharedScan, ascending, check_alphas, positive_weights, warm_starts, whole_numbers
 

@@ -14,8 +14,9 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from .arrays import to_host
 from .cross_validation import ALPHAS, PATIENCE, CrossValidation, checked_fold
+from .data.arrays import to_host
+from .data.preprocessing import Preprocessing
 from .devices import Device, get_device
 from .errors import DataError, OptionError
 from .estimator_training import Folds, Task
@@ -23,7 +24,6 @@ from .gauss_newton import GaussNewton
 from .history import TrainingResult
 from .network import ShiftedReluNetwork
 from .path import check_alphas
-from .preprocessing import Preprocessing
 from .session import Session
 from .weights import SampleWeights
 

@@ -18,11 +18,11 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from .arrays import like, to_host
-from .classes import coded, decided
+from .data.arrays import like, to_host
+from .data.classes import coded, decided
+from .data.preprocessing import TargetScaling
 from .errors import DataError
 from .estimator_base import SublinearEstimator, one_network
-from .preprocessing import TargetScaling
 
 
 class SublinearRegressor(RegressorMixin, SublinearEstimator):
@@ -64,7 +64,7 @@ class SublinearRegressor(RegressorMixin, SublinearEstimator):
         Steps without a better error on these before training stops, with the best weights.
     preprocessing : {"smooth", "standard", "unit"}
         Standardise, append a constant coordinate (large: smooth; 1: standard) and normalise each row, or only
-        normalise: :class:`gpu_sublinear.preprocessing.Preprocessing`.
+        normalise: :class:`gpu_sublinear.data.preprocessing.Preprocessing`.
     sampling : {"explicit", "virtual", "auto"}
         Of the neurons; the last two draw only neurons that take part, as the order of the points says.
     solver, margin, mask, batch_size, memory_limit, time_budget : optional
@@ -194,7 +194,7 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
         Steps without a better error on these before training stops, with the best weights.
     preprocessing : {"smooth", "standard", "unit"}
         Standardise, append a constant coordinate (large: smooth; 1: standard) and normalise each row, or only
-        normalise: :class:`gpu_sublinear.preprocessing.Preprocessing`.
+        normalise: :class:`gpu_sublinear.data.preprocessing.Preprocessing`.
     sampling : {"explicit", "virtual", "auto"}
         Of the neurons; the last two draw only neurons that take part, as the order of the points says.
     solver, margin, mask, batch_size, memory_limit, time_budget : optional

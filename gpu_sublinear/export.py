@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from .data.preprocessing import TargetScaling
 from .errors import GpuSublinearError, OptionError
 from .files.atomic import write_atomically
 from .io import FittedModel
 from .network import ShiftedReluNetwork
 from .parts import Parts
-from .preprocessing import TargetScaling
 
 DTYPES = ("float32", "float64")
 

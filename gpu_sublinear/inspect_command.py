@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from .console import json_text, say
-from .data import Dataset, load, split
+from .data.preprocessing import Preprocessing, TargetScaling
+from .data.sources import Dataset, load, split
 from .devices import get_device
 from .environment import environment
 from .figure import check_figure
@@ -18,7 +19,6 @@ from .inspection import Inspection, inspect
 from .inspection_figure import save_inspection
 from .inspection_text import inspection_text
 from .prepared import data_line
-from .preprocessing import Preprocessing, TargetScaling
 from .signs import check_outputs
 
 

@@ -23,10 +23,10 @@ from .advice import (
 from .budget import Prices, Work, expected_seconds
 from .checks import check_training_data
 from .contradictions import FAR, Contradictions, find_contradictions
+from .data.preprocessing import as_targets
 from .devices import Device, get_device
 from .gauss_newton import GaussNewton
 from .memory import plan
-from .preprocessing import as_targets
 from .shifts import firing_probability, resolve_shift, shift_for_fired
 from .signs import check_outputs, pattern_count
 from .trial import Trial, affordable_width, fits, run_trial

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from .contradictions import CLOSE, FAR
+from .data.preprocessing import TargetScaling
 from .inspection import Inspection
-from .preprocessing import TargetScaling
 from .report import RULE, memory, percent
 from .wide_limit import Forecast
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .activation import Activation
-from .preprocessing import Preprocessing, TargetScaling
+from .data.preprocessing import Preprocessing, TargetScaling
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from argparse import Namespace
 import numpy as np
 
 from .console import say
-from .data import load_for_prediction
+from .data.sources import load_for_prediction
 from .files.atomic import write_text
 from .io import FittedModel
 from .report import Fit

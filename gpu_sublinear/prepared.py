@@ -11,7 +11,8 @@ import numpy as np
 
 from .activation import activation_of
 from .console import say
-from .data import Dataset, load, split
+from .data.preprocessing import Preprocessing, TargetScaling
+from .data.sources import Dataset, load, split
 from .devices import get_device
 from .environment import package_version
 from .gauss_newton import GaussNewton
@@ -19,7 +20,6 @@ from .io import FittedModel
 from .memory import plan_memory
 from .network import ShiftedReluNetwork
 from .outputs import check_supported
-from .preprocessing import Preprocessing, TargetScaling
 from .report import Fit
 from .shifts import resolve_shift
 from .virtual import settle_sampling

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gpu_sublinear import penalty
 from gpu_sublinear.activation import NAMED, SHIFTED_RELU, Activation, Hinge, activation_of
+from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError, OptionError, SilentPointsError
@@ -19,7 +20,6 @@ from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions, SketchOptions
 from gpu_sublinear.path import SharedScan
 from gpu_sublinear.prepare import prepare
-from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_sublinear import penalty
+from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import ModelFileError, OptionError
@@ -17,7 +18,6 @@ from gpu_sublinear.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.path import SharedScan
 from gpu_sublinear.prepare import prepare
-from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.weights import SampleWeights
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_sublinear.classes import Classes, label_text, names_from
 from gpu_sublinear.cli import main
-from gpu_sublinear.data import load, load_for_prediction
+from gpu_sublinear.data.classes import Classes, label_text, names_from
+from gpu_sublinear.data.sources import load, load_for_prediction
 from gpu_sublinear.errors import DataError, ModelFileError, OptionError
 from gpu_sublinear.io import FittedModel
 from tests.test_cli import refusal

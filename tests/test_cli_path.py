@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_sublinear import path_command
-from gpu_sublinear.classes import Classes
 from gpu_sublinear.cli import main
 from gpu_sublinear.cross_validation import Unseen
-from gpu_sublinear.data import load
+from gpu_sublinear.data.classes import Classes
+from gpu_sublinear.data.sources import load
 from gpu_sublinear.io import FittedModel
 from gpu_sublinear.option_values import alphas
 from gpu_sublinear.path import SharedScan

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_sublinear.data import load, load_for_prediction, split
+from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling, as_points, as_targets
+from gpu_sublinear.data.sources import load, load_for_prediction, split
+from gpu_sublinear.data.tables import read_csv
 from gpu_sublinear.errors import DataError, OptionError
-from gpu_sublinear.preprocessing import Preprocessing, TargetScaling, as_points, as_targets
-from gpu_sublinear.tables import read_csv
 
 EPS = np.finfo(np.float64).eps
 

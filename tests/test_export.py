@@ -13,12 +13,12 @@ import pytest
 
 from gpu_sublinear import export
 from gpu_sublinear.cli import main
+from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import OptionError
 from gpu_sublinear.export import ExportLibraryError, to_onnx, to_torch, to_torchscript
 from gpu_sublinear.io import FittedModel
 from gpu_sublinear.network import ShiftedReluNetwork
-from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 RNG = np.random.default_rng(7)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from gpu_sublinear import tables
 from gpu_sublinear.checkpoint import Checkpoint
-from gpu_sublinear.data import load, load_for_prediction
+from gpu_sublinear.data import tables
+from gpu_sublinear.data.sources import load, load_for_prediction
 from gpu_sublinear.errors import DataError, ModelFileError, shown
 from gpu_sublinear.io import HEADER, FittedModel
 from tests.fuzz.campaign import campaign

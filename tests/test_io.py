@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, ModelFileError
 from gpu_sublinear.files.atomic import OutputFileError, check_writable, write_text
 from gpu_sublinear.io import HEADER, FittedModel
 from gpu_sublinear.network import ShiftedReluNetwork
-from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
 
 X = np.random.default_rng(0).standard_normal((20, 3))
 Y = X @ [1.0, -2.0, 0.5] + 40

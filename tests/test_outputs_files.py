@@ -8,13 +8,13 @@ import struct
 import numpy as np
 import pytest
 
+from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling, as_targets
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, ModelFileError
 from gpu_sublinear.export import parts, to_onnx, to_torch, to_torchscript
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.io import HEADER, FittedModel
 from gpu_sublinear.network import ShiftedReluNetwork
-from gpu_sublinear.preprocessing import Preprocessing, TargetScaling, as_targets
 from gpu_sublinear.report import Fit
 
 X = np.random.default_rng(0).standard_normal((30, 3))

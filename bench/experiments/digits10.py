@@ -13,10 +13,10 @@ import numpy as np
 from bench.experiment import Content, Experiment, Panel, Table
 from bench.words import compare, listed, number, percent, power_of_two, seconds
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork, get_device
-from gpu_sublinear.classes import Classes
-from gpu_sublinear.data import load, split
+from gpu_sublinear.data.classes import Classes
+from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
+from gpu_sublinear.data.sources import load, split
 from gpu_sublinear.path import ridge_path
-from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.warmup import warm_up
 
 HELD_OUT, VALIDATION = 0.2, 0.2  # shares: of all points, and of the training points while alpha is chosen

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from gpu_sublinear.checkpoint import Checkpointing
+from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.io import FittedModel
 from gpu_sublinear.network import ShiftedReluNetwork
-from gpu_sublinear.preprocessing import Preprocessing, TargetScaling
 
 FEATURES = ("a", "b", "c")
 TARGET = "t"

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import numpy as np
 
 from gpu_sublinear.checkpoint import CHECKPOINT, Checkpoint
-from gpu_sublinear.data import load, load_for_prediction
+from gpu_sublinear.data.sources import load, load_for_prediction
 from gpu_sublinear.errors import CheckpointError, DataError, GpuSublinearError, ModelFileError
 from gpu_sublinear.io import FittedModel
 from tests.fuzz.corpus import FEATURES, TARGET

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DataError, OptionError, shown
 from .classes import Classes
-from .errors import DataError, OptionError, shown
 from .preprocessing import Kind, Preprocessing, TargetScaling
 from .tables import SUFFIXES, Table, find, read_csv, read_npy, read_npz
 

@@ -11,7 +11,7 @@ from typing import Literal, cast, get_args
 
 import numpy as np
 
-from .errors import DataError, OptionError
+from ..errors import DataError, OptionError
 
 Kind = Literal["standard", "smooth", "unit"]
 DISTANCE = 2.0  # of the sphere of standardised points from the origin, in units of its radius sqrt(d), for "smooth"

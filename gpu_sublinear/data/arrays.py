@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import CupyMissingError, DataError
+from ..errors import CupyMissingError, DataError
 
 
 def to_host(array: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 
-from .errors import DataError, shown
+from ..errors import DataError, shown
 from .preprocessing import as_points, as_targets
 
 SUFFIXES = (".csv", ".npz", ".npy")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import DataError, shown
+from ..errors import DataError, shown
 
 LEAST_POINTS = 3  # per class on average: fewer is a column of measurements, not of labels
 
