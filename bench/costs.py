@@ -12,7 +12,7 @@ from gpu_sublinear.data.sources import load
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.history import PhaseClock
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import SketchOptions
 from gpu_sublinear.prepare import prepare
 from gpu_sublinear.warmup import warm_up

@@ -16,7 +16,7 @@ from gpu_sublinear.data.sources import load
 from gpu_sublinear.dense import CACHE_BLOCK, DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.gauss_newton import GaussNewton
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 
 POINTS, WIDTHS, FEATURES = (64, 256), (2**14, 2**16, 2**18), 16
 TOLERANCE, MAX_STEPS = 1e-4, 12

@@ -7,7 +7,7 @@ import numpy as np
 from bench.measure import alternate, power_of_two, save, stopwatch, summary
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.devices import get_device
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import TreeOptions
 from gpu_sublinear.tree import ThresholdTree
 

@@ -15,7 +15,7 @@ from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.data.sources import load, split
 from gpu_sublinear.devices import Device, get_device
 from gpu_sublinear.gauss_newton import GaussNewton
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.warmup import warm_up
 
 FIRED = "fired:3000"

@@ -7,7 +7,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .activation import Activation, Hinge
 from .cross_validation import CrossValidation, cross_validate
 from .dense import DenseGaussNewton
 from .devices import Device, get_device
@@ -15,7 +14,8 @@ from .errors import GpuSublinearError
 from .gauss_newton import GaussNewton
 from .history import StepRecord, TrainingResult
 from .jacobian import SparseJacobian
-from .network import ShiftedReluNetwork
+from .model.activation import Activation, Hinge
+from .model.network import ShiftedReluNetwork
 from .options import CGOptions, SketchOptions, TreeOptions
 from .path import SharedScan, ridge_path
 from .session import Session

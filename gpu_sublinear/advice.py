@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .checks import WELL_FIRED
-from .shifts import firing_probability
+from .model.shifts import firing_probability
 from .wide_limit import PROMPT, Forecast, WideLimit
 
 SHIFTS = (2.5, 2.25, 2.0, 1.5, 1.0, 0.5, 0.0)  # beyond 2.5 little time is left to win, and such networks predict worse

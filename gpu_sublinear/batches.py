@@ -45,7 +45,7 @@ from .devices.sums import norm, row_distances
 from .gram import GramMatrix
 from .history import PhaseClock
 from .mask import Mask
-from .network import all_finite
+from .model.network import all_finite
 from .run import Run
 from .solvers import Solution
 from .state import Attempt, State

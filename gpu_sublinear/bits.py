@@ -37,9 +37,9 @@ from .extension import Newcomers
 from .index import Index
 from .jacobian import Products
 from .mask import Mask, PairCounts
-from .network import ShiftedReluNetwork
+from .model.caps import settle_sampling
+from .model.network import ShiftedReluNetwork
 from .survey import survey
-from .virtual import settle_sampling
 
 SAMPLED = 1024  # rows looked at to learn whether lists would grow too long, or how many fire at all
 MOST = 0.7  # share of rows that fire somewhere from which holding the others too costs less than finding them

@@ -35,9 +35,9 @@ from .devices import Array, Device, NeuronLists, philox
 from .extension import Newcomers
 from .index import Index
 from .lazy import LazyIndex
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
+from .model.shifts import firing_probability
 from .options import Options
-from .shifts import firing_probability
 from .survey import survey
 from .tree import ThresholdTree
 

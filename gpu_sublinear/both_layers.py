@@ -34,14 +34,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .activation import SHIFTED_RELU
 from .active_set import ActiveSet
 from .devices import Array, Device
 from .errors import OptionError
 from .jacobian import Products
-from .network import ShiftedReluNetwork
+from .model.activation import SHIFTED_RELU
+from .model.loss import SampleWeights
+from .model.network import ShiftedReluNetwork
 from .options import Options
-from .weights import SampleWeights
 
 
 def check_network(trainer: Options, network: ShiftedReluNetwork) -> None:

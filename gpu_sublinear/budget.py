@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .costs import FEATURE, FIRED, FLOP, PAIR, solver_seconds
 from .lazy import FIRST_MARGIN
-from .shifts import firing_probability
+from .model.shifts import firing_probability
 from .trial import Trial
 
 TIMEABLE = 0.02  # seconds of Gram matrix and factorisation below which overheads, not work, would be measured

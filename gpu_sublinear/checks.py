@@ -11,8 +11,8 @@ from .bits import BitMask
 from .devices import Array, Device
 from .errors import DataError, SilentPointsError
 from .flip_mask import FlipMask
-from .network import ShiftedReluNetwork, all_finite, checked_points
-from .shifts import firing_probability, shift_for_fired
+from .model.network import ShiftedReluNetwork, all_finite, checked_points
+from .model.shifts import firing_probability, shift_for_fired
 
 NORM_TOLERANCE = 1e-3  # rows in float32 miss unit norm by about 1e-7; anything beyond this was not normalised
 NEURONS = 4096  # neurons multiplied at a time in the search for a shift that works

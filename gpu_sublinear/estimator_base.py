@@ -22,10 +22,10 @@ from .errors import DataError, OptionError
 from .estimator_training import Folds, Task
 from .gauss_newton import GaussNewton
 from .history import TrainingResult
-from .network import ShiftedReluNetwork
+from .model.loss import SampleWeights
+from .model.network import ShiftedReluNetwork
 from .path import check_alphas
 from .session import Session
-from .weights import SampleWeights
 
 SEEDS = 2**31 - 1
 DTYPES = ("auto", "float32", "float64")

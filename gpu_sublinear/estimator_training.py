@@ -10,7 +10,7 @@ import numpy as np
 from .cross_validation import CrossValidation, cross_validate
 from .gauss_newton import GaussNewton
 from .history import TrainingResult
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
 from .path import SharedScan, warm_starts
 from .run import Run
 from .session import Session, check_session

@@ -35,7 +35,7 @@ class SublinearRegressor(RegressorMixin, SublinearEstimator):
     shift : float, "paper" or "fired:K"
         b >= 0: larger ones make training cheaper, and at these widths predictions a little worse.
     activation : str or Activation
-        Of the neurons (:mod:`gpu_sublinear.activation`); all but relu and max have one output.
+        Of the neurons (:mod:`gpu_sublinear.model.activation`); all but relu and max have one output.
     both_layers : bool
         Train the second layer as well; needs one output, and no folds.
     alpha : "auto", "cv" or float
@@ -165,7 +165,7 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
     shift : float, "paper" or "fired:K"
         b >= 0: larger ones make training cheaper, and at these widths predictions a little worse.
     activation : str or Activation
-        Of the neurons (:mod:`gpu_sublinear.activation`); all but relu and max have one output.
+        Of the neurons (:mod:`gpu_sublinear.model.activation`); all but relu and max have one output.
     both_layers : bool
         Train the second layer as well; needs one output, and no folds.
     alpha : "auto", "cv" or float

@@ -17,7 +17,7 @@ from .data.preprocessing import TargetScaling
 from .errors import GpuSublinearError, OptionError
 from .files.atomic import write_atomically
 from .io import FittedModel
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
 from .parts import Parts
 
 DTYPES = ("float32", "float64")

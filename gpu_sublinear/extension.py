@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .devices import Array, Device, NeuronLists
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
 from .survey import survey
 
 

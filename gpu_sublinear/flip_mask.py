@@ -9,7 +9,7 @@ from typing import Any
 from .devices import Array, Device
 from .jacobian import Products
 from .mask import Mask, PairCounts
-from .weights import SampleWeights
+from .model.loss import SampleWeights
 
 
 @dataclass(frozen=True)

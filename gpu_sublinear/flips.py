@@ -95,8 +95,8 @@ from .flip_log import FlipLog
 from .flip_mask import FlipMask
 from .foresight import foreseen_radius, rounding
 from .index import Index
+from .model.network import ShiftedReluNetwork
 from .movement import Bounds, Movement
-from .network import ShiftedReluNetwork
 
 LATER = 0.25  # of the last step's length: the next one is mostly far shorter
 LATER_PULLED = 1.0  # the same with a penalty, where steps shrink slowly, at least (0.25 to 4 tried)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .devices import Array, Device
 from .devices.sums import dot
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
 
 BLOCK = 65536  # rows that are widened to float64 at a time
 SAMPLE = 4096  # rows from which the first step's length is foreseen

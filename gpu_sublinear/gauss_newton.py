@@ -19,13 +19,13 @@ from .checkpoint import Checkpointing
 from .checks import check_training_data
 from .history import TrainingResult
 from .loop import Callback, train
-from .network import ShiftedReluNetwork
+from .model.loss import SampleWeights
+from .model.network import ShiftedReluNetwork
 from .options import Options, SketchOptions
 from .resume import CheckpointKeeper, Keeper
 from .run import Run
 from .session import Session
 from .validation import Validation
-from .weights import SampleWeights
 
 _log = logging.getLogger(__name__)
 

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 
-from .activation import SHIFTED_RELU, Activation
 from .active_set import ActiveSet
 from .devices import Array, Device
 from .devices.sums import row_distances
@@ -35,7 +34,8 @@ from .gram import GramMatrix
 from .index import Index
 from .jacobian import FactoredJacobian, Products, SparseJacobian
 from .lazy import LazyIndex
-from .network import ShiftedReluNetwork
+from .model.activation import SHIFTED_RELU, Activation
+from .model.network import ShiftedReluNetwork
 from .options import Options
 from .tree import ThresholdTree
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .devices import Device
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
 
 PHASES = ("query", "forward", "jacobian", "sketch", "solve", "update")
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from .devices import Array, Device
 from .files.tensors import update
-from .network import ShiftedReluNetwork
+from .model.loss import SampleWeights
+from .model.network import ShiftedReluNetwork
 from .options import Options
 from .validation import Validation
-from .weights import SampleWeights
 
 LIMITS = ("max_steps", "time_budget", "memory_limit", "tolerance")  # say when to end, not how to get there
 

@@ -18,8 +18,8 @@ from .gauss_newton import GaussNewton
 from .inspection import Inspection, inspect
 from .inspection_figure import save_inspection
 from .inspection_text import inspection_text
+from .model.signs import check_outputs
 from .prepared import data_line
-from .signs import check_outputs
 
 
 def run_inspect(options: Namespace) -> int:

@@ -27,8 +27,8 @@ from .data.preprocessing import as_targets
 from .devices import Device, get_device
 from .gauss_newton import GaussNewton
 from .memory import plan
-from .shifts import firing_probability, resolve_shift, shift_for_fired
-from .signs import check_outputs, pattern_count
+from .model.shifts import firing_probability, resolve_shift, shift_for_fired
+from .model.signs import check_outputs, pattern_count
 from .trial import Trial, affordable_width, fits, run_trial
 from .warmup import warm_up
 from .wide_limit import PROMPT, Forecast, WideLimit

@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from .figure import COLOURS, MUTED, panels_of, write_figure
 from .inspection import Inspection
-from .shifts import firing_probability
+from .model.shifts import firing_probability
 
 DRAWN, THEORY = COLOURS["query"], COLOURS["update"]
 

@@ -55,7 +55,7 @@ from .devices import Array, Device, NeuronLists
 from .errors import DeviceMemoryError, OptionError
 from .extension import Newcomers, appended, united
 from .index import Index
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
 from .options import check_margin
 from .survey import lower_limit, survey, without_empty
 

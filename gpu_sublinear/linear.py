@@ -13,13 +13,13 @@ from .devices.sums import rows_of
 from .gram import GramMatrix
 from .history import PhaseClock
 from .jacobian import FactoredJacobian, SparseJacobian
-from .network import ShiftedReluNetwork
+from .model.loss import SampleWeights
+from .model.network import ShiftedReluNetwork
 from .options import Options
 from .outputs import OutputsJacobian
 from .sketch import Preconditioner, factor, preconditioner_of_neurons, preconditioner_of_rows
 from .solvers import Solution, conjugate_gradient, gram_cholesky, sketched_cg
 from .state import Index, Jacobian, Mask, State
-from .weights import SampleWeights
 
 
 @dataclass

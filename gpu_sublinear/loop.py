@@ -11,7 +11,7 @@ import numpy as np
 from .checks import check_every_point_fires
 from .damping import StepControl
 from .history import StepRecord, TrainingResult
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
 from .resume import Keeper
 from .run import Run
 from .state import Attempt, State

@@ -8,8 +8,8 @@ from .devices import Device, TreeLayout
 from .errors import DeviceMemoryError
 from .foresight import LARGEST
 from .lazy import FIRST_MARGIN, candidate_bytes
+from .model.shifts import firing_probability
 from .options import Options
-from .shifts import firing_probability
 
 FIXED = 400 << 20  # interpreter, compiled code, BLAS buffers, scratch memory of a GPU's scans and looks
 FLIPPING = 1.0  # flips of a run, as part of the pairs over sqrt(n / m): 0.1 to 2 were seen, most with a small penalty

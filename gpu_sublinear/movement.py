@@ -13,7 +13,7 @@ import numpy as np
 from .devices import Array, Device
 from .devices.sums import dot
 from .foresight import LARGEST
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import numpy as np
 from .checks import NORM_TOLERANCE
 from .devices import get_device
 from .errors import DataError, OptionError
-from .network import all_finite
+from .model.network import all_finite
 from .solvers import gram_cholesky
 
 NODES = 64  # of Gauss-Legendre: relative error below 1e-12 for 0 <= b <= 8 (tests/test_ntk.py)

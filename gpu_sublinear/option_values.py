@@ -114,7 +114,7 @@ def activation(text: str) -> str:
     argparse.ArgumentTypeError
         If there is no such activation.
     """
-    from .activation import activation_of
+    from .model.activation import activation_of
 
     try:
         activation_of(text)

@@ -46,9 +46,9 @@ from .active_set import ActiveSet
 from .devices import Array, Device, NeuronLists
 from .errors import OptionError
 from .jacobian import Products
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
+from .model.signs import pattern_count, pattern_signs, patterns_of
 from .options import Options
-from .signs import pattern_count, pattern_signs, patterns_of
 
 # ---- signs ----------------------------------------------------------------------------------------------
 

@@ -22,12 +22,12 @@ from .gauss_newton import GaussNewton
 from .history import TrainingResult
 from .lazy import LazyIndex
 from .loop import train
-from .network import ShiftedReluNetwork
+from .model.loss import SampleWeights
+from .model.network import ShiftedReluNetwork
 from .options import LARGEST
 from .prepare import begin, build_index
 from .run import Run
 from .tree import ThresholdTree
-from .weights import SampleWeights
 
 ScanIndex = LazyIndex | ThresholdTree | BitIndex | FlipIndex
 

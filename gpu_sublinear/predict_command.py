@@ -13,8 +13,8 @@ from .console import say
 from .data.sources import load_for_prediction
 from .files.atomic import write_text
 from .io import FittedModel
+from .model.signs import check_outputs
 from .report import Fit
-from .signs import check_outputs
 
 
 def predict(options: Namespace) -> int:

@@ -14,16 +14,16 @@ from .flips import FlipIndex
 from .hinges import HingedIndex, check_activation
 from .lazy import LazyIndex
 from .memory import plan_memory
-from .network import ShiftedReluNetwork
+from .model.loss import SampleWeights
+from .model.network import ShiftedReluNetwork
+from .model.shifts import firing_probability
 from .options import Options
 from .outputs import check_supported
 from .penalty import choose_alpha
 from .run import Run
-from .shifts import firing_probability
 from .state import Index
 from .survey import survey
 from .tree import ThresholdTree
-from .weights import SampleWeights
 
 
 def prepare(

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from .activation import activation_of
 from .console import say
 from .data.preprocessing import Preprocessing, TargetScaling
 from .data.sources import Dataset, load, split
@@ -18,11 +17,12 @@ from .environment import package_version
 from .gauss_newton import GaussNewton
 from .io import FittedModel
 from .memory import plan_memory
-from .network import ShiftedReluNetwork
+from .model.activation import activation_of
+from .model.caps import settle_sampling
+from .model.network import ShiftedReluNetwork
+from .model.shifts import resolve_shift
 from .outputs import check_supported
 from .report import Fit
-from .shifts import resolve_shift
-from .virtual import settle_sampling
 from .warmup import warm_up
 
 NOTEWORTHY = 1.0  # seconds of compilation that a user should know of

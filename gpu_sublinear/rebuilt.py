@@ -21,13 +21,13 @@ from .flips import FlipIndex
 from .hinges import HingedIndex, gram_of
 from .kept_flips import BEST, HERE, go_on
 from .lazy import LazyIndex
-from .network import ShiftedReluNetwork
+from .model.loss import SampleWeights
+from .model.network import ShiftedReluNetwork
 from .options import Options
 from .prepare import memory_left
 from .run import Run
 from .state import Index, State
 from .tree import ThresholdTree
-from .weights import SampleWeights
 
 
 def kind_of(index: Index | Blocks) -> str:

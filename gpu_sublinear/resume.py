@@ -25,14 +25,14 @@ from .flips import FlipIndex
 from .history import StepRecord
 from .identity import identity
 from .kept_flips import kept
-from .network import ShiftedReluNetwork
+from .model.loss import SampleWeights
+from .model.network import ShiftedReluNetwork
 from .options import Options
 from .prepare import prepare
 from .rebuilt import kind_of, rebuilt_flips, rebuilt_run
 from .run import Run
 from .state import State
 from .validation import Validation
-from .weights import SampleWeights
 
 _log = logging.getLogger(__name__)
 

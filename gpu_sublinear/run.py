@@ -43,11 +43,11 @@ from .hinges import gram_of
 from .history import PhaseClock, StepRecord
 from .linear import LinearSystem
 from .memory import plan_memory
-from .network import ShiftedReluNetwork
+from .model.loss import SampleWeights
+from .model.network import ShiftedReluNetwork
 from .options import Options
 from .rows import ImplicitRows, StoredRows
 from .state import Attempt, Index, State, forward
-from .weights import SampleWeights
 
 STORED, IMPLICIT = StoredRows(), ImplicitRows()
 _log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from .devices import Array
 from .errors import OptionError
 from .history import TrainingResult
 from .loop import Callback, train
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
 from .options import Options
 from .prepare import prepare
 from .run import Run

@@ -15,7 +15,7 @@ from .hinges import HingedIndex, HingedJacobian
 from .history import PhaseClock
 from .jacobian import FactoredJacobian, SparseJacobian
 from .lazy import LazyIndex
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
 from .outputs import OutputsJacobian
 from .solvers import Solution
 from .tree import ThresholdTree

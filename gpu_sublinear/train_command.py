@@ -23,12 +23,12 @@ from .history import StepRecord, TrainingResult
 from .html_report import page
 from .interrupt import StopOnInterrupt
 from .io import FittedModel
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
+from .model.signs import check_outputs
 from .options import CGOptions, SketchOptions, TreeOptions
 from .prepared import Prepared
 from .progress import LiveLine
 from .report import STEP_HEADER, Fit, closing_table, narrowed, step_line
-from .signs import check_outputs
 
 
 class DivergedError(GpuSublinearError, ArithmeticError):

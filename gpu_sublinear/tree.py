@@ -22,7 +22,7 @@ from .devices import Array, Device, TreeLayout
 from .errors import DeviceMemoryError
 from .extension import Newcomers
 from .index import Index
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
 from .options import TreeOptions
 
 

@@ -16,7 +16,7 @@ from .gauss_newton import GaussNewton
 from .gram import GramMatrix
 from .lazy import LazyIndex
 from .memory import plan, plan_memory
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
 
 WORK = 1e11  # products n m d of a scan: some ten seconds on two cores
 MEMORY_SHARE = 0.5  # of the device, that a trial may plan to hold

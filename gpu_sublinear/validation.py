@@ -10,7 +10,7 @@ from .checks import check_training_data
 from .devices import Array
 from .devices.sums import row_distances
 from .errors import DataError, OptionError
-from .network import ShiftedReluNetwork
+from .model.network import ShiftedReluNetwork
 from .options import Options
 
 BLOCK = 4096  # rows of weights multiplied at a time

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from .activation import SHIFTED_RELU, Activation
 from .bits import BitIndex
 from .devices import Device, ImplicitDevice, NearPairs
 from .flips import FlipIndex
 from .gauss_newton import GaussNewton
 from .lazy import LazyIndex
-from .network import ShiftedReluNetwork
+from .model.activation import SHIFTED_RELU, Activation
+from .model.network import ShiftedReluNetwork
 
 
 def warm_up(

@@ -38,9 +38,9 @@ from numba import njit, prange
 from scipy.interpolate import CubicSpline
 from scipy.linalg import cho_factor, cho_solve, eigvalsh
 
+from .model.shifts import firing_probability
+from .model.signs import pattern_count, pattern_signs
 from .ntk import bivariate_tail
-from .shifts import firing_probability
-from .signs import pattern_count, pattern_signs
 
 ANGLES = 1025  # of the table: its cubic interpolation is exact to about 1e-12, and n^2 integrals are saved
 SAMPLES = 12  # neurons per point over which the expectation is taken

@@ -6,7 +6,7 @@
 //               operation: devices/philox.py is the specification and the bits are equal.
 // cap_rows      out[k, j] = REAL(z_j + (t - <z, e>) e_j), e = directions[i], i = owners[k], with z standard normal from the
 //               counters (places[k], i, j / 2, CAPS) and t = -quantile(tails[i] u), u from (places[k], i, 0, CAP_DEPTHS):
-//               what gpu_sublinear/virtual.py derives.  Float64, one rounding per operation, <z, e> summed in order.
+//               what gpu_sublinear/model/caps.py derives.  Float64, one rounding per operation, <z, e> summed in order.
 // Arguments     out (count, d) REAL; start, count, d, paired; seed.  directions (n, d), tails (n,) float64; owners (count,)
 //               int32, places (count,) int64 below 2^32.
 // Parallel      normal_rows: one thread per pair of columns (one Philox call).  cap_rows: one thread per row, because the

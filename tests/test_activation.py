@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_sublinear import penalty
-from gpu_sublinear.activation import NAMED, SHIFTED_RELU, Activation, Hinge, activation_of
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.devices import get_device
@@ -16,7 +15,8 @@ from gpu_sublinear.errors import DeviceMemoryError, OptionError, SilentPointsErr
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.io import FittedModel
 from gpu_sublinear.memory import plan
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.activation import NAMED, SHIFTED_RELU, Activation, Hinge, activation_of
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions, SketchOptions
 from gpu_sublinear.path import SharedScan
 from gpu_sublinear.prepare import prepare

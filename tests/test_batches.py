@@ -18,7 +18,7 @@ from gpu_sublinear.errors import DeviceMemoryError, OptionError
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.jacobian import FactoredJacobian
 from gpu_sublinear.lazy import LazyIndex
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.path import SharedScan
 from gpu_sublinear.prepare import prepare

@@ -16,7 +16,7 @@ from gpu_sublinear.errors import OptionError
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.gram import GramMatrix
 from gpu_sublinear.lazy import LazyIndex
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.path import SharedScan, ridge_path
 from gpu_sublinear.prepare import prepare
 from tests.conftest import DEVICES, make_device

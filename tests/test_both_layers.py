@@ -14,11 +14,11 @@ from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import ModelFileError, OptionError
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.io import FittedModel
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.loss import SampleWeights
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.path import SharedScan
 from gpu_sublinear.prepare import prepare
-from gpu_sublinear.weights import SampleWeights
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere
 

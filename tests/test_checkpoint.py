@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpu_sublinear.activation import Activation
 from gpu_sublinear.checkpoint import CHECKPOINT, Checkpoint, Checkpointing
 from gpu_sublinear.devices import ImplicitDevice
 from gpu_sublinear.errors import CheckpointError, OptionError
 from gpu_sublinear.files.atomic import OutputFileError
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.history import StepRecord
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.activation import Activation
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import SketchOptions
 from tests.conftest import make_device
 from tests.kill import campaign

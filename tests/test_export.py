@@ -18,7 +18,7 @@ from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import OptionError
 from gpu_sublinear.export import ExportLibraryError, to_onnx, to_torch, to_torchscript
 from gpu_sublinear.io import FittedModel
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 RNG = np.random.default_rng(7)

@@ -17,8 +17,8 @@ from gpu_sublinear.devices.reference import mask_of_rows, rows_of_mask, unpacked
 from gpu_sublinear.errors import OptionError
 from gpu_sublinear.flips import FlipIndex
 from gpu_sublinear.memory import plan
+from gpu_sublinear.model.loss import SampleWeights
 from gpu_sublinear.prepare import prepare
-from gpu_sublinear.weights import SampleWeights
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, make_problem, problems
 

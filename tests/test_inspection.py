@@ -14,7 +14,7 @@ from gpu_sublinear.errors import DataError, DeviceMemoryError
 from gpu_sublinear.inspection import Inspection, inspect
 from gpu_sublinear.inspection_figure import draw_inspection
 from gpu_sublinear.inspection_text import COLUMNS, inspection_text
-from gpu_sublinear.shifts import firing_probability
+from gpu_sublinear.model.shifts import firing_probability
 from gpu_sublinear.wide_limit import Forecast
 from tests.problems import sphere
 

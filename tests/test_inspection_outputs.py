@@ -14,7 +14,7 @@ from gpu_sublinear.cli import main
 from gpu_sublinear.contradictions import find_contradictions
 from gpu_sublinear.errors import OptionError
 from gpu_sublinear.inspection import inspect
-from gpu_sublinear.shifts import firing_probability
+from gpu_sublinear.model.shifts import firing_probability
 from gpu_sublinear.wide_limit import WideLimit
 from tests.test_classes import NAMES, flowers
 from tests.test_outputs import columns

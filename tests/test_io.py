@@ -17,7 +17,7 @@ from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, ModelFileError
 from gpu_sublinear.files.atomic import OutputFileError, check_writable, write_text
 from gpu_sublinear.io import HEADER, FittedModel
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 
 X = np.random.default_rng(0).standard_normal((20, 3))
 Y = X @ [1.0, -2.0, 0.5] + 40

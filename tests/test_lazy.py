@@ -15,7 +15,7 @@ from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.gram import GramMatrix
 from gpu_sublinear.lazy import LazyIndex
 from gpu_sublinear.memory import plan
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from tests.conftest import DEVICES, make_device
 from tests.problems import DTYPES, Problem, same_active_set, sphere
 

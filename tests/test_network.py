@@ -10,8 +10,8 @@ from scipy import stats
 
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, OptionError
-from gpu_sublinear.network import ShiftedReluNetwork
-from gpu_sublinear.shifts import firing_probability, paper_shift, resolve_shift, shift_for_fired
+from gpu_sublinear.model.network import ShiftedReluNetwork
+from gpu_sublinear.model.shifts import firing_probability, paper_shift, resolve_shift, shift_for_fired
 from gpu_sublinear.state import forward
 from gpu_sublinear.tree import ThresholdTree
 from tests.problems import sphere
@@ -69,7 +69,7 @@ def test_predict_does_not_depend_on_the_batch(monkeypatch):
     X, _ = sphere(70, 5)
     network = ShiftedReluNetwork.initialize(500, 5, dtype="float64", device=get_device("cpu"))
     whole = network.predict(X)
-    monkeypatch.setattr("gpu_sublinear.network.PREDICT_POINTS", 16)
+    monkeypatch.setattr("gpu_sublinear.model.network.PREDICT_POINTS", 16)
     assert np.allclose(network.predict(X), whole, rtol=0, atol=1e-13)
     assert network.predict(X[:0]).shape == (0,)
 

@@ -9,7 +9,7 @@ from scipy.special import log_ndtr, ndtr, owens_t
 
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, OptionError
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.ntk import NtkRidge, bivariate_tail, shifted_ntk
 
 SHIFTS = (1e-3, 0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0)

@@ -14,7 +14,7 @@ from gpu_sublinear.errors import DataError, ModelFileError
 from gpu_sublinear.export import parts, to_onnx, to_torch, to_torchscript
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.io import HEADER, FittedModel
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.report import Fit
 
 X = np.random.default_rng(0).standard_normal((30, 3))

@@ -11,7 +11,7 @@ from scipy import optimize
 from gpu_sublinear.data.preprocessing import Preprocessing
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.gauss_newton import GaussNewton
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.path import SharedScan, ridge_path
 from gpu_sublinear.prepare import prepare

@@ -14,7 +14,7 @@ from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError, OptionError, SilentPointsError
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.lazy import LazyIndex
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.prepare import prepare
 from gpu_sublinear.run import Run
 from gpu_sublinear.session import Session

@@ -11,8 +11,8 @@ from gpu_sublinear.devices import get_device, philox
 from gpu_sublinear.errors import OptionError
 from gpu_sublinear.gram import GramMatrix
 from gpu_sublinear.lazy import LazyIndex
+from gpu_sublinear.model.shifts import firing_probability
 from gpu_sublinear.ntk import bivariate_tail, shifted_ntk
-from gpu_sublinear.shifts import firing_probability
 from gpu_sublinear.survey import survey
 from tests.problems import DTYPES, Problem, sphere
 
@@ -81,7 +81,7 @@ def test_same_bytes_on_every_device_and_for_any_block(device, monkeypatch):
     want = virtual(get_device("reference"), width=20_000)
     survey(want, X.astype("float32"), 0.1)
     for size in (1 << 24, 640):
-        monkeypatch.setattr("gpu_sublinear.network.BLOCK_BYTES", size)
+        monkeypatch.setattr("gpu_sublinear.model.network.BLOCK_BYTES", size)
         got = virtual(device, width=20_000)
         survey(got, device.asarray(X, "float32"), 0.1)
         assert device.to_host(got.rows).tobytes() == want.rows.tobytes()
@@ -101,7 +101,7 @@ def test_points_that_come_later_extend_the_network():
 
 
 def test_explicit_survey_keeps_exactly_those_that_fire(device, monkeypatch):
-    monkeypatch.setattr("gpu_sublinear.network.BLOCK_BYTES", 4 * D * 100)  # many blocks
+    monkeypatch.setattr("gpu_sublinear.model.network.BLOCK_BYTES", 4 * D * 100)  # many blocks
     X, _ = sphere(N, D)
     network = ShiftedReluNetwork.initialize(1000, D, shift=1.5, seed=3, sampling="explicit", device=device)
     W = device.to_host(network.W)
@@ -243,7 +243,7 @@ def test_projections_are_truncated_normals(samples, points):
 
 def test_forgetting_earlier_caps_is_noticed(points, monkeypatch):
     """A sampler that keeps what earlier caps hold counts shared neurons twice; the tests above must see it."""
-    from gpu_sublinear import virtual as module
+    from gpu_sublinear.model import caps as module
 
     monkeypatch.setattr(module, "_owned", lambda network, points, W, owners: np.arange(len(W)))
     wrong = drawn(SEEDS, points)

@@ -7,7 +7,7 @@ import pytest
 
 from gpu_sublinear.errors import DataError, OptionError
 from gpu_sublinear.gauss_newton import GaussNewton
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.penalty import ALPHAS, leave_one_out
 from tests.conftest import make_device
 from tests.problems import sphere

@@ -9,7 +9,7 @@ from bench.experiments.common import mask_of, train, warm
 from bench.problems import make
 from bench.words import number, percent, power_of_two
 from gpu_sublinear.errors import SilentPointsError
-from gpu_sublinear.shifts import firing_probability
+from gpu_sublinear.model.shifts import firing_probability
 
 
 class Flips:

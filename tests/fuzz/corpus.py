@@ -14,7 +14,7 @@ from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.io import FittedModel
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.model.network import ShiftedReluNetwork
 
 FEATURES = ("a", "b", "c")
 TARGET = "t"

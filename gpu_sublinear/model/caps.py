@@ -39,8 +39,8 @@ import numpy as np
 from scipy import stats
 from scipy.special import ndtr
 
-from .devices import Array, philox
-from .errors import OptionError
+from ..devices import Array, philox
+from ..errors import OptionError
 from .network import ShiftedReluNetwork
 
 FEW = 0.25  # n Q(b) below which "auto" draws caps: then at most this part of the width is drawn

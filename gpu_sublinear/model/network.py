@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import Array, Device, get_device
+from ..errors import DataError, OptionError
 from .activation import SHIFTED_RELU, Activation, activation_of
-from .devices import Array, Device, get_device
-from .errors import DataError, OptionError
 from .shifts import resolve_shift
 from .signs import check_outputs, sign_matrix
 
@@ -29,7 +29,7 @@ class ShiftedReluNetwork:
 
     A network is its seed and the rows that are held.  A row is held once training needs it; every other row is either
     as the seed says, and drawn again whenever it is looked at (``sampling="explicit"``), or was never drawn, because
-    its pair of neurons cancels for ever (``"virtual"``, see :mod:`gpu_sublinear.virtual`).  So memory follows the
+    its pair of neurons cancels for ever (``"virtual"``, see :mod:`gpu_sublinear.model.caps`).  So memory follows the
     neurons that take part, not the width.
 
     Attributes
@@ -113,7 +113,7 @@ class ShiftedReluNetwork:
         device : Device, optional
             Default: ``get_device("auto")``.
         activation : str or Activation
-            One of :mod:`gpu_sublinear.activation`, or its name.
+            One of :mod:`gpu_sublinear.model.activation`, or its name.
 
         Returns
         -------

@@ -22,8 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .devices import Array
-from .errors import OptionError, shown
+from ..devices import Array
+from ..errors import OptionError, shown
 
 LEAK = 0.1  # slope of "leaky" below the shift where none is given
 

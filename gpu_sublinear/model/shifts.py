@@ -6,7 +6,7 @@ import math
 
 from scipy.special import ndtr, ndtri
 
-from .errors import OptionError
+from ..errors import OptionError
 
 PAPER_FACTOR = 0.48
 

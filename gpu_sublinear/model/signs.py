@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .devices import Array, philox
-from .errors import OptionError
+from ..devices import Array, philox
+from ..errors import OptionError
 
 
 def pattern_count(outputs: int) -> int:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .devices import Array, Device
-from .errors import DataError
+from ..devices import Array, Device
+from ..errors import DataError
 
 
 @dataclass(frozen=True)
