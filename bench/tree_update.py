@@ -7,9 +7,9 @@ import numpy as np
 from bench.measure import alternate, power_of_two, save, stopwatch, summary
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.devices import get_device
+from gpu_sublinear.index.tree import ThresholdTree
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import TreeOptions
-from gpu_sublinear.tree import ThresholdTree
 
 POINTS, FEATURES, WIDTH = 128, 16, 2**17
 ARITIES, FRACTIONS = (2, 4, 8, 16), (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8)

@@ -13,13 +13,13 @@ from .devices import Device, get_device
 from .errors import GpuSublinearError
 from .gauss_newton import GaussNewton
 from .history import StepRecord, TrainingResult
+from .index.tree import ThresholdTree
 from .jacobian import SparseJacobian
 from .model.activation import Activation, Hinge
 from .model.network import ShiftedReluNetwork
 from .options import CGOptions, SketchOptions, TreeOptions
 from .path import SharedScan, ridge_path
 from .session import Session
-from .tree import ThresholdTree
 
 if TYPE_CHECKING:
     from .estimators import SublinearClassifier, SublinearRegressor

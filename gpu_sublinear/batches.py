@@ -1,7 +1,7 @@
 """Gauss-Newton on batches: every step solves the small system of one block of points and moves the rows for it.
 
 Follows Cai et al., "Gram-Gauss-Newton Method" (arXiv 1905.11675), with one index over all points
-(:mod:`gpu_sublinear.blocks`) instead of a Jacobian made anew.  With J_B the rows of J that belong to the batch,
+(:mod:`gpu_sublinear.index.blocks`) instead of a Jacobian made anew.  With J_B the rows of J that belong to the batch,
 
     W <- W - J_B^T g,      (J_B J_B^T + mu I) g = f_B - y_B,
 
@@ -38,13 +38,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from .blocks import Blocks
 from .damping import ENOUGH, StepControl
 from .devices import Array
 from .devices.sums import norm, row_distances
 from .gram import GramMatrix
 from .history import PhaseClock
-from .mask import Mask
+from .index.blocks import Blocks
+from .index.mask import Mask
 from .model.network import all_finite
 from .run import Run
 from .solvers import Solution

@@ -34,9 +34,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .active_set import ActiveSet
 from .devices import Array, Device
 from .errors import OptionError
+from .index.active_set import ActiveSet
 from .jacobian import Products
 from .model.activation import SHIFTED_RELU
 from .model.loss import SampleWeights

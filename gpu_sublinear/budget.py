@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .costs import FEATURE, FIRED, FLOP, PAIR, solver_seconds
-from .lazy import FIRST_MARGIN
+from .index.lazy import FIRST_MARGIN
 from .model.shifts import firing_probability
 from .trial import Trial
 

@@ -22,7 +22,7 @@ from .errors import CheckpointError, OptionError, shown
 from .files.atomic import check_writable
 from .files.tensors import DAMAGE, FileKind
 from .history import PHASES, StepRecord
-from .kept_flips import check_flips
+from .index.flips.kept import check_flips
 
 FORMAT_VERSION = 2
 CHECKPOINT = FileKind(
@@ -119,7 +119,7 @@ class Checkpoint:
         also ``second`` (u,), with a penalty ``initial_second`` (u,) a_0, and ``best_second`` (u,),
         ``validation_second`` (u,) unless these are +1 and -1.
         Of batches with a penalty ``shares`` and ``best_shares`` (blocks, u, d).  With the index "flips" the rows are
-        those of the start, and :mod:`gpu_sublinear.kept_flips` says what else.
+        those of the start, and :mod:`gpu_sublinear.index.flips.kept` says what else.
     history : list of StepRecord
         One per step taken; the next step has the number ``len(history)``.
     index, best_index : str

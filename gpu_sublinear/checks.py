@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .active_set import ActiveSet
-from .bits import BitMask
 from .devices import Array, Device
 from .errors import DataError, SilentPointsError
-from .flip_mask import FlipMask
+from .index.active_set import ActiveSet
+from .index.bits import BitMask
+from .index.flips.mask import FlipMask
 from .model.network import ShiftedReluNetwork, all_finite, checked_points
 from .model.shifts import firing_probability, shift_for_fired
 

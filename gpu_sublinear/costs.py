@@ -7,8 +7,8 @@ their ratios matter.
 
 from __future__ import annotations
 
-from .active_set import ActiveSet
 from .devices import Array
+from .index.active_set import ActiveSet
 from .options import SketchOptions
 
 PAIR = 0.25e-9  # to count one pair of points of one neuron (sparse Gram)

@@ -47,8 +47,8 @@ class GaussNewton(Options):
         Multiply from the lists of fired pairs, or write the entries of J and J^T.
     mask : {"auto", "lists", "bits", "flips"}
         How fired pairs are kept: listed, with candidates; or one bit for each pair, all looked at in every step
-        (:mod:`gpu_sublinear.bits`), or one bit kept through the pairs that flip, with implicit weights
-        (:mod:`gpu_sublinear.flips`).  The last two need the exact Gram matrix.  "auto" takes bits where pairs are
+        (:mod:`gpu_sublinear.index.bits`), or one bit kept through the pairs that flip, with implicit weights
+        (:mod:`gpu_sublinear.index.flips.index`).  The last two need the exact Gram matrix.  "auto" takes bits where pairs are
         many, or become so, and never flips.
     tolerance : float
         Stop when ``||f - y|| <= tolerance ||y||``.  With a penalty also when a full step promises less than this part

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from .active_set import ActiveSet
 from .both_layers import BothLayersJacobian
 from .costs import cheapest_solver
 from .devices import Array
 from .devices.sums import rows_of
 from .gram import GramMatrix
 from .history import PhaseClock
+from .index.active_set import ActiveSet
 from .jacobian import FactoredJacobian, SparseJacobian
 from .model.loss import SampleWeights
 from .model.network import ShiftedReluNetwork

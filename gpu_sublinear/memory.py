@@ -6,8 +6,8 @@ import numpy as np
 
 from .devices import Device, TreeLayout
 from .errors import DeviceMemoryError
-from .foresight import LARGEST
-from .lazy import FIRST_MARGIN, candidate_bytes
+from .index.flips.radius import LARGEST
+from .index.lazy import FIRST_MARGIN, candidate_bytes
 from .model.shifts import firing_probability
 from .options import Options
 

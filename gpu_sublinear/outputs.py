@@ -42,9 +42,9 @@ from functools import cached_property
 
 import numpy as np
 
-from .active_set import ActiveSet
 from .devices import Array, Device, NeuronLists
 from .errors import OptionError
+from .index.active_set import ActiveSet
 from .jacobian import Products
 from .model.network import ShiftedReluNetwork
 from .model.signs import pattern_count, pattern_signs, patterns_of

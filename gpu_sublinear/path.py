@@ -13,21 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from .bits import BitIndex
 from .checks import check_training_data
 from .devices import Array, Device
 from .errors import OptionError
-from .flips import FlipIndex
 from .gauss_newton import GaussNewton
 from .history import TrainingResult
-from .lazy import LazyIndex
+from .index.bits import BitIndex
+from .index.flips.index import FlipIndex
+from .index.lazy import LazyIndex
+from .index.tree import ThresholdTree
 from .loop import train
 from .model.loss import SampleWeights
 from .model.network import ShiftedReluNetwork
 from .options import LARGEST
 from .prepare import begin, build_index
 from .run import Run
-from .tree import ThresholdTree
 
 ScanIndex = LazyIndex | ThresholdTree | BitIndex | FlipIndex
 

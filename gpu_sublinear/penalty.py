@@ -22,8 +22,8 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
-from .active_set import ActiveSet
 from .errors import OptionError
+from .index.active_set import ActiveSet
 from .run import Run
 
 ALPHAS = np.logspace(-6, 3, 37)  # in units of tr(G_0)/n; the least interpolates, the largest hardly moves a weight

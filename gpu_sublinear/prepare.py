@@ -6,13 +6,15 @@ from dataclasses import replace
 from typing import cast
 
 from .batches import BatchRun
-from .bits import BitIndex
-from .blocks import Blocks
 from .both_layers import check_network
 from .devices import Array
-from .flips import FlipIndex
-from .hinges import HingedIndex, check_activation
-from .lazy import LazyIndex
+from .index.bits import BitIndex
+from .index.blocks import Blocks
+from .index.first_look import survey
+from .index.flips.index import FlipIndex
+from .index.hinged import HingedIndex, check_activation
+from .index.lazy import LazyIndex
+from .index.tree import ThresholdTree
 from .memory import plan_memory
 from .model.loss import SampleWeights
 from .model.network import ShiftedReluNetwork
@@ -22,8 +24,6 @@ from .outputs import check_supported
 from .penalty import choose_alpha
 from .run import Run
 from .state import Index
-from .survey import survey
-from .tree import ThresholdTree
 
 
 def prepare(

@@ -3,7 +3,7 @@
 Every kind of index follows from the rows: lists over one look at the rows held, trees, packed masks, each of these over
 the points that the hinges of an activation look at, or one for each block of a batch run.  None of them has looked at
 the rows as they were before, and none needs to: the pairs that they find are exactly those of the stored rows.  With
-``mask="flips"`` alone an index is led on from the start, see :mod:`gpu_sublinear.kept_flips`.
+``mask="flips"`` alone an index is led on from the start, see :mod:`gpu_sublinear.index.flips.kept`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import cast
 import numpy as np
 
 from .batches import BatchRun
-from .bits import BitIndex
-from .blocks import Blocks, Part
 from .devices import Array, ImplicitDevice
-from .flips import FlipIndex
-from .hinges import HingedIndex, gram_of
-from .kept_flips import BEST, HERE, go_on
-from .lazy import LazyIndex
+from .index.bits import BitIndex
+from .index.blocks import Blocks, Part
+from .index.flips.index import FlipIndex
+from .index.flips.kept import BEST, HERE, go_on
+from .index.hinged import HingedIndex, gram_of
+from .index.lazy import LazyIndex
+from .index.tree import ThresholdTree
 from .model.loss import SampleWeights
 from .model.network import ShiftedReluNetwork
 from .options import Options
 from .prepare import memory_left
 from .run import Run
 from .state import Index, State
-from .tree import ThresholdTree
 
 
 def kind_of(index: Index | Blocks) -> str:
@@ -108,7 +108,7 @@ def rebuilt_flips(
     ridge : float
         lambda, 0 without a penalty.
     arrays : mapping of ndarray
-        What :func:`gpu_sublinear.kept_flips.kept` returned.
+        What :func:`gpu_sublinear.index.flips.kept.kept` returned.
 
     Returns
     -------

@@ -21,10 +21,10 @@ from .devices import Array
 from .environment import package_version
 from .errors import CheckpointError, OptionError
 from .files.atomic import discard_temporary
-from .flips import FlipIndex
 from .history import StepRecord
 from .identity import identity
-from .kept_flips import kept
+from .index.flips.index import FlipIndex
+from .index.flips.kept import kept
 from .model.loss import SampleWeights
 from .model.network import ShiftedReluNetwork
 from .options import Options

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .devices import Array
-from .kept_flips import kept
+from .index.flips.kept import kept
 from .state import Attempt, State
 
 

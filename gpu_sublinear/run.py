@@ -33,14 +33,14 @@ from typing import Any
 
 import numpy as np
 
-from .bits import BitIndex, sampled_share
 from .both_layers import trace
 from .damping import StepControl
 from .devices import Array
 from .devices.sums import norm, rows_of
 from .gram import GramMatrix
-from .hinges import gram_of
 from .history import PhaseClock, StepRecord
+from .index.bits import BitIndex, sampled_share
+from .index.hinged import gram_of
 from .linear import LinearSystem
 from .memory import plan_memory
 from .model.loss import SampleWeights

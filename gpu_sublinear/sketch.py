@@ -24,8 +24,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .active_set import ActiveSet
 from .devices import Array, Device
+from .index.active_set import ActiveSet
 from .jacobian import SparseJacobian
 from .options import SketchOptions
 

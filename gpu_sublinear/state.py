@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .active_set import ActiveSet
-from .bits import BitIndex, BitJacobian, BitMask
 from .both_layers import BothLayersJacobian
 from .devices import Array
-from .flip_mask import FlipJacobian, FlipMask
-from .flips import FlipIndex
-from .hinges import HingedIndex, HingedJacobian
 from .history import PhaseClock
+from .index.active_set import ActiveSet
+from .index.bits import BitIndex, BitJacobian, BitMask
+from .index.flips.index import FlipIndex
+from .index.flips.mask import FlipJacobian, FlipMask
+from .index.hinged import HingedIndex, HingedJacobian
+from .index.lazy import LazyIndex
+from .index.tree import ThresholdTree
 from .jacobian import FactoredJacobian, SparseJacobian
-from .lazy import LazyIndex
 from .model.network import ShiftedReluNetwork
 from .outputs import OutputsJacobian
 from .solvers import Solution
-from .tree import ThresholdTree
 
 Mask = ActiveSet | BitMask | FlipMask
 Jacobian = (

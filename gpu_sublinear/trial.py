@@ -14,7 +14,7 @@ import numpy as np
 from .devices import Array, Device
 from .gauss_newton import GaussNewton
 from .gram import GramMatrix
-from .lazy import LazyIndex
+from .index.lazy import LazyIndex
 from .memory import plan, plan_memory
 from .model.network import ShiftedReluNetwork
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from .bits import BitIndex
 from .devices import Device, ImplicitDevice, NearPairs
-from .flips import FlipIndex
 from .gauss_newton import GaussNewton
-from .lazy import LazyIndex
+from .index.bits import BitIndex
+from .index.flips.index import FlipIndex
+from .index.lazy import LazyIndex
 from .model.activation import SHIFTED_RELU, Activation
 from .model.network import ShiftedReluNetwork
 

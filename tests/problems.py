@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from gpu_sublinear.active_set import ActiveSet
 from gpu_sublinear.devices import NeuronLists, TreeLayout
+from gpu_sublinear.index.active_set import ActiveSet
 
 DTYPES = ("float32", "float64")
 ARITIES = (2, 3, 8, 16)

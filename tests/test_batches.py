@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from gpu_sublinear import penalty
 from gpu_sublinear.batches import BatchRun
-from gpu_sublinear.bits import BitIndex
-from gpu_sublinear.blocks import dealt, permutation
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError, OptionError
 from gpu_sublinear.gauss_newton import GaussNewton
+from gpu_sublinear.index.bits import BitIndex
+from gpu_sublinear.index.blocks import dealt, permutation
+from gpu_sublinear.index.lazy import LazyIndex
 from gpu_sublinear.jacobian import FactoredJacobian
-from gpu_sublinear.lazy import LazyIndex
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.path import SharedScan

@@ -15,7 +15,7 @@ from gpu_sublinear import GaussNewton, ShiftedReluNetwork
 from gpu_sublinear.devices import Flips, ImplicitRows, NearPairs, get_device
 from gpu_sublinear.devices.reference import mask_of_rows, rows_of_mask, unpacked, wide_rows
 from gpu_sublinear.errors import OptionError
-from gpu_sublinear.flips import FlipIndex
+from gpu_sublinear.index.flips.index import FlipIndex
 from gpu_sublinear.memory import plan
 from gpu_sublinear.model.loss import SampleWeights
 from gpu_sublinear.prepare import prepare
@@ -508,6 +508,6 @@ def test_what_flips_cannot_do_is_refused(monkeypatch):
     with pytest.raises(OptionError, match=r"mask='flips' has one output.*2 outputs"):
         trainer.fit(network_for(device, 300, outputs=2), X, np.stack([y, -y], axis=1))
     network = network_for(device, 300)
-    monkeypatch.setattr("gpu_sublinear.flips.ImplicitDevice", type("Nothing", (), {}))
+    monkeypatch.setattr("gpu_sublinear.index.flips.index.ImplicitDevice", type("Nothing", (), {}))
     with pytest.raises(OptionError, match=r"mask='flips' has no operations on device='cpu'"):
         trainer.fit(network, X, y)

@@ -99,7 +99,7 @@ def test_dense_baseline_does_not_depend_on_its_settings(block, drop_silent, bits
 def test_leaves_after_training_are_those_of_the_weights(device, arity, rebuild_fraction, monkeypatch):
     X, y = sphere(20, 6)
     trees = []
-    from gpu_sublinear import tree
+    from gpu_sublinear.index import tree
 
     build = tree.ThresholdTree.build
     monkeypatch.setattr(tree.ThresholdTree, "build", lambda *a: trees.append(build(*a)) or trees[-1])

@@ -8,9 +8,9 @@ import pytest
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError
 from gpu_sublinear.gram import GramMatrix
+from gpu_sublinear.index.tree import ThresholdTree
 from gpu_sublinear.jacobian import FactoredJacobian, SparseJacobian
 from gpu_sublinear.model.network import ShiftedReluNetwork
-from gpu_sublinear.tree import ThresholdTree
 from tests.problems import dot_bound, make_problem, sphere
 
 KINDS = (SparseJacobian, FactoredJacobian)

@@ -10,7 +10,7 @@ import pytest
 
 from gpu_sublinear.checkpoint import Checkpoint, Checkpointing
 from gpu_sublinear.errors import CheckpointError
-from gpu_sublinear.kept_flips import BEST, HERE, check_flips
+from gpu_sublinear.index.flips.kept import BEST, HERE, check_flips
 from tests.resumption import StopAfter, fit
 
 Arrays = dict[str, np.ndarray]

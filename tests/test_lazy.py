@@ -13,7 +13,7 @@ from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError, OptionError
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.gram import GramMatrix
-from gpu_sublinear.lazy import LazyIndex
+from gpu_sublinear.index.lazy import LazyIndex
 from gpu_sublinear.memory import plan
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from tests.conftest import DEVICES, make_device
@@ -106,7 +106,7 @@ def test_the_adversary_bites(rule, monkeypatch):
         margin, sizes, spread, d = 0.05, [0.08], 4, 5
     else:
         monkeypatch.setattr(LazyIndex, "_gamma", 0.0)
-        monkeypatch.setattr("gpu_sublinear.lazy.SMALLEST_MARGIN", 0.0)
+        monkeypatch.setattr("gpu_sublinear.index.lazy.SMALLEST_MARGIN", 0.0)
         margin, sizes, spread, d = 1.5e-7, [2e-8], 6, 60
     missed = 0
     for seed in range(40):
@@ -198,7 +198,7 @@ def test_growing_lists_stop_at_the_limit(monkeypatch):
     network = ShiftedReluNetwork.initialize(2**14, 8, shift=2.0, device=get_device("cpu"))
     trainer = GaussNewton(margin=0.05)
     limit = sum(plan(trainer, network.device, 100, 8, 2**14, 2.0, "float32").values())
-    monkeypatch.setattr("gpu_sublinear.lazy.candidate_bytes", lambda device, pairs, neurons, dtype: 400 * pairs)
+    monkeypatch.setattr("gpu_sublinear.index.lazy.candidate_bytes", lambda device, pairs, neurons, dtype: 400 * pairs)
     with pytest.raises(DeviceMemoryError, match="raise --memory-limit or the shift"):
         GaussNewton(margin=0.05, memory_limit=limit).fit(network, X, y)
 

@@ -10,10 +10,10 @@ from scipy import stats
 
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, OptionError
+from gpu_sublinear.index.tree import ThresholdTree
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.model.shifts import firing_probability, paper_shift, resolve_shift, shift_for_fired
 from gpu_sublinear.state import forward
-from gpu_sublinear.tree import ThresholdTree
 from tests.problems import sphere
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError, OptionError
+from gpu_sublinear.index.tree import ThresholdTree
 from gpu_sublinear.options import TreeOptions
-from gpu_sublinear.tree import ThresholdTree
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, make_problem, same_active_set
 

@@ -1,4 +1,4 @@
-"""What a device must do where weights are implicit and the mask is kept through flips (:mod:`gpu_sublinear.flips`).
+"""What a device must do where weights are implicit and the mask is kept through flips (:mod:`gpu_sublinear.index.flips.index`).
 
 The operations are apart from those of :class:`gpu_sublinear.devices.Device`, because one mode alone needs them.
 """

@@ -7,7 +7,7 @@ An activation is stated by numbers,
 
 A hinge with direction -1 at the point x is one with direction +1 at -x, and a computed number negates exactly.  So a
 network with this activation is a linear combination, with the gains, of shifted-ReLU networks at x and -x
-(:mod:`gpu_sublinear.hinges`); nothing below that level knows other activations.  To add one, state it::
+(:mod:`gpu_sublinear.index.hinged`); nothing below that level knows other activations.  To add one, state it::
 
     dead_zone = Activation("dead-zone", (Hinge(), Hinge(direction=-1)))  # max(|z| - b, 0)
 

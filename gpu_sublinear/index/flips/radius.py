@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from .devices import Array, Device
-from .devices.sums import dot
-from .model.network import ShiftedReluNetwork
+from ...devices import Array, Device
+from ...devices.sums import dot
+from ...model.network import ShiftedReluNetwork
 
 BLOCK = 65536  # rows that are widened to float64 at a time
 SAMPLE = 4096  # rows from which the first step's length is foreseen

@@ -1,6 +1,6 @@
 """How far a step moves the pre-activations of implicit rows: bounds that hold whatever the mask.
 
-The formulas, and what they are for, are in :mod:`gpu_sublinear.flips`.
+The formulas, and what they are for, are in :mod:`gpu_sublinear.index.flips.index`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .devices import Array, Device
-from .devices.sums import dot
-from .foresight import LARGEST
-from .model.network import ShiftedReluNetwork
+from ...devices import Array, Device
+from ...devices.sums import dot
+from ...model.network import ShiftedReluNetwork
+from .radius import LARGEST
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The log of flips: which pairs turned over, in what order, and what each says of the implicit weights.
 
 Entry e belongs to the pair (neurons_e, points_e); its coefficient c is that of the formula in
-:mod:`gpu_sublinear.flips`.  The entries of a neuron are a chain, ``heads[r]``, ``before[heads[r]]``, ... until -1.
+:mod:`gpu_sublinear.index.flips.index`.  The entries of a neuron are a chain, ``heads[r]``, ``before[heads[r]]``, ... until -1.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .devices import Array, Device, Flips
-from .devices.implicit import run_starts
+from ...devices import Array, Device, Flips
+from ...devices.implicit import run_starts
 
 WHOLE = 2**20  # the largest of some magnitudes, as a whole number
 

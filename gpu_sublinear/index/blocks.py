@@ -10,7 +10,7 @@ them would cost every step the number of blocks.  Instead the blocks share one n
 path it has ``travelled`` since the beginning, and each remembers that number from its last visit.  When a block is
 visited next, the difference bounds how far the row has moved since, and the block does what any index does when rows
 move: it adds to the drift, and looks at rows past their margin again, on its own points.  The certificate of
-:mod:`gpu_sublinear.lazy` then holds for the block by the triangle inequality.  The difference of two sums is off by
+:mod:`gpu_sublinear.index.lazy` then holds for the block by the triangle inequality.  The difference of two sums is off by
 their rounding, which is added.
 
 **Who never comes back.**  A row without candidates in one block may be moved by another and fire here later, so blocks
@@ -29,16 +29,16 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import Array, Device, NeuronLists, philox
+from ..model.network import ShiftedReluNetwork
+from ..model.shifts import firing_probability
+from ..options import Options
 from .active_set import ActiveSet
 from .bits import BitIndex, BitMask
-from .devices import Array, Device, NeuronLists, philox
-from .extension import Newcomers
-from .index import Index
+from .first_look import survey
 from .lazy import LazyIndex
-from .model.network import ShiftedReluNetwork
-from .model.shifts import firing_probability
-from .options import Options
-from .survey import survey
+from .newcomers import Newcomers
+from .protocol import Index
 from .tree import ThresholdTree
 
 Part = LazyIndex | ThresholdTree | BitIndex

@@ -20,8 +20,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .devices import Device, Flips, NearPairs
-from .flips import FlipIndex, Mark
+from ...devices import Device, Flips, NearPairs
+from .index import FlipIndex, Mark
 
 LOG = {"flip_neurons": np.int32, "flip_points": np.int32, "flip_above": np.float64}
 PLACE = ("total", "totals", "coefficients", "home", "near", "near_points", "near_values", "numbers")

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from .devices import Array, Device, NeuronLists
+from ..devices import Array, Device, NeuronLists
 
 
 @dataclass

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .devices import Array, Device
-from .jacobian import Products
-from .mask import Mask, PairCounts
-from .model.loss import SampleWeights
+from ...devices import Array, Device
+from ...jacobian import Products
+from ...model.loss import SampleWeights
+from ..mask import Mask, PairCounts
 
 
 @dataclass(frozen=True)
 class FlipMask(Mask):
-    """The state after a query: what :class:`gpu_sublinear.active_set.ActiveSet` is for lists.
+    """The state after a query: what :class:`gpu_sublinear.index.active_set.ActiveSet` is for lists.
 
     Attributes
     ----------

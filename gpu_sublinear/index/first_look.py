@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .devices import Array, Device, NeuronLists
-from .model.caps import draw_caps, settle_sampling
-from .model.network import ShiftedReluNetwork
+from ..devices import Array, Device, NeuronLists
+from ..model.caps import draw_caps, settle_sampling
+from ..model.network import ShiftedReluNetwork
 
 
 def survey(network: ShiftedReluNetwork, X: Array, margin: float) -> NeuronLists:

@@ -26,17 +26,17 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import Array, Device
+from ..devices.sums import row_distances
+from ..errors import OptionError
+from ..gram import GramMatrix
+from ..jacobian import FactoredJacobian, Products, SparseJacobian
+from ..model.activation import SHIFTED_RELU, Activation
+from ..model.network import ShiftedReluNetwork
+from ..options import Options
 from .active_set import ActiveSet
-from .devices import Array, Device
-from .devices.sums import row_distances
-from .errors import OptionError
-from .gram import GramMatrix
-from .index import Index
-from .jacobian import FactoredJacobian, Products, SparseJacobian
 from .lazy import LazyIndex
-from .model.activation import SHIFTED_RELU, Activation
-from .model.network import ShiftedReluNetwork
-from .options import Options
+from .protocol import Index
 from .tree import ThresholdTree
 
 SLOPE_ROWS = 1 << 14  # rows taken to float64 at a time

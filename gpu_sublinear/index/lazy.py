@@ -19,7 +19,7 @@ A neuron whose reach passes its margin is looked at afresh, on all points, befor
 it is computed costs less than the maxima above it would; memory is O(m d + candidates) instead of O(m n).  The tree
 remains the faithful path (``margin=0``), where the same leaves are queried again and again.
 
-**Who never comes back.**  A neuron that fires on no point at the start never moves (:mod:`gpu_sublinear.survey`) and
+**Who never comes back.**  A neuron that fires on no point at the start never moves (:mod:`gpu_sublinear.index.first_look`) and
 has no list from the beginning; one whose list runs empty later does not fire, so it does not move either and is
 forgotten.  Each step's work follows the neurons that have candidates.  With a ridge penalty the second half is false:
 a row that fires no more is drawn back to its initial value, where it did fire.  Then (``keep_empty``) neurons with
@@ -50,14 +50,14 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import Array, Device, NeuronLists
+from ..errors import DeviceMemoryError, OptionError
+from ..model.network import ShiftedReluNetwork
+from ..options import check_margin
 from .active_set import ActiveSet
-from .devices import Array, Device, NeuronLists
-from .errors import DeviceMemoryError, OptionError
-from .extension import Newcomers, appended, united
-from .index import Index
-from .model.network import ShiftedReluNetwork
-from .options import check_margin
-from .survey import lower_limit, survey, without_empty
+from .first_look import lower_limit, survey, without_empty
+from .newcomers import Newcomers, appended, united
+from .protocol import Index
 
 FIRST_MARGIN = 0.1  # before any movement is known: a third more candidates at b = 2.5, rows that move less stay put
 NEXT_MARGIN = 0.3  # of the row's last movement: enough for all later steps if each is at most a third of the last

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .devices import Array, Device, NeuronLists
+from ..devices import Array, Device, NeuronLists
 from .mask import Mask, PairCounts
 
 FLIP_PENALTY = 8  # a flip's increments go to scattered rows on one thread, a recount's to one row in the cache on all

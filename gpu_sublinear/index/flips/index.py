@@ -87,16 +87,16 @@ from typing import Any
 
 import numpy as np
 
-from .bits import BitIndex
-from .devices import Array, Device, Flips, ImplicitDevice, ImplicitRows, NearPairs
-from .devices.sums import dot
-from .errors import OptionError
-from .flip_log import FlipLog
-from .flip_mask import FlipMask
-from .foresight import foreseen_radius, rounding
-from .index import Index
-from .model.network import ShiftedReluNetwork
-from .movement import Bounds, Movement
+from ...devices import Array, Device, Flips, ImplicitDevice, ImplicitRows, NearPairs
+from ...devices.sums import dot
+from ...errors import OptionError
+from ...model.network import ShiftedReluNetwork
+from ..bits import BitIndex
+from ..protocol import Index
+from .bounds import Bounds, Movement
+from .log import FlipLog
+from .mask import FlipMask
+from .radius import foreseen_radius, rounding
 
 LATER = 0.25  # of the last step's length: the next one is mostly far shorter
 LATER_PULLED = 1.0  # the same with a penalty, where steps shrink slowly, at least (0.25 to 4 tried)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .devices.sums import row_distances
+from ..devices.sums import row_distances
 
 
 class Index:

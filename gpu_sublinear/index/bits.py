@@ -31,15 +31,15 @@ from typing import Any
 
 import numpy as np
 
-from .devices import Array, Device
-from .devices.sums import row_distances
-from .extension import Newcomers
-from .index import Index
-from .jacobian import Products
+from ..devices import Array, Device
+from ..devices.sums import row_distances
+from ..jacobian import Products
+from ..model.caps import settle_sampling
+from ..model.network import ShiftedReluNetwork
+from .first_look import survey
 from .mask import Mask, PairCounts
-from .model.caps import settle_sampling
-from .model.network import ShiftedReluNetwork
-from .survey import survey
+from .newcomers import Newcomers
+from .protocol import Index
 
 SAMPLED = 1024  # rows looked at to learn whether lists would grow too long, or how many fire at all
 MOST = 0.7  # share of rows that fire somewhere from which holding the others too costs less than finding them
@@ -68,7 +68,7 @@ def _points_fired(network: ShiftedReluNetwork, X: Array, rows: Array) -> Array:
 
 @dataclass(frozen=True)
 class BitMask(Mask):
-    """Which held row fires on which point, one bit each: what :class:`gpu_sublinear.active_set.ActiveSet` is for lists.
+    """Which held row fires on which point, one bit each: what :class:`gpu_sublinear.index.active_set.ActiveSet` is for lists.
 
     Attributes
     ----------

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import Array, Device, TreeLayout
+from ..errors import DeviceMemoryError
+from ..model.network import ShiftedReluNetwork
+from ..options import TreeOptions
 from .active_set import ActiveSet
-from .devices import Array, Device, TreeLayout
-from .errors import DeviceMemoryError
-from .extension import Newcomers
-from .index import Index
-from .model.network import ShiftedReluNetwork
-from .options import TreeOptions
+from .newcomers import Newcomers
+from .protocol import Index
 
 
 @dataclass
