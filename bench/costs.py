@@ -7,11 +7,11 @@ from itertools import product
 import numpy as np
 
 from bench.measure import power_of_two, save
-from gpu_sublinear.costs import cheapest_solver, solver_seconds
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.history import PhaseClock
+from gpu_sublinear.linear.solver_costs import cheapest_solver, solver_seconds
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import SketchOptions
 from gpu_sublinear.prepare import prepare

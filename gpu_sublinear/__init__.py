@@ -14,7 +14,7 @@ from .errors import GpuSublinearError
 from .gauss_newton import GaussNewton
 from .history import StepRecord, TrainingResult
 from .index.tree import ThresholdTree
-from .jacobian import SparseJacobian
+from .linear.jacobian import SparseJacobian
 from .model.activation import Activation, Hinge
 from .model.network import ShiftedReluNetwork
 from .options import CGOptions, SketchOptions, TreeOptions

@@ -41,13 +41,13 @@ import numpy as np
 from .damping import ENOUGH, StepControl
 from .devices import Array
 from .devices.sums import norm, row_distances
-from .gram import GramMatrix
 from .history import PhaseClock
 from .index.blocks import Blocks
 from .index.mask import Mask
+from .linear.gram import GramMatrix
+from .linear.solvers import Solution
 from .model.network import all_finite
 from .run import Run
-from .solvers import Solution
 from .state import Attempt, State
 
 FIRST = 0.1  # of tr(G)/n, once epochs of full steps failed: above most of the spectrum's tail, below its bulk

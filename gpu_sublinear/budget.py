@@ -1,7 +1,7 @@
 """How long the steps of a run would take, before it is started: work counted in expectation, times measured prices.
 
 The work of each phase follows from the sizes and the shift.  Its price is what the same kind of work cost in a trial
-on this machine (:mod:`gpu_sublinear.trial`); the solvers' prices are those of :mod:`gpu_sublinear.costs`, scaled by
+on this machine (:mod:`gpu_sublinear.trial`); the solvers' prices are those of :mod:`gpu_sublinear.linear.solver_costs`, scaled by
 what the trial's Gram matrix and its factorisation took here.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .costs import FEATURE, FIRED, FLOP, PAIR, solver_seconds
 from .index.lazy import FIRST_MARGIN
+from .linear.solver_costs import FEATURE, FIRED, FLOP, PAIR, solver_seconds
 from .model.shifts import firing_probability
 from .trial import Trial
 
@@ -56,7 +56,7 @@ class Work:
         return self.n * self.width * firing_probability(self.shift - FIRST_MARGIN)
 
     def solvers(self) -> dict[str, float]:
-        """Seconds of each solver by the constants of :mod:`gpu_sublinear.costs`."""
+        """Seconds of each solver by the constants of :mod:`gpu_sublinear.linear.solver_costs`."""
         return solver_seconds(self.pairs, int(self.fired), self.n, self.d, self.rows, self.outputs)
 
 
@@ -73,7 +73,7 @@ class Prices:
     candidate : float
         Seconds to look at one candidate pair in a query.
     speed : float
-        Seconds here for each second of :mod:`gpu_sublinear.costs`; 1 where the trial's were too few to time.
+        Seconds here for each second of :mod:`gpu_sublinear.linear.solver_costs`; 1 where the trial's were too few to time.
     """
 
     weight: float

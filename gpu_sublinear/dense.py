@@ -21,8 +21,8 @@ from .checks import check_training_data
 from .devices import Array
 from .devices.host import one_blas_thread
 from .errors import OptionError
+from .linear.solvers import gram_cholesky
 from .model.network import ShiftedReluNetwork
-from .solvers import gram_cholesky
 
 CACHE_BLOCK = 4096  # neurons: P and M of a few hundred points then stay in the last-level cache
 

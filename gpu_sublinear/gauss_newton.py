@@ -40,7 +40,7 @@ class GaussNewton(Options):
     ----------
     solver : {"auto", "gram", "sketch-cg", "cg"}
         How ``G g = f - y`` is solved: Cholesky of the exact Gram matrix, conjugate gradients with the sketched
-        preconditioner or without one, or the cheapest by :mod:`gpu_sublinear.costs`.
+        preconditioner or without one, or the cheapest by :mod:`gpu_sublinear.linear.solver_costs`.
     margin : "auto" or float
         Of the certified lazy index; 0 keeps all pre-activations in threshold trees instead.
     jacobian : {"factored", "csr"}
@@ -77,7 +77,7 @@ class GaussNewton(Options):
         Most points in a step; None is all of them.  With batches a step of ``max_steps``, of the history and of all
         stopping rules is an epoch, one visit to each batch (:mod:`gpu_sublinear.batches`); matrices are B x B.
     both_layers : bool
-        Train the second layer as well (:mod:`gpu_sublinear.both_layers`).
+        Train the second layer as well (:mod:`gpu_sublinear.linear.both_layers`).
     tree : TreeOptions
         Threshold tree (margin 0).
     sketch : SketchOptions

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import cast
 
 from .batches import BatchRun
-from .both_layers import check_network
 from .devices import Array
 from .index.bits import BitIndex
 from .index.blocks import Blocks
@@ -15,12 +14,13 @@ from .index.flips.index import FlipIndex
 from .index.hinged import HingedIndex, check_activation
 from .index.lazy import LazyIndex
 from .index.tree import ThresholdTree
+from .linear.both_layers import check_network
+from .linear.outputs import check_supported
 from .memory import plan_memory
 from .model.loss import SampleWeights
 from .model.network import ShiftedReluNetwork
 from .model.shifts import firing_probability
 from .options import Options
-from .outputs import check_supported
 from .penalty import choose_alpha
 from .run import Run
 from .state import Index

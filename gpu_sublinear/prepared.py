@@ -16,12 +16,12 @@ from .devices import get_device
 from .environment import package_version
 from .gauss_newton import GaussNewton
 from .io import FittedModel
+from .linear.outputs import check_supported
 from .memory import plan_memory
 from .model.activation import activation_of
 from .model.caps import settle_sampling
 from .model.network import ShiftedReluNetwork
 from .model.shifts import resolve_shift
-from .outputs import check_supported
 from .report import Fit
 from .warmup import warm_up
 

@@ -33,15 +33,15 @@ from typing import Any
 
 import numpy as np
 
-from .both_layers import trace
 from .damping import StepControl
 from .devices import Array
 from .devices.sums import norm, rows_of
-from .gram import GramMatrix
 from .history import PhaseClock, StepRecord
 from .index.bits import BitIndex, sampled_share
 from .index.hinged import gram_of
-from .linear import LinearSystem
+from .linear.both_layers import trace
+from .linear.gram import GramMatrix
+from .linear.system import LinearSystem
 from .memory import plan_memory
 from .model.loss import SampleWeights
 from .model.network import ShiftedReluNetwork

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .both_layers import BothLayersJacobian
 from .devices import Array
 from .history import PhaseClock
 from .index.active_set import ActiveSet
@@ -15,10 +14,11 @@ from .index.flips.mask import FlipJacobian, FlipMask
 from .index.hinged import HingedIndex, HingedJacobian
 from .index.lazy import LazyIndex
 from .index.tree import ThresholdTree
-from .jacobian import FactoredJacobian, SparseJacobian
+from .linear.both_layers import BothLayersJacobian
+from .linear.jacobian import FactoredJacobian, SparseJacobian
+from .linear.outputs import OutputsJacobian
+from .linear.solvers import Solution
 from .model.network import ShiftedReluNetwork
-from .outputs import OutputsJacobian
-from .solvers import Solution
 
 Mask = ActiveSet | BitMask | FlipMask
 Jacobian = (

@@ -13,8 +13,8 @@ import numpy as np
 
 from .devices import Array, Device
 from .gauss_newton import GaussNewton
-from .gram import GramMatrix
 from .index.lazy import LazyIndex
+from .linear.gram import GramMatrix
 from .memory import plan, plan_memory
 from .model.network import ShiftedReluNetwork
 

@@ -26,7 +26,7 @@ shifts may still go well.  Where more than about half of the fired pairs flip, t
 its own random numbers.
 
 Of several outputs each pattern of signs is a network of one output and width ``m / C`` whose targets are the
-combination of all targets by its signs (:mod:`gpu_sublinear.outputs`): each gets a forecast of its own step.
+combination of all targets by its signs (:mod:`gpu_sublinear.linear.outputs`): each gets a forecast of its own step.
 """
 
 from __future__ import annotations

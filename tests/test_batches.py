@@ -17,7 +17,7 @@ from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.index.bits import BitIndex
 from gpu_sublinear.index.blocks import dealt, permutation
 from gpu_sublinear.index.lazy import LazyIndex
-from gpu_sublinear.jacobian import FactoredJacobian
+from gpu_sublinear.linear.jacobian import FactoredJacobian
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.path import SharedScan

@@ -13,9 +13,9 @@ from gpu_sublinear.devices import get_device
 from gpu_sublinear.devices.reference import unpacked
 from gpu_sublinear.errors import OptionError
 from gpu_sublinear.gauss_newton import GaussNewton
-from gpu_sublinear.gram import GramMatrix
 from gpu_sublinear.index.bits import BitIndex, BitMask
 from gpu_sublinear.index.lazy import LazyIndex
+from gpu_sublinear.linear.gram import GramMatrix
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.path import SharedScan, ridge_path
 from gpu_sublinear.prepare import prepare

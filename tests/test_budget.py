@@ -7,7 +7,7 @@ import pytest
 
 from gpu_sublinear import get_device
 from gpu_sublinear.budget import PARTS, Prices, Work, expected_seconds
-from gpu_sublinear.costs import FLOP, PAIR
+from gpu_sublinear.linear.solver_costs import FLOP, PAIR
 from gpu_sublinear.model.shifts import firing_probability
 from gpu_sublinear.trial import Trial, run_trial
 from tests.problems import sphere

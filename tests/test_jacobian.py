@@ -7,9 +7,9 @@ import pytest
 
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError
-from gpu_sublinear.gram import GramMatrix
 from gpu_sublinear.index.tree import ThresholdTree
-from gpu_sublinear.jacobian import FactoredJacobian, SparseJacobian
+from gpu_sublinear.linear.gram import GramMatrix
+from gpu_sublinear.linear.jacobian import FactoredJacobian, SparseJacobian
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from tests.problems import dot_bound, make_problem, sphere
 

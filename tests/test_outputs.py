@@ -10,11 +10,11 @@ from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.errors import DataError, OptionError
 from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.history import PhaseClock
+from gpu_sublinear.linear.outputs import OutputsJacobian
 from gpu_sublinear.memory import plan
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.model.signs import pattern_count, pattern_signs, patterns_of, sign_matrix
 from gpu_sublinear.options import SOLVERS, CGOptions
-from gpu_sublinear.outputs import OutputsJacobian
 from gpu_sublinear.path import SharedScan, ridge_path
 from gpu_sublinear.prepare import prepare
 from gpu_sublinear.run import Run

@@ -10,14 +10,14 @@ import pytest
 
 from gpu_sublinear.devices import Device
 from gpu_sublinear.errors import OptionError
-from gpu_sublinear.gram import GramMatrix
 from gpu_sublinear.index.active_set import ActiveSet
 from gpu_sublinear.index.tree import ThresholdTree
-from gpu_sublinear.jacobian import SparseJacobian
+from gpu_sublinear.linear.gram import GramMatrix
+from gpu_sublinear.linear.jacobian import SparseJacobian
+from gpu_sublinear.linear.sketch import preconditioner_of_neurons, preconditioner_of_rows
+from gpu_sublinear.linear.solvers import conjugate_gradient, gram_cholesky, sketched_cg
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions, SketchOptions
-from gpu_sublinear.sketch import preconditioner_of_neurons, preconditioner_of_rows
-from gpu_sublinear.solvers import conjugate_gradient, gram_cholesky, sketched_cg
 from tests.problems import sphere
 
 EPS = np.finfo(float).eps

@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.baselines.common import Fit, Watch
 from bench.problems import Problem
-from gpu_sublinear.solvers import gram_cholesky
+from gpu_sublinear.linear.solvers import gram_cholesky
 
 
 @contextmanager

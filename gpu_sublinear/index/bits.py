@@ -33,7 +33,7 @@ import numpy as np
 
 from ..devices import Array, Device
 from ..devices.sums import row_distances
-from ..jacobian import Products
+from ..linear.jacobian import Products
 from ..model.caps import settle_sampling
 from ..model.network import ShiftedReluNetwork
 from .first_look import survey
@@ -216,7 +216,7 @@ class BitIndex(Index):
 
 @dataclass(frozen=True)
 class BitJacobian(Products):
-    """J from the bits: it takes the step; its Gram matrix comes from :class:`gpu_sublinear.gram.GramMatrix`.
+    """J from the bits: it takes the step; its Gram matrix comes from :class:`gpu_sublinear.linear.gram.GramMatrix`.
 
     Attributes
     ----------

@@ -29,8 +29,8 @@ import numpy as np
 from ..devices import Array, Device
 from ..devices.sums import row_distances
 from ..errors import OptionError
-from ..gram import GramMatrix
-from ..jacobian import FactoredJacobian, Products, SparseJacobian
+from ..linear.gram import GramMatrix
+from ..linear.jacobian import FactoredJacobian, Products, SparseJacobian
 from ..model.activation import SHIFTED_RELU, Activation
 from ..model.network import ShiftedReluNetwork
 from ..options import Options

@@ -53,11 +53,11 @@ class ShiftedReluNetwork:
     seen : Array
         (n, d) points whose neurons exist (virtual sampling only).
     outputs : int
-        c, the number of outputs; they share the first layer, see :mod:`gpu_sublinear.outputs`.
+        c, the number of outputs; they share the first layer, see :mod:`gpu_sublinear.linear.outputs`.
     activation : Activation
         What a neuron makes of ``<w_r, x>``.
     second : Array or None
-        (u,) second layer of the neurons held, once it was trained (:mod:`gpu_sublinear.both_layers`).
+        (u,) second layer of the neurons held, once it was trained (:mod:`gpu_sublinear.linear.both_layers`).
     """
 
     rows: Array
@@ -211,7 +211,7 @@ class ShiftedReluNetwork:
     def initial_signs(self) -> Array:
         """(u,) second layer at the start: +1 for even numbers, -1 for odd ones, so that all m sum to zero.
 
-        (u, c) for c > 1 outputs: :func:`gpu_sublinear.outputs.sign_matrix`.
+        (u, c) for c > 1 outputs: :func:`gpu_sublinear.linear.outputs.sign_matrix`.
         """
         if self._signs is None or self._signs[0] is not self.neurons:
             single = self.outputs == 1

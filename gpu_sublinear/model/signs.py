@@ -1,4 +1,4 @@
-"""The second layer of several outputs: Walsh signs, keyed patterns; see :mod:`gpu_sublinear.outputs`."""
+"""The second layer of several outputs: Walsh signs, keyed patterns; see :mod:`gpu_sublinear.linear.outputs`."""
 
 from __future__ import annotations
 

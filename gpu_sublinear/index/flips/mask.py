@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ...devices import Array, Device
-from ...jacobian import Products
+from ...linear.jacobian import Products
 from ...model.loss import SampleWeights
 from ..mask import Mask, PairCounts
 

@@ -7,9 +7,9 @@ their ratios matter.
 
 from __future__ import annotations
 
-from .devices import Array
-from .index.active_set import ActiveSet
-from .options import SketchOptions
+from ..devices import Array
+from ..index.active_set import ActiveSet
+from ..options import SketchOptions
 
 PAIR = 0.25e-9  # to count one pair of points of one neuron (sparse Gram)
 FLOP = 5e-11  # per double operation of BLAS and LAPACK

@@ -31,7 +31,7 @@ with G costs ``nnz d + n c C`` operations, where c separate outputs would cost `
 outputs; off-diagonal blocks are sums with signs, noise of relative order ``(c / k)^{1/2}`` for k neurons fired on a
 point.  So conjugate gradients preconditioned with ``G_0 (x) I``, one n x n factor, converge in a few steps.  ``gram``
 takes the exact G_0, ``sketch-cg`` the sketch of it, ``cg`` none; all stop at the tolerance of
-:class:`gpu_sublinear.solvers.CGOptions`, because no solver is direct here.
+:class:`gpu_sublinear.linear.solvers.CGOptions`, because no solver is direct here.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from functools import cached_property
 
 import numpy as np
 
-from .devices import Array, Device, NeuronLists
-from .errors import OptionError
-from .index.active_set import ActiveSet
+from ..devices import Array, Device, NeuronLists
+from ..errors import OptionError
+from ..index.active_set import ActiveSet
+from ..model.network import ShiftedReluNetwork
+from ..model.signs import pattern_count, pattern_signs, patterns_of
+from ..options import Options
 from .jacobian import Products
-from .model.network import ShiftedReluNetwork
-from .model.signs import pattern_count, pattern_signs, patterns_of
-from .options import Options
 
 # ---- signs ----------------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from .devices import Array, Device
-from .index.mask import Mask, PairCounts
+from ..devices import Array, Device
+from ..index.mask import Mask, PairCounts
 
 
 @dataclass

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .devices import CSR, Array, Device
-from .errors import DeviceMemoryError
-from .index.active_set import ActiveSet
+from ..devices import CSR, Array, Device
+from ..errors import DeviceMemoryError
+from ..index.active_set import ActiveSet
 
 
 class Products:

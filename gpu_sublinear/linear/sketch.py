@@ -24,10 +24,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .devices import Array, Device
-from .index.active_set import ActiveSet
+from ..devices import Array, Device
+from ..index.active_set import ActiveSet
+from ..options import SketchOptions
 from .jacobian import SparseJacobian
-from .options import SketchOptions
 
 JITTER = 1e-12  # of the mean diagonal: 1e4 times the rounding of a float64 Cholesky, harmless in a preconditioner
 

@@ -22,7 +22,7 @@ the true system is checked.  The Gram matrix of the first layer alone, ``G_1 = (
 exact or sketched, with its factor; ``Phi^T Phi`` is a smoother kernel, so it adds little where G_1 is small and some
 large eigenvalues where conjugate gradients need a few steps each.
 So every solver is CG with G: ``gram`` preconditions with the exact G_1, ``sketch-cg`` with a sketch of it, ``cg`` not
-at all; all stop at the tolerance of :class:`gpu_sublinear.solvers.CGOptions`.
+at all; all stop at the tolerance of :class:`gpu_sublinear.linear.solvers.CGOptions`.
 
 **A ridge penalty** is on both layers, ``lambda/2 (||W - W_0||^2 + ||a - a_0||^2)``, W_0 and a_0 being those at the
 start of the training: the step of :mod:`gpu_sublinear.run` with one more number for each row.
@@ -34,14 +34,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .devices import Array, Device
-from .errors import OptionError
-from .index.active_set import ActiveSet
+from ..devices import Array, Device
+from ..errors import OptionError
+from ..index.active_set import ActiveSet
+from ..model.activation import SHIFTED_RELU
+from ..model.loss import SampleWeights
+from ..model.network import ShiftedReluNetwork
+from ..options import Options
 from .jacobian import Products
-from .model.activation import SHIFTED_RELU
-from .model.loss import SampleWeights
-from .model.network import ShiftedReluNetwork
-from .options import Options
 
 
 def check_network(trainer: Options, network: ShiftedReluNetwork) -> None:

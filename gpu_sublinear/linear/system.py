@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from ..devices import Array
+from ..devices.sums import rows_of
+from ..history import PhaseClock
+from ..index.active_set import ActiveSet
+from ..model.loss import SampleWeights
+from ..model.network import ShiftedReluNetwork
+from ..options import Options
+from ..state import Index, Jacobian, Mask, State
 from .both_layers import BothLayersJacobian
-from .costs import cheapest_solver
-from .devices import Array
-from .devices.sums import rows_of
 from .gram import GramMatrix
-from .history import PhaseClock
-from .index.active_set import ActiveSet
 from .jacobian import FactoredJacobian, SparseJacobian
-from .model.loss import SampleWeights
-from .model.network import ShiftedReluNetwork
-from .options import Options
 from .outputs import OutputsJacobian
 from .sketch import Preconditioner, factor, preconditioner_of_neurons, preconditioner_of_rows
+from .solver_costs import cheapest_solver
 from .solvers import Solution, conjugate_gradient, gram_cholesky, sketched_cg
-from .state import Index, Jacobian, Mask, State
 
 
 @dataclass

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .devices import Array, Device
-from .devices.sums import dot, norm
-from .options import CGOptions
+from ..devices import Array, Device
+from ..devices.sums import dot, norm
+from ..options import CGOptions
 
 Operator = Callable[[Array], Array]
 
@@ -143,7 +143,7 @@ def sketched_cg(
     options : CGOptions
         Tolerance and cap, for each of the two attempts.
     precondition : callable or None
-        From :func:`gpu_sublinear.sketch.sketched_preconditioner`.
+        From :func:`gpu_sublinear.linear.sketch.sketched_preconditioner`.
 
     Returns
     -------
