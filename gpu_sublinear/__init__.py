@@ -12,7 +12,6 @@ from .dense import DenseGaussNewton
 from .devices import Device, get_device
 from .errors import GpuSublinearError
 from .gauss_newton import GaussNewton
-from .history import StepRecord, TrainingResult
 from .index.tree import ThresholdTree
 from .linear.jacobian import SparseJacobian
 from .model.activation import Activation, Hinge
@@ -20,6 +19,7 @@ from .model.network import ShiftedReluNetwork
 from .options import CGOptions, SketchOptions, TreeOptions
 from .path import SharedScan, ridge_path
 from .session import Session
+from .step.history import StepRecord, TrainingResult
 
 if TYPE_CHECKING:
     from .estimators import SublinearClassifier, SublinearRegressor

@@ -21,8 +21,8 @@ import numpy as np
 from .errors import CheckpointError, OptionError, shown
 from .files.atomic import check_writable
 from .files.tensors import DAMAGE, FileKind
-from .history import PHASES, StepRecord
 from .index.flips.kept import check_flips
+from .step.history import PHASES, StepRecord
 
 FORMAT_VERSION = 2
 CHECKPOINT = FileKind(

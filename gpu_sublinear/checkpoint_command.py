@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .checkpoint import Checkpointing
 from .errors import OptionError
-from .history import StepRecord
+from .step.history import StepRecord
 
 PROGRAM = "gpu-sublinear"
 

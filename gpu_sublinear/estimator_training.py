@@ -9,11 +9,11 @@ import numpy as np
 
 from .cross_validation import CrossValidation, cross_validate
 from .gauss_newton import GaussNewton
-from .history import TrainingResult
 from .model.network import ShiftedReluNetwork
 from .path import SharedScan, warm_starts
-from .run import Run
 from .session import Session, check_session
+from .step.history import TrainingResult
+from .step.run import Run
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import GpuSublinearError, OptionError
 from .files.atomic import write_atomically
-from .history import PHASES, StepRecord
+from .step.history import PHASES, StepRecord
 
 FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
 COLOURS = {  # Okabe and Ito's palette, distinct to colour-blind readers

@@ -17,14 +17,14 @@ import numpy as np
 
 from .checkpoint import Checkpointing
 from .checks import check_training_data
-from .history import TrainingResult
 from .loop import Callback, train
 from .model.loss import SampleWeights
 from .model.network import ShiftedReluNetwork
 from .options import Options, SketchOptions
 from .resume import CheckpointKeeper, Keeper
-from .run import Run
 from .session import Session
+from .step.history import TrainingResult
+from .step.run import Run
 from .validation import Validation
 
 _log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class GaussNewton(Options):
         Steps without a better validation error before training stops.
     batch_size : int or None
         Most points in a step; None is all of them.  With batches a step of ``max_steps``, of the history and of all
-        stopping rules is an epoch, one visit to each batch (:mod:`gpu_sublinear.batches`); matrices are B x B.
+        stopping rules is an epoch, one visit to each batch (:mod:`gpu_sublinear.step.epochs`); matrices are B x B.
     both_layers : bool
         Train the second layer as well (:mod:`gpu_sublinear.linear.both_layers`).
     tree : TreeOptions

@@ -24,7 +24,7 @@ def figures_of(steps: Sequence[Any], goal: float | None) -> dict[str, str]:
     Parameters
     ----------
     steps : sequence
-        Records with the attributes of :class:`gpu_sublinear.history.StepRecord`; a number may be None.
+        Records with the attributes of :class:`gpu_sublinear.step.history.StepRecord`; a number may be None.
     goal : float or None
         The loss at which training stops.
 

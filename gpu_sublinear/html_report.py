@@ -16,9 +16,9 @@ from typing import Any
 from .errors import DataError, OptionError
 from .figure import check_matplotlib
 from .files.atomic import check_writable, write_text
-from .history import PHASES
 from .html_figures import figures_of
 from .report import fired, memory, percent
+from .step.history import PHASES
 
 PARTS = ("environment", "settings", "steps", "result")
 NOT_SHOWN = ("arguments", "quiet", "history", "figure", "report", "out")  # settings that say nothing about the run

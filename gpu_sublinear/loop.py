@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from .checks import check_every_point_fires
-from .damping import StepControl
-from .history import StepRecord, TrainingResult
 from .model.network import ShiftedReluNetwork
 from .resume import Keeper
-from .run import Run
-from .state import Attempt, State
+from .step.damping import StepControl
+from .step.history import StepRecord, TrainingResult
+from .step.run import Run
+from .step.state import Attempt, State
 from .stops import Stops
 from .validation import Validation
 

@@ -17,7 +17,6 @@ from .checks import check_training_data
 from .devices import Array, Device
 from .errors import OptionError
 from .gauss_newton import GaussNewton
-from .history import TrainingResult
 from .index.bits import BitIndex
 from .index.flips.index import FlipIndex
 from .index.lazy import LazyIndex
@@ -27,7 +26,8 @@ from .model.loss import SampleWeights
 from .model.network import ShiftedReluNetwork
 from .options import LARGEST
 from .prepare import begin, build_index
-from .run import Run
+from .step.history import TrainingResult
+from .step.run import Run
 
 ScanIndex = LazyIndex | ThresholdTree | BitIndex | FlipIndex
 

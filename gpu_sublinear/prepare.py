@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
-from .batches import BatchRun
 from .devices import Array
 from .index.bits import BitIndex
 from .index.blocks import Blocks
@@ -22,8 +21,9 @@ from .model.network import ShiftedReluNetwork
 from .model.shifts import firing_probability
 from .options import Options
 from .penalty import choose_alpha
-from .run import Run
-from .state import Index
+from .step.epochs import BatchRun
+from .step.run import Run
+from .step.state import Index
 
 
 def prepare(

@@ -13,7 +13,6 @@ from typing import cast
 
 import numpy as np
 
-from .batches import BatchRun
 from .devices import Array, ImplicitDevice
 from .index.bits import BitIndex
 from .index.blocks import Blocks, Part
@@ -26,8 +25,9 @@ from .model.loss import SampleWeights
 from .model.network import ShiftedReluNetwork
 from .options import Options
 from .prepare import memory_left
-from .run import Run
-from .state import Index, State
+from .step.epochs import BatchRun
+from .step.run import Run
+from .step.state import Index, State
 
 
 def kind_of(index: Index | Blocks) -> str:

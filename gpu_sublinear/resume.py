@@ -14,14 +14,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from .batches import BatchRun
 from .checkpoint import CHECKPOINT, CONTROL, SHARES, WATCH, Checkpoint, Checkpointing
-from .damping import StepControl
 from .devices import Array
 from .environment import package_version
 from .errors import CheckpointError, OptionError
 from .files.atomic import discard_temporary
-from .history import StepRecord
 from .identity import identity
 from .index.flips.index import FlipIndex
 from .index.flips.kept import kept
@@ -30,8 +27,11 @@ from .model.network import ShiftedReluNetwork
 from .options import Options
 from .prepare import prepare
 from .rebuilt import kind_of, rebuilt_flips, rebuilt_run
-from .run import Run
-from .state import State
+from .step.damping import StepControl
+from .step.epochs import BatchRun
+from .step.history import StepRecord
+from .step.run import Run
+from .step.state import State
 from .validation import Validation
 
 _log = logging.getLogger(__name__)

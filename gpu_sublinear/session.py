@@ -23,12 +23,12 @@ import numpy as np
 from .checks import check_every_point_fires, check_training_data
 from .devices import Array
 from .errors import OptionError
-from .history import TrainingResult
 from .loop import Callback, train
 from .model.network import ShiftedReluNetwork
 from .options import Options
 from .prepare import prepare
-from .run import Run
+from .step.history import TrainingResult
+from .step.run import Run
 from .validation import Validation
 
 

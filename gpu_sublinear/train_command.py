@@ -19,7 +19,6 @@ from .errors import GpuSublinearError
 from .figure import check_figure, check_matplotlib, save_figure
 from .files.atomic import write_text
 from .gauss_newton import GaussNewton
-from .history import StepRecord, TrainingResult
 from .html_report import page
 from .interrupt import StopOnInterrupt
 from .io import FittedModel
@@ -29,6 +28,7 @@ from .options import CGOptions, SketchOptions, TreeOptions
 from .prepared import Prepared
 from .progress import LiveLine
 from .report import STEP_HEADER, Fit, closing_table, narrowed, step_line
+from .step.history import StepRecord, TrainingResult
 
 
 class DivergedError(GpuSublinearError, ArithmeticError):

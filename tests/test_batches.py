@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_sublinear import penalty
-from gpu_sublinear.batches import BatchRun
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError, OptionError
 from gpu_sublinear.gauss_newton import GaussNewton
@@ -22,6 +21,7 @@ from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.path import SharedScan
 from gpu_sublinear.prepare import prepare
+from gpu_sublinear.step.epochs import BatchRun
 from tests.conftest import DEVICES, make_device
 from tests.problems import DTYPES, Problem, same_active_set, sphere
 

@@ -15,10 +15,10 @@ from gpu_sublinear.devices import ImplicitDevice
 from gpu_sublinear.errors import CheckpointError, OptionError
 from gpu_sublinear.files.atomic import OutputFileError
 from gpu_sublinear.gauss_newton import GaussNewton
-from gpu_sublinear.history import StepRecord
 from gpu_sublinear.model.activation import Activation
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import SketchOptions
+from gpu_sublinear.step.history import StepRecord
 from tests.conftest import make_device
 from tests.kill import campaign
 from tests.problems import sphere

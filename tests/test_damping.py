@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from gpu_sublinear import GaussNewton
-from gpu_sublinear.damping import AGAIN, StepControl, little
 from gpu_sublinear.devices import get_device
-from gpu_sublinear.history import PhaseClock
 from gpu_sublinear.linear.solvers import Solution
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import LARGEST
-from gpu_sublinear.state import Attempt, State
+from gpu_sublinear.step.damping import AGAIN, StepControl, little
+from gpu_sublinear.step.history import PhaseClock
+from gpu_sublinear.step.state import Attempt, State
 from gpu_sublinear.stops import STALL_STEPS, Stops
 from gpu_sublinear.validation import Validation
 

@@ -14,9 +14,9 @@ from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, OptionError, SilentPointsError
 from gpu_sublinear.gauss_newton import GaussNewton
-from gpu_sublinear.history import PHASES
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import SOLVERS, CGOptions, SketchOptions, TreeOptions
+from gpu_sublinear.step.history import PHASES
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, sphere
 

@@ -13,7 +13,7 @@ from gpu_sublinear.errors import DataError, OptionError
 from gpu_sublinear.index.tree import ThresholdTree
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.model.shifts import firing_probability, paper_shift, resolve_shift, shift_for_fired
-from gpu_sublinear.state import forward
+from gpu_sublinear.step.state import forward
 from tests.problems import sphere
 
 

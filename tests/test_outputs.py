@@ -9,7 +9,6 @@ from gpu_sublinear.checks import check_training_data
 from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.errors import DataError, OptionError
 from gpu_sublinear.gauss_newton import GaussNewton
-from gpu_sublinear.history import PhaseClock
 from gpu_sublinear.linear.outputs import OutputsJacobian
 from gpu_sublinear.memory import plan
 from gpu_sublinear.model.network import ShiftedReluNetwork
@@ -17,7 +16,8 @@ from gpu_sublinear.model.signs import pattern_count, pattern_signs, patterns_of,
 from gpu_sublinear.options import SOLVERS, CGOptions
 from gpu_sublinear.path import SharedScan, ridge_path
 from gpu_sublinear.prepare import prepare
-from gpu_sublinear.run import Run
+from gpu_sublinear.step.history import PhaseClock
+from gpu_sublinear.step.run import Run
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere
 

@@ -17,8 +17,8 @@ from gpu_sublinear.index.lazy import LazyIndex
 from gpu_sublinear.index.tree import ThresholdTree
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.prepare import prepare
-from gpu_sublinear.run import Run
 from gpu_sublinear.session import Session
+from gpu_sublinear.step.run import Run
 from tests.conftest import DEVICES, make_device
 from tests.problems import DTYPES, Problem, same_active_set, sphere
 

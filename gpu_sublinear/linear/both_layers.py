@@ -25,7 +25,7 @@ So every solver is CG with G: ``gram`` preconditions with the exact G_1, ``sketc
 at all; all stop at the tolerance of :class:`gpu_sublinear.linear.solvers.CGOptions`.
 
 **A ridge penalty** is on both layers, ``lambda/2 (||W - W_0||^2 + ||a - a_0||^2)``, W_0 and a_0 being those at the
-start of the training: the step of :mod:`gpu_sublinear.run` with one more number for each row.
+start of the training: the step of :mod:`gpu_sublinear.step.run` with one more number for each row.
 """
 
 from __future__ import annotations

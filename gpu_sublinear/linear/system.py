@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from ..devices import Array
 from ..devices.sums import rows_of
-from ..history import PhaseClock
 from ..index.active_set import ActiveSet
 from ..model.loss import SampleWeights
 from ..model.network import ShiftedReluNetwork
 from ..options import Options
-from ..state import Index, Jacobian, Mask, State
+from ..step.history import PhaseClock
+from ..step.state import Index, Jacobian, Mask, State
 from .both_layers import BothLayersJacobian
 from .gram import GramMatrix
 from .jacobian import FactoredJacobian, SparseJacobian

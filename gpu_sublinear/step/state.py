@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .devices import Array
+from ..devices import Array
+from ..index.active_set import ActiveSet
+from ..index.bits import BitIndex, BitJacobian, BitMask
+from ..index.flips.index import FlipIndex
+from ..index.flips.mask import FlipJacobian, FlipMask
+from ..index.hinged import HingedIndex, HingedJacobian
+from ..index.lazy import LazyIndex
+from ..index.tree import ThresholdTree
+from ..linear.both_layers import BothLayersJacobian
+from ..linear.jacobian import FactoredJacobian, SparseJacobian
+from ..linear.outputs import OutputsJacobian
+from ..linear.solvers import Solution
+from ..model.network import ShiftedReluNetwork
 from .history import PhaseClock
-from .index.active_set import ActiveSet
-from .index.bits import BitIndex, BitJacobian, BitMask
-from .index.flips.index import FlipIndex
-from .index.flips.mask import FlipJacobian, FlipMask
-from .index.hinged import HingedIndex, HingedJacobian
-from .index.lazy import LazyIndex
-from .index.tree import ThresholdTree
-from .linear.both_layers import BothLayersJacobian
-from .linear.jacobian import FactoredJacobian, SparseJacobian
-from .linear.outputs import OutputsJacobian
-from .linear.solvers import Solution
-from .model.network import ShiftedReluNetwork
 
 Mask = ActiveSet | BitMask | FlipMask
 Jacobian = (

@@ -21,7 +21,7 @@ more, one that lowers it at the first try is followed by one damped less.
 
 **A ridge penalty.**  The minimum has ``W - W_0 = -J^T u``, ``u = (f - y) / lambda``: every block adds a share to the
 movement, ``W - W_0 = sum_B D_B``.  A visit keeps the shares of the others and finds that of B anew: the penalised step
-of :mod:`gpu_sublinear.run` with ``q_B = W - D_B``, where the weights would be without the block, for W_0,
+of :mod:`gpu_sublinear.step.run` with ``q_B = W - D_B``, where the weights would be without the block, for W_0,
 
     W <- W - theta D_B - J_B^T g,      (J_B J_B^T + kappa I) g = f_B - y_B - theta J_B D_B,      kappa = lambda + mu.
 
@@ -38,15 +38,15 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..devices import Array
+from ..devices.sums import norm, row_distances
+from ..index.blocks import Blocks
+from ..index.mask import Mask
+from ..linear.gram import GramMatrix
+from ..linear.solvers import Solution
+from ..model.network import all_finite
 from .damping import ENOUGH, StepControl
-from .devices import Array
-from .devices.sums import norm, row_distances
 from .history import PhaseClock
-from .index.blocks import Blocks
-from .index.mask import Mask
-from .linear.gram import GramMatrix
-from .linear.solvers import Solution
-from .model.network import all_finite
 from .run import Run
 from .state import Attempt, State
 

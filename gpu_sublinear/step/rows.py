@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .devices import Array
-from .index.flips.kept import kept
+from ..devices import Array
+from ..index.flips.kept import kept
 from .state import Attempt, State
 
 

@@ -33,19 +33,19 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import Array
+from ..devices.sums import norm, rows_of
+from ..index.bits import BitIndex, sampled_share
+from ..index.hinged import gram_of
+from ..linear.both_layers import trace
+from ..linear.gram import GramMatrix
+from ..linear.system import LinearSystem
+from ..memory import plan_memory
+from ..model.loss import SampleWeights
+from ..model.network import ShiftedReluNetwork
+from ..options import Options
 from .damping import StepControl
-from .devices import Array
-from .devices.sums import norm, rows_of
 from .history import PhaseClock, StepRecord
-from .index.bits import BitIndex, sampled_share
-from .index.hinged import gram_of
-from .linear.both_layers import trace
-from .linear.gram import GramMatrix
-from .linear.system import LinearSystem
-from .memory import plan_memory
-from .model.loss import SampleWeights
-from .model.network import ShiftedReluNetwork
-from .options import Options
 from .rows import ImplicitRows, StoredRows
 from .state import Attempt, Index, State, forward
 

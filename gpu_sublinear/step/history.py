@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .devices import Device
-from .model.network import ShiftedReluNetwork
+from ..devices import Device
+from ..model.network import ShiftedReluNetwork
 
 PHASES = ("query", "forward", "jacobian", "sketch", "solve", "update")
 
