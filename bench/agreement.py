@@ -15,10 +15,10 @@ from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.data.sources import load, split
 from gpu_sublinear.dense import CACHE_BLOCK, DenseGaussNewton
 from gpu_sublinear.devices import get_device
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.index.tree import ThresholdTree
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
+from gpu_sublinear.training.gauss_newton import GaussNewton
 
 WIDTH, TOLERANCE, MAX_STEPS = 2**16, 1e-6, 12
 

@@ -19,10 +19,10 @@ from gpu_sublinear.data.preprocessing import Preprocessing
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.dense import CACHE_BLOCK, DenseGaussNewton
 from gpu_sublinear.devices import get_device
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.model.shifts import paper_shift, shift_for_fired
-from gpu_sublinear.warmup import warm_up
+from gpu_sublinear.training.gauss_newton import GaussNewton
+from gpu_sublinear.training.warmup import warm_up
 
 TOLERANCE = 1e-5  # mse 1e-10 of the targets' variance
 MAX_STEPS = 20

@@ -17,7 +17,7 @@ from bench.measure import summary
 from bench.problems import make
 from gpu_sublinear import GaussNewton, SketchOptions, SparseJacobian, ThresholdTree
 from gpu_sublinear.devices import Device, get_device
-from gpu_sublinear.prepare import prepare
+from gpu_sublinear.training.prepare import prepare
 
 FLUSH = 256 << 20  # bytes written to empty the caches: twice the largest L2 or L3 we know
 COPY = 256 << 20  # bytes of the array whose copy is the bandwidth

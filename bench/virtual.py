@@ -14,9 +14,9 @@ from bench.measure import exponent, save
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.data.sources import load, split
 from gpu_sublinear.devices import Device, get_device
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.model.network import ShiftedReluNetwork
-from gpu_sublinear.warmup import warm_up
+from gpu_sublinear.training.gauss_newton import GaussNewton
+from gpu_sublinear.training.warmup import warm_up
 
 FIRED = "fired:3000"
 WIDTHS = (10**6, 10**7, 10**8, 10**9, 10**10, 10**11, 10**12)

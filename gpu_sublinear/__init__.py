@@ -11,15 +11,15 @@ from .cross_validation import CrossValidation, cross_validate
 from .dense import DenseGaussNewton
 from .devices import Device, get_device
 from .errors import GpuSublinearError
-from .gauss_newton import GaussNewton
 from .index.tree import ThresholdTree
 from .linear.jacobian import SparseJacobian
 from .model.activation import Activation, Hinge
 from .model.network import ShiftedReluNetwork
 from .options import CGOptions, SketchOptions, TreeOptions
 from .path import SharedScan, ridge_path
-from .session import Session
 from .step.history import StepRecord, TrainingResult
+from .training.gauss_newton import GaussNewton
+from .training.session import Session
 
 if TYPE_CHECKING:
     from .estimators import SublinearClassifier, SublinearRegressor

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from .checks import check_training_data
 from .devices import Array
 from .devices.host import one_blas_thread
 from .errors import OptionError
 from .linear.solvers import gram_cholesky
 from .model.network import ShiftedReluNetwork
+from .training.checks import check_training_data
 
 CACHE_BLOCK = 4096  # neurons: P and M of a few hundred points then stay in the last-level cache
 

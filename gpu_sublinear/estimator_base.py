@@ -20,12 +20,12 @@ from .data.preprocessing import Preprocessing
 from .devices import Device, get_device
 from .errors import DataError, OptionError
 from .estimator_training import Folds, Task
-from .gauss_newton import GaussNewton
 from .model.loss import SampleWeights
 from .model.network import ShiftedReluNetwork
 from .path import check_alphas
-from .session import Session
 from .step.history import TrainingResult
+from .training.gauss_newton import GaussNewton
+from .training.session import Session
 
 SEEDS = 2**31 - 1
 DTYPES = ("auto", "float32", "float64")

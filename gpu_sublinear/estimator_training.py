@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .cross_validation import CrossValidation, cross_validate
-from .gauss_newton import GaussNewton
 from .model.network import ShiftedReluNetwork
 from .path import SharedScan, warm_starts
-from .session import Session, check_session
 from .step.history import TrainingResult
 from .step.run import Run
+from .training.gauss_newton import GaussNewton
+from .training.session import Session, check_session
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 

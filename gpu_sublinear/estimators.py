@@ -40,7 +40,7 @@ class SublinearRegressor(RegressorMixin, SublinearEstimator):
         Train the second layer as well; needs one output, and no folds.
     alpha : "auto", "cv" or float
         Ridge penalty on the distance from the initial weights, in units of tr(G_0)/n; "auto" takes that of least
-        leave-one-out error of the linearised network (:mod:`gpu_sublinear.penalty`), "cv" that of least mean squared
+        leave-one-out error of the linearised network (:mod:`gpu_sublinear.training.penalty`), "cv" that of least mean squared
         error on the folds of ``cv`` (:mod:`gpu_sublinear.cross_validation`), without both layers, batches, early
         stopping, time budget, and activations other than relu and max; 0 interpolates.
     alphas : array_like, optional
@@ -170,7 +170,7 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
         Train the second layer as well; needs one output, and no folds.
     alpha : "auto", "cv" or float
         Ridge penalty on the distance from the initial weights, in units of tr(G_0)/n; "auto" takes that of least
-        leave-one-out error of the linearised network (:mod:`gpu_sublinear.penalty`), "cv" that of least mean squared
+        leave-one-out error of the linearised network (:mod:`gpu_sublinear.training.penalty`), "cv" that of least mean squared
         error on the folds of ``cv`` (:mod:`gpu_sublinear.cross_validation`), without both layers, batches, early
         stopping, time budget, and activations other than relu and max; 0 interpolates.
     alphas : array_like, optional

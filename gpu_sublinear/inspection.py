@@ -21,16 +21,16 @@ from .advice import (
     width_reason,
 )
 from .budget import Prices, Work, expected_seconds
-from .checks import check_training_data
 from .contradictions import FAR, Contradictions, find_contradictions
 from .data.preprocessing import as_targets
 from .devices import Device, get_device
-from .gauss_newton import GaussNewton
-from .memory import plan
 from .model.shifts import firing_probability, resolve_shift, shift_for_fired
 from .model.signs import check_outputs, pattern_count
+from .training.checks import check_training_data
+from .training.gauss_newton import GaussNewton
+from .training.memory import plan
+from .training.warmup import warm_up
 from .trial import Trial, affordable_width, fits, run_trial
-from .warmup import warm_up
 from .wide_limit import PROMPT, Forecast, WideLimit
 
 SAMPLED = 1536  # points of the infinite-width kernel: each shift that is tried costs n^3 / 3 operations

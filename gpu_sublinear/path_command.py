@@ -19,7 +19,6 @@ from .environment import environment
 from .errors import DataError, OptionError
 from .figure import check_figure
 from .files.atomic import write_text
-from .gauss_newton import GaussNewton
 from .interrupt import StopOnInterrupt
 from .model.signs import check_outputs
 from .path import SharedScan, check_shareable
@@ -29,6 +28,7 @@ from .prepared import Prepared
 from .progress import LiveLine
 from .report import RULE, error_rows, narrowed
 from .step.history import TrainingResult
+from .training.gauss_newton import GaussNewton
 
 HEADER = (
     f"{'alpha':>9}  {'steps':>5}  {'training':>9}  {'left out':>9}  {'s.e.':>7}  {'fired/point':>11}  {'seconds':>7}"

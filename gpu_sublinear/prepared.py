@@ -14,16 +14,16 @@ from .data.preprocessing import Preprocessing, TargetScaling
 from .data.sources import Dataset, load, split
 from .devices import get_device
 from .environment import package_version
-from .gauss_newton import GaussNewton
 from .io import FittedModel
 from .linear.outputs import check_supported
-from .memory import plan_memory
 from .model.activation import activation_of
 from .model.caps import settle_sampling
 from .model.network import ShiftedReluNetwork
 from .model.shifts import resolve_shift
 from .report import Fit
-from .warmup import warm_up
+from .training.gauss_newton import GaussNewton
+from .training.memory import plan_memory
+from .training.warmup import warm_up
 
 NOTEWORTHY = 1.0  # seconds of compilation that a user should know of
 MODEL_SETTINGS = (  # the options that the weights depend on: these travel in the model file

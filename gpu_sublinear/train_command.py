@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import Checkpointing
 from .checkpoint_command import beginning, checkpointing, how_to_go_on, resumed
 from .console import INTERRUPTED, among_training_points, json_text, say
 from .environment import environment
 from .errors import GpuSublinearError
 from .figure import check_figure, check_matplotlib, save_figure
 from .files.atomic import write_text
-from .gauss_newton import GaussNewton
 from .html_report import page
 from .interrupt import StopOnInterrupt
 from .io import FittedModel
@@ -29,6 +27,8 @@ from .prepared import Prepared
 from .progress import LiveLine
 from .report import STEP_HEADER, Fit, closing_table, narrowed, step_line
 from .step.history import StepRecord, TrainingResult
+from .training.checkpoints.file import Checkpointing
+from .training.gauss_newton import GaussNewton
 
 
 class DivergedError(GpuSublinearError, ArithmeticError):

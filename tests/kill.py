@@ -138,7 +138,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _steps(checkpoint: Path) -> int:
     """Return how many steps the checkpoint holds; reading it proves that it is whole."""
-    from gpu_sublinear.checkpoint import Checkpoint
+    from gpu_sublinear.training.checkpoints.file import Checkpoint
 
     return len(Checkpoint.load(checkpoint).history) if checkpoint.exists() else 0
 

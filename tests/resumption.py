@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gpu_sublinear.checkpoint import Checkpoint, Checkpointing
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import SketchOptions
 from gpu_sublinear.step.history import StepRecord, TrainingResult
+from gpu_sublinear.training.checkpoints.file import Checkpoint, Checkpointing
+from gpu_sublinear.training.gauss_newton import GaussNewton
 from tests.conftest import make_device
 from tests.problems import clusters, sphere
 

@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_sublinear import penalty
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError, OptionError
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.index.bits import BitIndex
 from gpu_sublinear.index.blocks import dealt, permutation
 from gpu_sublinear.index.lazy import LazyIndex
@@ -20,8 +18,10 @@ from gpu_sublinear.linear.jacobian import FactoredJacobian
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.path import SharedScan
-from gpu_sublinear.prepare import prepare
 from gpu_sublinear.step.epochs import BatchRun
+from gpu_sublinear.training import penalty
+from gpu_sublinear.training.gauss_newton import GaussNewton
+from gpu_sublinear.training.prepare import prepare
 from tests.conftest import DEVICES, make_device
 from tests.problems import DTYPES, Problem, same_active_set, sphere
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.devices.reference import unpacked
 from gpu_sublinear.errors import OptionError
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.index.bits import BitIndex, BitMask
 from gpu_sublinear.index.lazy import LazyIndex
 from gpu_sublinear.linear.gram import GramMatrix
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.path import SharedScan, ridge_path
-from gpu_sublinear.prepare import prepare
+from gpu_sublinear.training.gauss_newton import GaussNewton
+from gpu_sublinear.training.prepare import prepare
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, make_problem, problems, sphere
 

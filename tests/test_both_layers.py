@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_sublinear import penalty
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import ModelFileError, OptionError
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.io import FittedModel
 from gpu_sublinear.model.loss import SampleWeights
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.path import SharedScan
-from gpu_sublinear.prepare import prepare
+from gpu_sublinear.training import penalty
+from gpu_sublinear.training.gauss_newton import GaussNewton
+from gpu_sublinear.training.prepare import prepare
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere
 

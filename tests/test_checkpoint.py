@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpu_sublinear.checkpoint import CHECKPOINT, Checkpoint, Checkpointing
 from gpu_sublinear.devices import ImplicitDevice
 from gpu_sublinear.errors import CheckpointError, OptionError
 from gpu_sublinear.files.atomic import OutputFileError
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.model.activation import Activation
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import SketchOptions
 from gpu_sublinear.step.history import StepRecord
+from gpu_sublinear.training.checkpoints.file import CHECKPOINT, Checkpoint, Checkpointing
+from gpu_sublinear.training.gauss_newton import GaussNewton
 from tests.conftest import make_device
 from tests.kill import campaign
 from tests.problems import sphere
@@ -39,7 +39,7 @@ def test_stopped_anywhere_and_resumed_the_bytes_are_the_same(tmp_path, case):
 
 
 def test_a_run_that_sets_out_again_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpu_sublinear.stops.STALL", 0.9)  # damped steps count as stalled after a dozen
+    monkeypatch.setattr("gpu_sublinear.training.stops.STALL", 0.9)  # damped steps count as stalled after a dozen
     monkeypatch.setitem(CASES, "far", (CASES["watchdog"][0], {"mask": "lists", "max_steps": 40}, {}, set()))
     path = tmp_path / "whole"
     *expected, _ = uninterrupted("far", path)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from gpu_sublinear import train_command
-from gpu_sublinear.checkpoint import Checkpoint
 from gpu_sublinear.cli import main
+from gpu_sublinear.training.checkpoints.file import Checkpoint
 from tests.kill import results
 from tests.test_cli import SPHERE, here, refusal  # noqa: F401  (a fixture)
 

@@ -13,8 +13,8 @@ from gpu_sublinear.options import LARGEST
 from gpu_sublinear.step.damping import AGAIN, StepControl, little
 from gpu_sublinear.step.history import PhaseClock
 from gpu_sublinear.step.state import Attempt, State
-from gpu_sublinear.stops import STALL_STEPS, Stops
-from gpu_sublinear.validation import Validation
+from gpu_sublinear.training.stops import STALL_STEPS, Stops
+from gpu_sublinear.training.validation import Validation
 
 TOLERANCE = 1e-4
 _NETWORK = ShiftedReluNetwork.initialize(2, 2, device=get_device("reference"))  # whose validation is nobody's

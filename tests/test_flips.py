@@ -16,9 +16,9 @@ from gpu_sublinear.devices import Flips, ImplicitRows, NearPairs, get_device
 from gpu_sublinear.devices.reference import mask_of_rows, rows_of_mask, unpacked, wide_rows
 from gpu_sublinear.errors import OptionError
 from gpu_sublinear.index.flips.index import FlipIndex
-from gpu_sublinear.memory import plan
 from gpu_sublinear.model.loss import SampleWeights
-from gpu_sublinear.prepare import prepare
+from gpu_sublinear.training.memory import plan
+from gpu_sublinear.training.prepare import prepare
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, make_problem, problems
 
@@ -372,7 +372,7 @@ def test_a_penalty_takes_the_same_steps_as_with_packed_bits(name):
 @pytest.mark.parametrize("most", [2000, 30])
 @pytest.mark.parametrize("name", DEVICES)
 def test_the_chosen_penalty_is_that_of_packed_bits(name, most, monkeypatch):
-    monkeypatch.setattr("gpu_sublinear.penalty.MOST_POINTS", most)
+    monkeypatch.setattr("gpu_sublinear.training.penalty.MOST_POINTS", most)
     device = make_device(name)
     X, y = sphere(40, D)
     y = y + np.random.default_rng(0).standard_normal(40)

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpu_sublinear.checkpoint import Checkpoint, Checkpointing
 from gpu_sublinear.errors import CheckpointError
 from gpu_sublinear.index.flips.kept import BEST, HERE, check_flips
+from gpu_sublinear.training.checkpoints.file import Checkpoint, Checkpointing
 from tests.resumption import StopAfter, fit
 
 Arrays = dict[str, np.ndarray]

@@ -11,11 +11,11 @@ import pytest
 
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError, OptionError
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.index.lazy import LazyIndex
 from gpu_sublinear.linear.gram import GramMatrix
-from gpu_sublinear.memory import plan
 from gpu_sublinear.model.network import ShiftedReluNetwork
+from gpu_sublinear.training.gauss_newton import GaussNewton
+from gpu_sublinear.training.memory import plan
 from tests.conftest import DEVICES, make_device
 from tests.problems import DTYPES, Problem, same_active_set, sphere
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpu_sublinear.checks import check_training_data
 from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.errors import DataError, OptionError
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.linear.outputs import OutputsJacobian
-from gpu_sublinear.memory import plan
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.model.signs import pattern_count, pattern_signs, patterns_of, sign_matrix
 from gpu_sublinear.options import SOLVERS, CGOptions
 from gpu_sublinear.path import SharedScan, ridge_path
-from gpu_sublinear.prepare import prepare
 from gpu_sublinear.step.history import PhaseClock
 from gpu_sublinear.step.run import Run
+from gpu_sublinear.training.checks import check_training_data
+from gpu_sublinear.training.gauss_newton import GaussNewton
+from gpu_sublinear.training.memory import plan
+from gpu_sublinear.training.prepare import prepare
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere
 

@@ -12,10 +12,10 @@ from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling, as_ta
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, ModelFileError
 from gpu_sublinear.export import parts, to_onnx, to_torch, to_torchscript
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.io import HEADER, FittedModel
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.report import Fit
+from gpu_sublinear.training.gauss_newton import GaussNewton
 
 X = np.random.default_rng(0).standard_normal((30, 3))
 Y = np.stack([X @ [1.0, -2.0, 0.5] + 40, np.sin(X[:, 0]), 1e3 * X[:, 1] * X[:, 2]], axis=1)

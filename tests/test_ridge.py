@@ -10,11 +10,11 @@ from scipy import optimize
 
 from gpu_sublinear.data.preprocessing import Preprocessing
 from gpu_sublinear.data.sources import load
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.path import SharedScan, ridge_path
-from gpu_sublinear.prepare import prepare
+from gpu_sublinear.training.gauss_newton import GaussNewton
+from gpu_sublinear.training.prepare import prepare
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, clusters, sphere
 

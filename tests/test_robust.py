@@ -8,9 +8,9 @@ import pytest
 from gpu_sublinear.data.preprocessing import Preprocessing
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.errors import DataError, OptionError
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import SOLVERS
+from gpu_sublinear.training.gauss_newton import GaussNewton
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, clusters, sphere
 

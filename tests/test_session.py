@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError, OptionError, SilentPointsError
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.index.bits import BitIndex
 from gpu_sublinear.index.lazy import LazyIndex
 from gpu_sublinear.index.tree import ThresholdTree
 from gpu_sublinear.model.network import ShiftedReluNetwork
-from gpu_sublinear.prepare import prepare
-from gpu_sublinear.session import Session
 from gpu_sublinear.step.run import Run
+from gpu_sublinear.training.gauss_newton import GaussNewton
+from gpu_sublinear.training.prepare import prepare
+from gpu_sublinear.training.session import Session
 from tests.conftest import DEVICES, make_device
 from tests.problems import DTYPES, Problem, same_active_set, sphere
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gpu_sublinear.errors import DataError, OptionError
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.model.network import ShiftedReluNetwork
-from gpu_sublinear.penalty import ALPHAS, leave_one_out
+from gpu_sublinear.training.gauss_newton import GaussNewton
+from gpu_sublinear.training.penalty import ALPHAS, leave_one_out
 from tests.conftest import make_device
 from tests.problems import sphere
 
@@ -108,7 +108,7 @@ def test_the_choice_from_a_part_of_many_points_is_near_that_from_all(monkeypatch
     X, y = sphere(90, 3)
     y = y + np.random.default_rng(0).standard_normal(90)
     every = trained(reference, X, y, alpha="auto", max_steps=0).alpha
-    monkeypatch.setattr("gpu_sublinear.penalty.MOST_POINTS", 60)
+    monkeypatch.setattr("gpu_sublinear.training.penalty.MOST_POINTS", 60)
     part = trained(reference, X, y, np.full(90, 2), alpha="auto", max_steps=0).alpha
     assert abs(np.log10(part / every)) <= 1  # an order of magnitude: the error is flat around its minimum
 

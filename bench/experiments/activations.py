@@ -12,7 +12,7 @@ from bench.words import listed, number, percent, power_of_two, spread
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork, TrainingResult, get_device
 from gpu_sublinear.errors import SilentPointsError
 from gpu_sublinear.model.activation import activation_of
-from gpu_sublinear.warmup import warm_up
+from gpu_sublinear.training.warmup import warm_up
 
 NAMES = ("relu", "softshrink", "hardshrink", "leaky:0.1", "abs")
 

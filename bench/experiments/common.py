@@ -13,7 +13,7 @@ from bench.baselines.ours import MAX_STEPS
 from bench.problems import Problem, make
 from gpu_sublinear import GaussNewton, TrainingResult, get_device
 from gpu_sublinear.model.shifts import paper_shift, shift_for_fired
-from gpu_sublinear.warmup import warm_up
+from gpu_sublinear.training.warmup import warm_up
 
 GOAL = 1e-6  # mse of standardised targets
 BLOCK = 8192  # neurons at a time in dense looks

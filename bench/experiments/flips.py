@@ -12,7 +12,7 @@ from bench.measure import slope, summary
 from bench.problems import Problem, make
 from bench.words import compare, interval, number, power_of_two, seconds, spread
 from gpu_sublinear import GaussNewton, get_device
-from gpu_sublinear.warmup import warm_up
+from gpu_sublinear.training.warmup import warm_up
 
 GOAL = 1e-10  # mse of standardised targets
 TARGETS = {"later": 1 / 30, "whole": 1 / 8, "exponent": 0.75}  # of dense float; of seconds against m

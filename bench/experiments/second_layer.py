@@ -12,7 +12,7 @@ from bench.problems import Problem, make
 from bench.words import number, power_of_two, spread
 from gpu_sublinear import CGOptions, GaussNewton, get_device
 from gpu_sublinear.errors import SilentPointsError
-from gpu_sublinear.warmup import warm_up
+from gpu_sublinear.training.warmup import warm_up
 
 EXACT = CGOptions(1e-8)  # so that steps differ by what is trained, not by how well the system is solved
 

@@ -40,10 +40,10 @@ from ..index.hinged import gram_of
 from ..linear.both_layers import trace
 from ..linear.gram import GramMatrix
 from ..linear.system import LinearSystem
-from ..memory import plan_memory
 from ..model.loss import SampleWeights
 from ..model.network import ShiftedReluNetwork
 from ..options import Options
+from ..training.memory import plan_memory
 from .damping import StepControl
 from .history import PhaseClock, StepRecord
 from .rows import ImplicitRows, StoredRows

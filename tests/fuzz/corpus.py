@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from gpu_sublinear.checkpoint import Checkpointing
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.devices import get_device
-from gpu_sublinear.gauss_newton import GaussNewton
 from gpu_sublinear.io import FittedModel
 from gpu_sublinear.model.network import ShiftedReluNetwork
+from gpu_sublinear.training.checkpoints.file import Checkpointing
+from gpu_sublinear.training.gauss_newton import GaussNewton
 
 FEATURES = ("a", "b", "c")
 TARGET = "t"

@@ -10,10 +10,10 @@ from unittest.mock import patch
 
 import numpy as np
 
-from gpu_sublinear.checkpoint import CHECKPOINT, Checkpoint
 from gpu_sublinear.data.sources import load, load_for_prediction
 from gpu_sublinear.errors import CheckpointError, DataError, GpuSublinearError, ModelFileError
 from gpu_sublinear.io import FittedModel
+from gpu_sublinear.training.checkpoints.file import CHECKPOINT, Checkpoint
 from tests.fuzz.corpus import FEATURES, TARGET
 
 EXPECTED: dict[str, type[GpuSublinearError]] = {".safetensors": ModelFileError, ".checkpoint": CheckpointError}
@@ -111,5 +111,5 @@ def read_checkpoint(path: Path) -> None:
 
 def read_parts_of_checkpoint(path: Path) -> None:
     """Look behind the digest, which refuses nearly every damaged file before its parts are read."""
-    with patch("gpu_sublinear.checkpoint.CHECKPOINT", replace(CHECKPOINT, sealed=False)):
+    with patch("gpu_sublinear.training.checkpoints.file.CHECKPOINT", replace(CHECKPOINT, sealed=False)):
         read_checkpoint(path)

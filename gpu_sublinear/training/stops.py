@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from .options import Options
-from .step.damping import StepControl, little
-from .step.history import StepRecord
+from ..options import Options
+from ..step.damping import StepControl, little
+from ..step.history import StepRecord
 from .validation import Validation
 
 STALL_STEPS, STALL = 6, 1e-3  # over so many steps the best objective must fall by this part of itself

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from .devices import Device, ImplicitDevice, NearPairs
+from ..devices import Device, ImplicitDevice, NearPairs
+from ..index.bits import BitIndex
+from ..index.flips.index import FlipIndex
+from ..index.lazy import LazyIndex
+from ..model.activation import SHIFTED_RELU, Activation
+from ..model.network import ShiftedReluNetwork
 from .gauss_newton import GaussNewton
-from .index.bits import BitIndex
-from .index.flips.index import FlipIndex
-from .index.lazy import LazyIndex
-from .model.activation import SHIFTED_RELU, Activation
-from .model.network import ShiftedReluNetwork
 
 
 def warm_up(

@@ -5,7 +5,7 @@ absolute units, the best weights where a run may go back to them, the state of d
 so far, and what the run was started with.  Everything else follows from these, bit for bit: who fires is exact whatever
 lists it is read from, the Gram matrix counts whole numbers, and batches and sketches are keyed by the step.  So
 candidate lists, trees, masks and Gram matrices are made anew.  What a run does with checkpoints is in
-:mod:`gpu_sublinear.resume`.
+:mod:`gpu_sublinear.training.checkpoints.keeper`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from .errors import CheckpointError, OptionError, shown
-from .files.atomic import check_writable
-from .files.tensors import DAMAGE, FileKind
-from .index.flips.kept import check_flips
-from .step.history import PHASES, StepRecord
+from ...errors import CheckpointError, OptionError, shown
+from ...files.atomic import check_writable
+from ...files.tensors import DAMAGE, FileKind
+from ...index.flips.kept import check_flips
+from ...step.history import PHASES, StepRecord
 
 FORMAT_VERSION = 2
 CHECKPOINT = FileKind(

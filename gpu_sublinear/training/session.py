@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import Array
+from ..errors import OptionError
+from ..model.network import ShiftedReluNetwork
+from ..options import Options
+from ..step.history import TrainingResult
+from ..step.run import Run
 from .checks import check_every_point_fires, check_training_data
-from .devices import Array
-from .errors import OptionError
 from .loop import Callback, train
-from .model.network import ShiftedReluNetwork
-from .options import Options
 from .prepare import prepare
-from .step.history import TrainingResult
-from .step.run import Run
 from .validation import Validation
 
 

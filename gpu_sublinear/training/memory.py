@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .devices import Device, TreeLayout
-from .errors import DeviceMemoryError
-from .index.flips.radius import LARGEST
-from .index.lazy import FIRST_MARGIN, candidate_bytes
-from .model.shifts import firing_probability
-from .options import Options
+from ..devices import Device, TreeLayout
+from ..errors import DeviceMemoryError
+from ..index.flips.radius import LARGEST
+from ..index.lazy import FIRST_MARGIN, candidate_bytes
+from ..model.shifts import firing_probability
+from ..options import Options
 
 FIXED = 400 << 20  # interpreter, compiled code, BLAS buffers, scratch memory of a GPU's scans and looks
 FLIPPING = 1.0  # flips of a run, as part of the pairs over sqrt(n / m): 0.1 to 2 were seen, most with a small penalty

@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import Checkpointing
+from ..model.loss import SampleWeights
+from ..model.network import ShiftedReluNetwork
+from ..options import Options, SketchOptions
+from ..step.history import TrainingResult
+from ..step.run import Run
+from .checkpoints.file import Checkpointing
+from .checkpoints.keeper import CheckpointKeeper, Keeper
 from .checks import check_training_data
 from .loop import Callback, train
-from .model.loss import SampleWeights
-from .model.network import ShiftedReluNetwork
-from .options import Options, SketchOptions
-from .resume import CheckpointKeeper, Keeper
 from .session import Session
-from .step.history import TrainingResult
-from .step.run import Run
 from .validation import Validation
 
 _log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class GaussNewton(Options):
     alpha : float or "auto"
         Ridge penalty ``alpha tr(G_0)/n / 2 ||W - W_0||^2``; W_0 are the weights at the start of this fit, of both
         layers if both are trained.  Above 0 every step is judged; of batches, epochs are watched as without it.
-        "auto" chooses it by leave-one-out cross-validation of the linearised network (:mod:`gpu_sublinear.penalty`).
+        "auto" chooses it by leave-one-out cross-validation of the linearised network (:mod:`gpu_sublinear.training.penalty`).
     time_budget : float or None
         Seconds, first scan included, after which no further step begins.
     validation_fraction : float
@@ -184,7 +184,7 @@ class GaussNewton(Options):
         return Session.begin(self, network, X, y)
 
     def train(self, run: Run, *arguments: Any, **named: Any) -> TrainingResult:
-        """Train from a run that is prepared; ``fit`` without the first scan: :func:`gpu_sublinear.loop.train`."""
+        """Train from a run that is prepared; ``fit`` without the first scan: :func:`gpu_sublinear.training.loop.train`."""
         return train(replace_options(run, self), *arguments, **named)
 
 

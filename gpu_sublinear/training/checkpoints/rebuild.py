@@ -13,21 +13,21 @@ from typing import cast
 
 import numpy as np
 
-from .devices import Array, ImplicitDevice
-from .index.bits import BitIndex
-from .index.blocks import Blocks, Part
-from .index.flips.index import FlipIndex
-from .index.flips.kept import BEST, HERE, go_on
-from .index.hinged import HingedIndex, gram_of
-from .index.lazy import LazyIndex
-from .index.tree import ThresholdTree
-from .model.loss import SampleWeights
-from .model.network import ShiftedReluNetwork
-from .options import Options
-from .prepare import memory_left
-from .step.epochs import BatchRun
-from .step.run import Run
-from .step.state import Index, State
+from ...devices import Array, ImplicitDevice
+from ...index.bits import BitIndex
+from ...index.blocks import Blocks, Part
+from ...index.flips.index import FlipIndex
+from ...index.flips.kept import BEST, HERE, go_on
+from ...index.hinged import HingedIndex, gram_of
+from ...index.lazy import LazyIndex
+from ...index.tree import ThresholdTree
+from ...model.loss import SampleWeights
+from ...model.network import ShiftedReluNetwork
+from ...options import Options
+from ...step.epochs import BatchRun
+from ...step.run import Run
+from ...step.state import Index, State
+from ..prepare import memory_left
 
 
 def kind_of(index: Index | Blocks) -> str:

@@ -5,25 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
-from .devices import Array
-from .index.bits import BitIndex
-from .index.blocks import Blocks
-from .index.first_look import survey
-from .index.flips.index import FlipIndex
-from .index.hinged import HingedIndex, check_activation
-from .index.lazy import LazyIndex
-from .index.tree import ThresholdTree
-from .linear.both_layers import check_network
-from .linear.outputs import check_supported
+from ..devices import Array
+from ..index.bits import BitIndex
+from ..index.blocks import Blocks
+from ..index.first_look import survey
+from ..index.flips.index import FlipIndex
+from ..index.hinged import HingedIndex, check_activation
+from ..index.lazy import LazyIndex
+from ..index.tree import ThresholdTree
+from ..linear.both_layers import check_network
+from ..linear.outputs import check_supported
+from ..model.loss import SampleWeights
+from ..model.network import ShiftedReluNetwork
+from ..model.shifts import firing_probability
+from ..options import Options
+from ..step.epochs import BatchRun
+from ..step.run import Run
+from ..step.state import Index
 from .memory import plan_memory
-from .model.loss import SampleWeights
-from .model.network import ShiftedReluNetwork
-from .model.shifts import firing_probability
-from .options import Options
 from .penalty import choose_alpha
-from .step.epochs import BatchRun
-from .step.run import Run
-from .step.state import Index
 
 
 def prepare(

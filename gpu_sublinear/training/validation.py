@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import Array
+from ..devices.sums import row_distances
+from ..errors import DataError, OptionError
+from ..model.network import ShiftedReluNetwork
+from ..options import Options
 from .checks import check_training_data
-from .devices import Array
-from .devices.sums import row_distances
-from .errors import DataError, OptionError
-from .model.network import ShiftedReluNetwork
-from .options import Options
 
 BLOCK = 4096  # rows of weights multiplied at a time
 

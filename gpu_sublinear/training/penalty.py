@@ -22,9 +22,9 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
-from .errors import OptionError
-from .index.active_set import ActiveSet
-from .step.run import Run
+from ..errors import OptionError
+from ..index.active_set import ActiveSet
+from ..step.run import Run
 
 ALPHAS = np.logspace(-6, 3, 37)  # in units of tr(G_0)/n; the least interpolates, the largest hardly moves a weight
 MOST_POINTS = 2000  # an eigendecomposition of so many takes some seconds; a good lambda hardly depends on n

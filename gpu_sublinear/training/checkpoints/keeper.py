@@ -14,25 +14,25 @@ from dataclasses import replace
 
 import numpy as np
 
-from .checkpoint import CHECKPOINT, CONTROL, SHARES, WATCH, Checkpoint, Checkpointing
-from .devices import Array
-from .environment import package_version
-from .errors import CheckpointError, OptionError
-from .files.atomic import discard_temporary
+from ...devices import Array
+from ...environment import package_version
+from ...errors import CheckpointError, OptionError
+from ...files.atomic import discard_temporary
+from ...index.flips.index import FlipIndex
+from ...index.flips.kept import kept
+from ...model.loss import SampleWeights
+from ...model.network import ShiftedReluNetwork
+from ...options import Options
+from ...step.damping import StepControl
+from ...step.epochs import BatchRun
+from ...step.history import StepRecord
+from ...step.run import Run
+from ...step.state import State
+from ..prepare import prepare
+from ..validation import Validation
+from .file import CHECKPOINT, CONTROL, SHARES, WATCH, Checkpoint, Checkpointing
 from .identity import identity
-from .index.flips.index import FlipIndex
-from .index.flips.kept import kept
-from .model.loss import SampleWeights
-from .model.network import ShiftedReluNetwork
-from .options import Options
-from .prepare import prepare
-from .rebuilt import kind_of, rebuilt_flips, rebuilt_run
-from .step.damping import StepControl
-from .step.epochs import BatchRun
-from .step.history import StepRecord
-from .step.run import Run
-from .step.state import State
-from .validation import Validation
+from .rebuild import kind_of, rebuilt_flips, rebuilt_run
 
 _log = logging.getLogger(__name__)
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from .devices import Array, Device
-from .errors import DataError, SilentPointsError
-from .index.active_set import ActiveSet
-from .index.bits import BitMask
-from .index.flips.mask import FlipMask
-from .model.network import ShiftedReluNetwork, all_finite, checked_points
-from .model.shifts import firing_probability, shift_for_fired
+from ..devices import Array, Device
+from ..errors import DataError, SilentPointsError
+from ..index.active_set import ActiveSet
+from ..index.bits import BitMask
+from ..index.flips.mask import FlipMask
+from ..model.network import ShiftedReluNetwork, all_finite, checked_points
+from ..model.shifts import firing_probability, shift_for_fired
 
 NORM_TOLERANCE = 1e-3  # rows in float32 miss unit norm by about 1e-7; anything beyond this was not normalised
 NEURONS = 4096  # neurons multiplied at a time in the search for a shift that works

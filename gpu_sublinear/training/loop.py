@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..model.network import ShiftedReluNetwork
+from ..step.damping import StepControl
+from ..step.history import StepRecord, TrainingResult
+from ..step.run import Run
+from ..step.state import Attempt, State
+from .checkpoints.keeper import Keeper
 from .checks import check_every_point_fires
-from .model.network import ShiftedReluNetwork
-from .resume import Keeper
-from .step.damping import StepControl
-from .step.history import StepRecord, TrainingResult
-from .step.run import Run
-from .step.state import Attempt, State
 from .stops import Stops
 from .validation import Validation
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .devices import Array, Device
-from .files.tensors import update
-from .model.loss import SampleWeights
-from .model.network import ShiftedReluNetwork
-from .options import Options
-from .validation import Validation
+from ...devices import Array, Device
+from ...files.tensors import update
+from ...model.loss import SampleWeights
+from ...model.network import ShiftedReluNetwork
+from ...options import Options
+from ..validation import Validation
 
 LIMITS = ("max_steps", "time_budget", "memory_limit", "tolerance")  # say when to end, not how to get there
 
