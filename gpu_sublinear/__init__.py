@@ -7,7 +7,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .cross_validation import CrossValidation, cross_validate
 from .dense import DenseGaussNewton
 from .devices import Device, get_device
 from .errors import GpuSublinearError
@@ -16,10 +15,11 @@ from .linear.jacobian import SparseJacobian
 from .model.activation import Activation, Hinge
 from .model.network import ShiftedReluNetwork
 from .options import CGOptions, SketchOptions, TreeOptions
-from .path import SharedScan, ridge_path
 from .step.history import StepRecord, TrainingResult
 from .training.gauss_newton import GaussNewton
 from .training.session import Session
+from .tuning.cross_validation import CrossValidation, cross_validate
+from .tuning.shared_scan import SharedScan, ridge_path
 
 if TYPE_CHECKING:
     from .estimators import SublinearClassifier, SublinearRegressor

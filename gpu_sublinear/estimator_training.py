@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .cross_validation import CrossValidation, cross_validate
 from .model.network import ShiftedReluNetwork
-from .path import SharedScan, warm_starts
 from .step.history import TrainingResult
 from .step.run import Run
 from .training.gauss_newton import GaussNewton
 from .training.session import Session, check_session
+from .tuning.cross_validation import CrossValidation, cross_validate
+from .tuning.shared_scan import SharedScan, warm_starts
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
@@ -39,7 +39,7 @@ class Task:
     folds : list or None
         Numbers of the points to train on and to judge by; None takes the penalty of the trainer.
     patience : int or None
-        As for :func:`gpu_sublinear.cross_validation.cross_validate`.
+        As for :func:`gpu_sublinear.tuning.cross_validation.cross_validate`.
     """
 
     trainer: GaussNewton

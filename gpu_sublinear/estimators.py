@@ -41,11 +41,11 @@ class SublinearRegressor(RegressorMixin, SublinearEstimator):
     alpha : "auto", "cv" or float
         Ridge penalty on the distance from the initial weights, in units of tr(G_0)/n; "auto" takes that of least
         leave-one-out error of the linearised network (:mod:`gpu_sublinear.training.penalty`), "cv" that of least mean squared
-        error on the folds of ``cv`` (:mod:`gpu_sublinear.cross_validation`), without both layers, batches, early
+        error on the folds of ``cv`` (:mod:`gpu_sublinear.tuning.cross_validation`), without both layers, batches, early
         stopping, time budget, and activations other than relu and max; 0 interpolates.
     alphas : array_like, optional
         Penalties above 0 that "cv" tries, all of them.  Default: 15 from 1000 to 1e-4, the largest first, until errors
-        have risen for long (:class:`gpu_sublinear.cross_validation.Rise`).
+        have risen for long (:class:`gpu_sublinear.tuning.cross_validation.Rise`).
     cv : int, splitter or iterable, optional
         Folds of alpha="cv", as everywhere in scikit-learn: 5 by default, in the order of the points.  All folds and
         penalties share one scan of the neurons; preprocessing is that of all points.
@@ -171,11 +171,11 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
     alpha : "auto", "cv" or float
         Ridge penalty on the distance from the initial weights, in units of tr(G_0)/n; "auto" takes that of least
         leave-one-out error of the linearised network (:mod:`gpu_sublinear.training.penalty`), "cv" that of least mean squared
-        error on the folds of ``cv`` (:mod:`gpu_sublinear.cross_validation`), without both layers, batches, early
+        error on the folds of ``cv`` (:mod:`gpu_sublinear.tuning.cross_validation`), without both layers, batches, early
         stopping, time budget, and activations other than relu and max; 0 interpolates.
     alphas : array_like, optional
         Penalties above 0 that "cv" tries, all of them.  Default: 15 from 1000 to 1e-4, the largest first, until errors
-        have risen for long (:class:`gpu_sublinear.cross_validation.Rise`).
+        have risen for long (:class:`gpu_sublinear.tuning.cross_validation.Rise`).
     cv : int, splitter or iterable, optional
         Folds of alpha="cv", as everywhere in scikit-learn: 5 by default, stratified.  All folds and penalties share one
         scan of the neurons; preprocessing is that of all points.

@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 
 from .console import INTERRUPTED, among_training_points, json_text, say
-from .cross_validation import CLEAR, NO_NUMBERS, PATIENCE, SPAN, CrossValidation, trainings
 from .environment import environment
 from .errors import DataError, OptionError
 from .figure import check_figure
 from .files.atomic import write_text
 from .interrupt import StopOnInterrupt
 from .model.signs import check_outputs
-from .path import SharedScan, check_shareable
 from .path_figure import save_path
 from .path_rows import PathRow
 from .prepared import Prepared
@@ -29,6 +27,8 @@ from .progress import LiveLine
 from .report import RULE, error_rows, narrowed
 from .step.history import TrainingResult
 from .training.gauss_newton import GaussNewton
+from .tuning.cross_validation import CLEAR, NO_NUMBERS, PATIENCE, SPAN, CrossValidation, trainings
+from .tuning.shared_scan import SharedScan, check_shareable
 
 HEADER = (
     f"{'alpha':>9}  {'steps':>5}  {'training':>9}  {'left out':>9}  {'s.e.':>7}  {'fired/point':>11}  {'seconds':>7}"

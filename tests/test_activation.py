@@ -15,11 +15,11 @@ from gpu_sublinear.io import FittedModel
 from gpu_sublinear.model.activation import NAMED, SHIFTED_RELU, Activation, Hinge, activation_of
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions, SketchOptions
-from gpu_sublinear.path import SharedScan
 from gpu_sublinear.training import penalty
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.memory import plan
 from gpu_sublinear.training.prepare import prepare
+from gpu_sublinear.tuning.shared_scan import SharedScan
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere
 

@@ -17,11 +17,11 @@ from gpu_sublinear.index.lazy import LazyIndex
 from gpu_sublinear.linear.jacobian import FactoredJacobian
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
-from gpu_sublinear.path import SharedScan
 from gpu_sublinear.step.epochs import BatchRun
 from gpu_sublinear.training import penalty
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.prepare import prepare
+from gpu_sublinear.tuning.shared_scan import SharedScan
 from tests.conftest import DEVICES, make_device
 from tests.problems import DTYPES, Problem, same_active_set, sphere
 

@@ -16,9 +16,9 @@ from gpu_sublinear.index.bits import BitIndex, BitMask
 from gpu_sublinear.index.lazy import LazyIndex
 from gpu_sublinear.linear.gram import GramMatrix
 from gpu_sublinear.model.network import ShiftedReluNetwork
-from gpu_sublinear.path import SharedScan, ridge_path
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.prepare import prepare
+from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, make_problem, problems, sphere
 

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 
 from gpu_sublinear import path_command
 from gpu_sublinear.cli import main
-from gpu_sublinear.cross_validation import Unseen
 from gpu_sublinear.data.classes import Classes
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.io import FittedModel
 from gpu_sublinear.option_values import alphas
-from gpu_sublinear.path import SharedScan
 from gpu_sublinear.path_command import EXPENDABLE, HEADER, folds_of, model_path
 from gpu_sublinear.path_rows import PathRow
 from gpu_sublinear.prepared import Prepared
 from gpu_sublinear.report import narrowed
+from gpu_sublinear.tuning.cross_validation import Unseen
+from gpu_sublinear.tuning.shared_scan import SharedScan
 from tests.test_cli import here, refusal, usage_error  # noqa: F401  (a fixture)
 
 PLACE = ["--width", "1024", "--shift", "1", "--device", "cpu"]

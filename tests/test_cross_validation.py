@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork
-from gpu_sublinear.cross_validation import ALPHAS as ALPHAS_BY_DEFAULT
-from gpu_sublinear.cross_validation import CrossValidation, Rise, cross_validate
 from gpu_sublinear.devices import Device
 from gpu_sublinear.errors import DataError, DeviceMemoryError, OptionError, SilentPointsError
-from gpu_sublinear.path import SharedScan
 from gpu_sublinear.training.memory import plan
+from gpu_sublinear.tuning.cross_validation import ALPHAS as ALPHAS_BY_DEFAULT
+from gpu_sublinear.tuning.cross_validation import CrossValidation, Rise, cross_validate
+from gpu_sublinear.tuning.shared_scan import SharedScan
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere
 

@@ -11,13 +11,13 @@ from gpu_sublinear.linear.outputs import OutputsJacobian
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.model.signs import pattern_count, pattern_signs, patterns_of, sign_matrix
 from gpu_sublinear.options import SOLVERS, CGOptions
-from gpu_sublinear.path import SharedScan, ridge_path
 from gpu_sublinear.step.history import PhaseClock
 from gpu_sublinear.step.run import Run
 from gpu_sublinear.training.checks import check_training_data
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.memory import plan
 from gpu_sublinear.training.prepare import prepare
+from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere
 

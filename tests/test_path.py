@@ -10,9 +10,9 @@ import pytest
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork, TrainingResult
 from gpu_sublinear.devices import Array, Device
 from gpu_sublinear.errors import DataError, DeviceMemoryError, OptionError
-from gpu_sublinear.path import SharedScan, ridge_path
 from gpu_sublinear.step.run import Run
 from gpu_sublinear.training.memory import plan
+from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
 from tests.conftest import DEVICES, make_device
 from tests.problems import sphere
 

@@ -12,9 +12,9 @@ from gpu_sublinear.data.preprocessing import Preprocessing
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
-from gpu_sublinear.path import SharedScan, ridge_path
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.prepare import prepare
+from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
 from tests.conftest import DEVICES, make_device
 from tests.problems import Problem, clusters, sphere
 

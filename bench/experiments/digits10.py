@@ -16,8 +16,8 @@ from gpu_sublinear import GaussNewton, ShiftedReluNetwork, get_device
 from gpu_sublinear.data.classes import Classes
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.data.sources import load, split
-from gpu_sublinear.path import ridge_path
 from gpu_sublinear.training.warmup import warm_up
+from gpu_sublinear.tuning.shared_scan import ridge_path
 
 HELD_OUT, VALIDATION = 0.2, 0.2  # shares: of all points, and of the training points while alpha is chosen
 TOLERANCE, MAX_STEPS = 1e-2, 30  # an mse of 1e-4 of the variance: classes are decided long before

@@ -13,9 +13,9 @@ from bench.experiments.common import warm
 from bench.problems import Problem, make
 from bench.words import compare, number, power_of_two, seconds
 from gpu_sublinear import GaussNewton, TrainingResult
-from gpu_sublinear.path import SharedScan, ridge_path
 from gpu_sublinear.training.stops import STALL
 from gpu_sublinear.training.warmup import warm_up
+from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
 
 NOISE = 0.5  # standard deviation, of targets whose own is 1
 CLOSE = 5 * STALL  # of the objective: runs end where three steps gain less than STALL, some way above the minimum

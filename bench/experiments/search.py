@@ -11,9 +11,9 @@ from bench.experiments.common import warm
 from bench.experiments.path import SPHERE, folds_of, noisy, timed, trainer_for
 from bench.problems import Problem, make
 from bench.words import compare, number, percent, power_of_two, seconds
-from gpu_sublinear.cross_validation import PATIENCE, CrossValidation, cross_validate
-from gpu_sublinear.path import SharedScan
 from gpu_sublinear.training.warmup import warm_up
+from gpu_sublinear.tuning.cross_validation import PATIENCE, CrossValidation, cross_validate
+from gpu_sublinear.tuning.shared_scan import SharedScan
 
 NOISE = "noise on "  # before the name of data whose targets nothing can predict
 Grid = tuple[float, float, int]  # first, last, how many in equal ratios

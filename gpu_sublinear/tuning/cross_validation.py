@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from .data.arrays import to_host
-from .errors import DataError, OptionError
-from .path import SharedScan, ascending, check_alphas, positive_weights, warm_starts, whole_numbers
-from .training.checks import check_every_point_fires, check_training_data
+from ..data.arrays import to_host
+from ..errors import DataError, OptionError
+from ..training.checks import check_every_point_fires, check_training_data
+from .shared_scan import SharedScan, ascending, check_alphas, positive_weights, warm_starts, whole_numbers
 
 ALPHAS = np.logspace(3, -4, 15)  # to try where nobody says which; below, fits hardly change
 PATIENCE = 3  # penalties with higher errors, at least: neighbours differ less by chance than by what they are

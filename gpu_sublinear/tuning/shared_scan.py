@@ -13,21 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from .devices import Array, Device
-from .errors import OptionError
-from .index.bits import BitIndex
-from .index.flips.index import FlipIndex
-from .index.lazy import LazyIndex
-from .index.tree import ThresholdTree
-from .model.loss import SampleWeights
-from .model.network import ShiftedReluNetwork
-from .options import LARGEST
-from .step.history import TrainingResult
-from .step.run import Run
-from .training.checks import check_training_data
-from .training.gauss_newton import GaussNewton
-from .training.loop import train
-from .training.prepare import begin, build_index
+from ..devices import Array, Device
+from ..errors import OptionError
+from ..index.bits import BitIndex
+from ..index.flips.index import FlipIndex
+from ..index.lazy import LazyIndex
+from ..index.tree import ThresholdTree
+from ..model.loss import SampleWeights
+from ..model.network import ShiftedReluNetwork
+from ..options import LARGEST
+from ..step.history import TrainingResult
+from ..step.run import Run
+from ..training.checks import check_training_data
+from ..training.gauss_newton import GaussNewton
+from ..training.loop import train
+from ..training.prepare import begin, build_index
 
 ScanIndex = LazyIndex | ThresholdTree | BitIndex | FlipIndex
 
