@@ -6,9 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from .errors import OptionError
-from .export import to_onnx, to_torchscript
 from .files.atomic import check_writable
-from .io import FittedModel
+from .fitted.export import to_onnx, to_torchscript
+from .fitted.model import FittedModel
 
 WRITERS = {"torchscript": to_torchscript, "onnx": to_onnx}
 

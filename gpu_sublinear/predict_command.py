@@ -12,7 +12,7 @@ import numpy as np
 from .console import say
 from .data.sources import load_for_prediction
 from .files.atomic import write_text
-from .io import FittedModel
+from .fitted.model import FittedModel
 from .model.signs import check_outputs
 from .report import Fit
 

@@ -14,7 +14,7 @@ from .data.preprocessing import Preprocessing, TargetScaling
 from .data.sources import Dataset, load, split
 from .devices import get_device
 from .environment import package_version
-from .io import FittedModel
+from .fitted.model import FittedModel
 from .linear.outputs import check_supported
 from .model.activation import activation_of
 from .model.caps import settle_sampling

@@ -17,9 +17,9 @@ from .environment import environment
 from .errors import GpuSublinearError
 from .figure import check_figure, check_matplotlib, save_figure
 from .files.atomic import write_text
+from .fitted.model import FittedModel
 from .html_report import page
 from .interrupt import StopOnInterrupt
-from .io import FittedModel
 from .model.network import ShiftedReluNetwork
 from .model.signs import check_outputs
 from .options import CGOptions, SketchOptions, TreeOptions

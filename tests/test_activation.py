@@ -11,7 +11,7 @@ from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError, OptionError, SilentPointsError
-from gpu_sublinear.io import FittedModel
+from gpu_sublinear.fitted.model import FittedModel
 from gpu_sublinear.model.activation import NAMED, SHIFTED_RELU, Activation, Hinge, activation_of
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions, SketchOptions
@@ -346,7 +346,7 @@ def test_files_and_exports_predict_the_same(activation, tmp_path):
     assert again.network.activation == activation and again.network.activation.name == activation.name
     assert np.allclose(again.predict(raw), want, rtol=1e-12)
     torch = pytest.importorskip("torch")
-    from gpu_sublinear.export import to_onnx, to_torch, to_torchscript
+    from gpu_sublinear.fitted.export import to_onnx, to_torch, to_torchscript
 
     with torch.no_grad():
         assert np.allclose(to_torch(model)(torch.tensor(raw)).numpy(), want, rtol=1e-10, atol=1e-10)

@@ -11,7 +11,7 @@ from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import ModelFileError, OptionError
-from gpu_sublinear.io import FittedModel
+from gpu_sublinear.fitted.model import FittedModel
 from gpu_sublinear.model.loss import SampleWeights
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import CGOptions
@@ -356,7 +356,7 @@ def test_files_and_exports_predict_the_same(paired, tmp_path):
     pytest.importorskip("onnx")
     from onnx.reference import ReferenceEvaluator
 
-    from gpu_sublinear.export import to_onnx, to_torch
+    from gpu_sublinear.fitted.export import to_onnx, to_torch
 
     with torch.no_grad():
         assert np.allclose(to_torch(model)(torch.tensor(raw)).numpy(), want, rtol=1e-10, atol=1e-10)

@@ -15,7 +15,7 @@ from gpu_sublinear.cli import main
 from gpu_sublinear.data.classes import Classes, label_text, names_from
 from gpu_sublinear.data.sources import load, load_for_prediction
 from gpu_sublinear.errors import DataError, ModelFileError, OptionError
-from gpu_sublinear.io import FittedModel
+from gpu_sublinear.fitted.model import FittedModel
 from tests.test_cli import refusal
 from tests.test_outputs_files import change_header
 

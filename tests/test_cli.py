@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from gpu_sublinear import prepared, train_command
 from gpu_sublinear.cli import main
+from gpu_sublinear.fitted.model import FittedModel
 from gpu_sublinear.interrupt import StopOnInterrupt
-from gpu_sublinear.io import FittedModel
 from gpu_sublinear.option_values import number, shift, whole
 
 RECORD_KEYS = {

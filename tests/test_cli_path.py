@@ -17,7 +17,7 @@ from gpu_sublinear import path_command
 from gpu_sublinear.cli import main
 from gpu_sublinear.data.classes import Classes
 from gpu_sublinear.data.sources import load
-from gpu_sublinear.io import FittedModel
+from gpu_sublinear.fitted.model import FittedModel
 from gpu_sublinear.option_values import alphas
 from gpu_sublinear.path_command import EXPENDABLE, HEADER, folds_of, model_path
 from gpu_sublinear.path_rows import PathRow

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpu_sublinear import export
 from gpu_sublinear.cli import main
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import OptionError
-from gpu_sublinear.export import ExportLibraryError, to_onnx, to_torch, to_torchscript
-from gpu_sublinear.io import FittedModel
+from gpu_sublinear.fitted import export
+from gpu_sublinear.fitted.export import ExportLibraryError, to_onnx, to_torch, to_torchscript
+from gpu_sublinear.fitted.model import FittedModel
 from gpu_sublinear.model.network import ShiftedReluNetwork
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -148,7 +148,7 @@ def test_wrong_arguments(tmp_path):
 
 
 def test_too_large_for_one_onnx_file(tmp_path, monkeypatch):
-    module = pytest.importorskip("gpu_sublinear.export_onnx")
+    module = pytest.importorskip("gpu_sublinear.fitted.onnx")
     monkeypatch.setattr(module, "LIMIT", 1000)
     with pytest.raises(OptionError, match="one ONNX file holds 2 GiB; use dtype='float32'"):
         to_onnx(make("bare", "float64", width=64)[0], tmp_path / "m")
@@ -165,9 +165,7 @@ def test_missing_libraries(write, module, tmp_path, monkeypatch):
 
 
 def test_importing_the_package_imports_neither_library():
-    code = (
-        "import sys, gpu_sublinear, gpu_sublinear.export, gpu_sublinear.cli; print({'torch', 'onnx'} & {*sys.modules})"
-    )
+    code = "import sys, gpu_sublinear, gpu_sublinear.fitted.export, gpu_sublinear.cli; print({'torch', 'onnx'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

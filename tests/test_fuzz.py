@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from gpu_sublinear.data import tables
 from gpu_sublinear.data.sources import load, load_for_prediction
 from gpu_sublinear.errors import DataError, ModelFileError, shown
-from gpu_sublinear.io import HEADER, FittedModel
+from gpu_sublinear.fitted.model import HEADER, FittedModel
 from gpu_sublinear.training.checkpoints.file import Checkpoint
 from tests.fuzz.campaign import campaign
 from tests.fuzz.corpus import FEATURES, TARGET, valid_files

@@ -16,7 +16,7 @@ from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, ModelFileError
 from gpu_sublinear.files.atomic import OutputFileError, check_writable, write_text
-from gpu_sublinear.io import HEADER, FittedModel
+from gpu_sublinear.fitted.model import HEADER, FittedModel
 from gpu_sublinear.model.network import ShiftedReluNetwork
 
 X = np.random.default_rng(0).standard_normal((20, 3))

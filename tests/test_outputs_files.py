@@ -11,8 +11,8 @@ import pytest
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling, as_targets
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, ModelFileError
-from gpu_sublinear.export import parts, to_onnx, to_torch, to_torchscript
-from gpu_sublinear.io import HEADER, FittedModel
+from gpu_sublinear.fitted.export import parts, to_onnx, to_torch, to_torchscript
+from gpu_sublinear.fitted.model import HEADER, FittedModel
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.report import Fit
 from gpu_sublinear.training.gauss_newton import GaussNewton

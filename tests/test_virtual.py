@@ -147,7 +147,7 @@ def test_too_many_neurons_are_refused():
 
 def test_a_billion_neurons_train_predict_and_travel(tmp_path):
     from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
-    from gpu_sublinear.io import FittedModel
+    from gpu_sublinear.fitted.model import FittedModel
 
     X, y = sphere(20, 8)
     network = virtual(get_device("cpu"), width=10**9, shift=5.0, d=8)

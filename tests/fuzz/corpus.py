@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.devices import get_device
-from gpu_sublinear.io import FittedModel
+from gpu_sublinear.fitted.model import FittedModel
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.training.checkpoints.file import Checkpointing
 from gpu_sublinear.training.gauss_newton import GaussNewton

@@ -10,7 +10,7 @@ import struct
 import zipfile
 from typing import Any
 
-from gpu_sublinear.io import HEADER
+from gpu_sublinear.fitted.model import HEADER
 
 HUGE = (0, 1, 7, 8, 2**15, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 1)
 # fmt: off

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpu_sublinear.data.sources import load, load_for_prediction
 from gpu_sublinear.errors import CheckpointError, DataError, GpuSublinearError, ModelFileError
-from gpu_sublinear.io import FittedModel
+from gpu_sublinear.fitted.model import FittedModel
 from gpu_sublinear.training.checkpoints.file import CHECKPOINT, Checkpoint
 from tests.fuzz.corpus import FEATURES, TARGET
 

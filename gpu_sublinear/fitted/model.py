@@ -13,13 +13,13 @@ from typing import Any, get_args
 
 import numpy as np
 
-from .data.classes import Classes, names_from
-from .data.preprocessing import Kind, Preprocessing, TargetScaling
-from .devices import Device, get_device
-from .errors import ModelFileError, OptionError, shown
-from .files.tensors import DAMAGE, FileKind
-from .model.activation import SHIFTED_RELU, Activation
-from .model.network import SAMPLINGS, ShiftedReluNetwork
+from ..data.classes import Classes, names_from
+from ..data.preprocessing import Kind, Preprocessing, TargetScaling
+from ..devices import Device, get_device
+from ..errors import ModelFileError, OptionError, shown
+from ..files.tensors import DAMAGE, FileKind
+from ..model.activation import SHIFTED_RELU, Activation
+from ..model.network import SAMPLINGS, ShiftedReluNetwork
 
 FORMAT_VERSION = 3
 READABLE = (2, 3)  # 2 has no settings with defaults

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .data.preprocessing import Preprocessing, TargetScaling
-from .model.activation import Activation
+from ..data.preprocessing import Preprocessing, TargetScaling
+from ..model.activation import Activation
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .data.preprocessing import TargetScaling
-from .errors import GpuSublinearError, OptionError
-from .files.atomic import write_atomically
-from .io import FittedModel
-from .model.network import ShiftedReluNetwork
+from ..data.preprocessing import TargetScaling
+from ..errors import GpuSublinearError, OptionError
+from ..files.atomic import write_atomically
+from ..model.network import ShiftedReluNetwork
+from .model import FittedModel
 from .parts import Parts
 
 DTYPES = ("float32", "float64")
@@ -96,7 +96,7 @@ def to_torch(model: FittedModel | ShiftedReluNetwork, *, dtype: str | None = Non
     """
     found = parts(model, dtype)
     try:
-        from .export_torch import ExportedNetwork
+        from .torch import ExportedNetwork
     except ImportError as error:
         raise ExportLibraryError(_missing("PyTorch", "torch", error)) from error
     return ExportedNetwork(found)
@@ -126,7 +126,7 @@ def to_onnx(model: FittedModel | ShiftedReluNetwork, path: str | Path, *, dtype:
     """
     found = parts(model, dtype)
     try:
-        from .export_onnx import serialised
+        from .onnx import serialised
     except ImportError as error:
         raise ExportLibraryError(_missing("onnx", "onnx", error)) from error
     content = serialised(found)
@@ -146,7 +146,7 @@ def to_torchscript(model: FittedModel | ShiftedReluNetwork, path: str | Path, *,
         Type of weights and products; by default that of the network.
     """
     module = to_torch(model, dtype=dtype)
-    from .export_torch import save_script
+    from .torch import save_script
 
     write_atomically(path, lambda temporary: save_script(module, temporary))
 

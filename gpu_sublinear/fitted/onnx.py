@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from .errors import OptionError
+from ..errors import OptionError
 
 if TYPE_CHECKING:
     from .parts import Parts
