@@ -14,7 +14,7 @@ from .devices import get_device
 from .environment import environment
 from .figure import check_figure
 from .files.atomic import write_text
-from .inspection import Inspection, inspect
+from .foresight.inspection import Inspection, inspect
 from .inspection_figure import save_inspection
 from .inspection_text import inspection_text
 from .model.signs import check_outputs

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import binom
 
 from .figure import COLOURS, MUTED, panels_of, write_figure
-from .inspection import Inspection
+from .foresight.inspection import Inspection
 from .model.shifts import firing_probability
 
 DRAWN, THEORY = COLOURS["query"], COLOURS["update"]

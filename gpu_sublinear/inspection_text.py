@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .contradictions import CLOSE, FAR
 from .data.preprocessing import TargetScaling
-from .inspection import Inspection
+from .foresight.close_points import CLOSE, FAR
+from .foresight.inspection import Inspection
+from .foresight.wide_limit import Forecast
 from .report import RULE, memory, percent
-from .wide_limit import Forecast
 
 COLUMNS = 100
 
@@ -22,7 +22,7 @@ def inspection_text(found: Inspection, targets: TargetScaling | None = None) -> 
     Parameters
     ----------
     found : Inspection
-        What :func:`gpu_sublinear.inspection.inspect` returned.
+        What :func:`gpu_sublinear.foresight.inspection.inspect` returned.
     targets : TargetScaling, optional
         Gives targets in their own unit instead of standard deviations.
 

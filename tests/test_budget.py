@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from gpu_sublinear import get_device
-from gpu_sublinear.budget import PARTS, Prices, Work, expected_seconds
+from gpu_sublinear.foresight.seconds import PARTS, Prices, Work, expected_seconds
+from gpu_sublinear.foresight.trial import Trial, run_trial
 from gpu_sublinear.linear.solver_costs import FLOP, PAIR
 from gpu_sublinear.model.shifts import firing_probability
-from gpu_sublinear.trial import Trial, run_trial
 from tests.problems import sphere
 
 WORK = Work(n=100, d=8, width=4096, shift=2.0, pairs=1e6, rows=200)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpu_sublinear import contradictions
-from gpu_sublinear.contradictions import CLOSE, FAR, find_contradictions
+from gpu_sublinear.foresight import close_points as contradictions
+from gpu_sublinear.foresight.close_points import CLOSE, FAR, find_contradictions
 from tests.problems import sphere
 
 

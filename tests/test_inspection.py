@@ -7,15 +7,16 @@ import json
 import numpy as np
 import pytest
 
-from gpu_sublinear import GaussNewton, ShiftedReluNetwork, get_device, inspection, trial
-from gpu_sublinear.advice import steps_advice
+from gpu_sublinear import GaussNewton, ShiftedReluNetwork, get_device
 from gpu_sublinear.cli import main
 from gpu_sublinear.errors import DataError, DeviceMemoryError
-from gpu_sublinear.inspection import Inspection, inspect
+from gpu_sublinear.foresight import inspection, trial
+from gpu_sublinear.foresight.advice import steps_advice
+from gpu_sublinear.foresight.inspection import Inspection, inspect
+from gpu_sublinear.foresight.wide_limit import Forecast
 from gpu_sublinear.inspection_figure import draw_inspection
 from gpu_sublinear.inspection_text import COLUMNS, inspection_text
 from gpu_sublinear.model.shifts import firing_probability
-from gpu_sublinear.wide_limit import Forecast
 from tests.problems import sphere
 
 X, Y = sphere(80, 10)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork, get_device
-from gpu_sublinear.advice import enough_fired
-from gpu_sublinear.budget import Work
 from gpu_sublinear.cli import main
-from gpu_sublinear.contradictions import find_contradictions
 from gpu_sublinear.errors import OptionError
-from gpu_sublinear.inspection import inspect
+from gpu_sublinear.foresight.advice import enough_fired
+from gpu_sublinear.foresight.close_points import find_contradictions
+from gpu_sublinear.foresight.inspection import inspect
+from gpu_sublinear.foresight.seconds import Work
+from gpu_sublinear.foresight.wide_limit import WideLimit
 from gpu_sublinear.model.shifts import firing_probability
-from gpu_sublinear.wide_limit import WideLimit
 from tests.test_classes import NAMES, flowers
 from tests.test_outputs import columns
 

@@ -9,8 +9,8 @@ from scipy.special import log_ndtr, ndtr, owens_t
 
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, OptionError
+from gpu_sublinear.foresight.ntk import NtkRidge, bivariate_tail, shifted_ntk
 from gpu_sublinear.model.network import ShiftedReluNetwork
-from gpu_sublinear.ntk import NtkRidge, bivariate_tail, shifted_ntk
 
 SHIFTS = (1e-3, 0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
 CORRELATIONS = (-0.9, -0.5, 0.0, 0.3, 0.9, 0.999)

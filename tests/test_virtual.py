@@ -9,11 +9,11 @@ from scipy import stats
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork
 from gpu_sublinear.devices import get_device, philox
 from gpu_sublinear.errors import OptionError
+from gpu_sublinear.foresight.ntk import bivariate_tail, shifted_ntk
 from gpu_sublinear.index.first_look import survey
 from gpu_sublinear.index.lazy import LazyIndex
 from gpu_sublinear.linear.gram import GramMatrix
 from gpu_sublinear.model.shifts import firing_probability
-from gpu_sublinear.ntk import bivariate_tail, shifted_ntk
 from tests.problems import DTYPES, Problem, sphere
 
 LEVEL = 1e-3  # of all tests of one property together, after Bonferroni

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork, get_device
-from gpu_sublinear.ntk import shifted_ntk
-from gpu_sublinear.wide_limit import WideLimit
+from gpu_sublinear.foresight.ntk import shifted_ntk
+from gpu_sublinear.foresight.wide_limit import WideLimit
 from tests.problems import sphere
 
 X, Y = sphere(60, 8)

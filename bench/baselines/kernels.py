@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.baselines.common import Fit
 from bench.problems import Problem
-from gpu_sublinear.ntk import NtkRidge
+from gpu_sublinear.foresight.ntk import NtkRidge
 
 FOLDS = 4
 GAMMAS, ALPHAS = (0.3, 1.0, 3.0, 10.0), (1e-8, 1e-4, 1e-2, 1e-1)  # of KernelRidge's search

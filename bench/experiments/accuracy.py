@@ -14,7 +14,7 @@ from bench.experiment import Content, Experiment, Panel, Table
 from bench.words import number, seconds
 from gpu_sublinear import SublinearClassifier, SublinearRegressor
 from gpu_sublinear.data.preprocessing import Preprocessing
-from gpu_sublinear.ntk import shifted_ntk
+from gpu_sublinear.foresight.ntk import shifted_ntk
 
 NETWORK, BY_FOLDS, KERNEL_RIDGE = "network, default settings", "network, alpha by folds", "kernel ridge (RBF), tuned"
 MOST_BY_FOLDS = 1000  # points: five folds of the digits take minutes

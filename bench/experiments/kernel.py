@@ -12,7 +12,7 @@ from bench.measure import slope
 from bench.problems import make
 from bench.words import interval, listed, number, power_of_two
 from gpu_sublinear.errors import SilentPointsError
-from gpu_sublinear.ntk import NtkRidge
+from gpu_sublinear.foresight.ntk import NtkRidge
 
 TRAINERS = (OURS, "torch SGD, momentum", "torch Adam", "torch L-BFGS")
 

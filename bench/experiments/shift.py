@@ -11,8 +11,8 @@ from bench.measure import summary
 from bench.problems import Problem, make
 from bench.words import listed, number, power_of_two, spread
 from gpu_sublinear.errors import SilentPointsError
+from gpu_sublinear.foresight.ntk import NtkRidge, shifted_ntk
 from gpu_sublinear.model.shifts import firing_probability
-from gpu_sublinear.ntk import NtkRidge, shifted_ntk
 
 BITS = SECOND_ORDER[2]
 

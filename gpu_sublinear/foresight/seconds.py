@@ -1,7 +1,7 @@
 """How long the steps of a run would take, before it is started: work counted in expectation, times measured prices.
 
 The work of each phase follows from the sizes and the shift.  Its price is what the same kind of work cost in a trial
-on this machine (:mod:`gpu_sublinear.trial`); the solvers' prices are those of :mod:`gpu_sublinear.linear.solver_costs`, scaled by
+on this machine (:mod:`gpu_sublinear.foresight.trial`); the solvers' prices are those of :mod:`gpu_sublinear.linear.solver_costs`, scaled by
 what the trial's Gram matrix and its factorisation took here.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .index.lazy import FIRST_MARGIN
-from .linear.solver_costs import FEATURE, FIRED, FLOP, PAIR, solver_seconds
-from .model.shifts import firing_probability
+from ..index.lazy import FIRST_MARGIN
+from ..linear.solver_costs import FEATURE, FIRED, FLOP, PAIR, solver_seconds
+from ..model.shifts import firing_probability
 from .trial import Trial
 
 TIMEABLE = 0.02  # seconds of Gram matrix and factorisation below which overheads, not work, would be measured

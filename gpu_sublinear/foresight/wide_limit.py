@@ -1,6 +1,6 @@
 """Training foretold from the network of infinite width: its Gram matrix, and the error after every full step.
 
-**Gram matrix.**  At initialisation ``G -> H``, ``H_ij = <x_i, x_j> Pr[u > b, v > b]`` (:mod:`gpu_sublinear.ntk`).
+**Gram matrix.**  At initialisation ``G -> H``, ``H_ij = <x_i, x_j> Pr[u > b, v > b]`` (:mod:`gpu_sublinear.foresight.ntk`).
 
 **Error after a step.**  A full step solves ``H g = f - y`` and moves the pre-activation of neuron r on point i by
 ``-a_r s / sqrt(m)``, ``s = sum_j M_rj <x_i, x_j> g_j``.  If no pair flipped, the new residual would be
@@ -38,8 +38,8 @@ from numba import njit, prange
 from scipy.interpolate import CubicSpline
 from scipy.linalg import cho_factor, cho_solve, eigvalsh
 
-from .model.shifts import firing_probability
-from .model.signs import pattern_count, pattern_signs
+from ..model.shifts import firing_probability
+from ..model.signs import pattern_count, pattern_signs
 from .ntk import bivariate_tail
 
 ANGLES = 1025  # of the table: its cubic interpolation is exact to about 1e-12, and n^2 integrals are saved

@@ -9,6 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ..data.preprocessing import as_targets
+from ..devices import Device, get_device
+from ..model.shifts import firing_probability, resolve_shift, shift_for_fired
+from ..model.signs import check_outputs, pattern_count
+from ..training.checks import check_training_data
+from ..training.gauss_newton import GaussNewton
+from ..training.memory import plan
+from ..training.warmup import warm_up
 from .advice import (
     Advice,
     choose,
@@ -20,16 +28,8 @@ from .advice import (
     steps_advice,
     width_reason,
 )
-from .budget import Prices, Work, expected_seconds
-from .contradictions import FAR, Contradictions, find_contradictions
-from .data.preprocessing import as_targets
-from .devices import Device, get_device
-from .model.shifts import firing_probability, resolve_shift, shift_for_fired
-from .model.signs import check_outputs, pattern_count
-from .training.checks import check_training_data
-from .training.gauss_newton import GaussNewton
-from .training.memory import plan
-from .training.warmup import warm_up
+from .close_points import FAR, Contradictions, find_contradictions
+from .seconds import Prices, Work, expected_seconds
 from .trial import Trial, affordable_width, fits, run_trial
 from .wide_limit import PROMPT, Forecast, WideLimit
 

@@ -1,6 +1,6 @@
 """Which shift, width, margin and solver to take, and why.
 
-The rule: full steps must be foretold to reach the goal (:mod:`gpu_sublinear.wide_limit`), every point must be seen
+The rule: full steps must be foretold to reach the goal (:mod:`gpu_sublinear.foresight.wide_limit`), every point must be seen
 by enough neurons, the run must fit into memory; among these the largest shift, because a step's work follows
 ``m Q(b)``.
 """
@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .model.shifts import firing_probability
-from .training.checks import WELL_FIRED
+from ..model.shifts import firing_probability
+from ..training.checks import WELL_FIRED
 from .wide_limit import PROMPT, Forecast, WideLimit
 
 SHIFTS = (2.5, 2.25, 2.0, 1.5, 1.0, 0.5, 0.0)  # beyond 2.5 little time is left to win, and such networks predict worse

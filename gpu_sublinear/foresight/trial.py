@@ -11,12 +11,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from .devices import Array, Device
-from .index.lazy import LazyIndex
-from .linear.gram import GramMatrix
-from .model.network import ShiftedReluNetwork
-from .training.gauss_newton import GaussNewton
-from .training.memory import plan, plan_memory
+from ..devices import Array, Device
+from ..index.lazy import LazyIndex
+from ..linear.gram import GramMatrix
+from ..model.network import ShiftedReluNetwork
+from ..training.gauss_newton import GaussNewton
+from ..training.memory import plan, plan_memory
 
 WORK = 1e11  # products n m d of a scan: some ten seconds on two cores
 MEMORY_SHARE = 0.5  # of the device, that a trial may plan to hold
