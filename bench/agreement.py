@@ -13,10 +13,10 @@ import numpy as np
 from bench.measure import power_of_two, save
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.data.sources import load, split
-from gpu_sublinear.dense import CACHE_BLOCK, DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.index.tree import ThresholdTree
 from gpu_sublinear.model.network import ShiftedReluNetwork
+from gpu_sublinear.opponents.dense import CACHE_BLOCK, DenseGaussNewton
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.training.gauss_newton import GaussNewton
 

@@ -17,10 +17,10 @@ import numpy as np
 from bench.measure import exponent, power_of_two, save, summary
 from gpu_sublinear.data.preprocessing import Preprocessing
 from gpu_sublinear.data.sources import load
-from gpu_sublinear.dense import CACHE_BLOCK, DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.model.shifts import paper_shift, shift_for_fired
+from gpu_sublinear.opponents.dense import CACHE_BLOCK, DenseGaussNewton
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.warmup import warm_up
 

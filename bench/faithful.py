@@ -13,9 +13,9 @@ import numpy as np
 
 from bench.measure import alternate, exponent, power_of_two, save, summary
 from gpu_sublinear.data.sources import load
-from gpu_sublinear.dense import CACHE_BLOCK, DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.model.network import ShiftedReluNetwork
+from gpu_sublinear.opponents.dense import CACHE_BLOCK, DenseGaussNewton
 from gpu_sublinear.training.gauss_newton import GaussNewton
 
 POINTS, WIDTHS, FEATURES = (64, 256), (2**14, 2**16, 2**18), 16

@@ -7,13 +7,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .dense import DenseGaussNewton
 from .devices import Device, get_device
 from .errors import GpuSublinearError
 from .index.tree import ThresholdTree
 from .linear.jacobian import SparseJacobian
 from .model.activation import Activation, Hinge
 from .model.network import ShiftedReluNetwork
+from .opponents.dense import DenseGaussNewton
 from .options import CGOptions, SketchOptions, TreeOptions
 from .step.history import StepRecord, TrainingResult
 from .training.gauss_newton import GaussNewton

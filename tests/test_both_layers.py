@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
-from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import ModelFileError, OptionError
 from gpu_sublinear.fitted.model import FittedModel
 from gpu_sublinear.model.loss import SampleWeights
 from gpu_sublinear.model.network import ShiftedReluNetwork
+from gpu_sublinear.opponents.dense import DenseGaussNewton
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.training import penalty
 from gpu_sublinear.training.gauss_newton import GaussNewton

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpu_sublinear.dense import DenseGaussNewton
 from gpu_sublinear.errors import DataError, OptionError
 from gpu_sublinear.linear.outputs import OutputsJacobian
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.model.signs import pattern_count, pattern_signs, patterns_of, sign_matrix
+from gpu_sublinear.opponents.dense import DenseGaussNewton
 from gpu_sublinear.options import SOLVERS, CGOptions
 from gpu_sublinear.step.history import PhaseClock
 from gpu_sublinear.step.run import Run

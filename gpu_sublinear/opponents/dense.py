@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from .devices import Array
-from .devices.host import one_blas_thread
-from .errors import OptionError
-from .linear.solvers import gram_cholesky
-from .model.network import ShiftedReluNetwork
-from .training.checks import check_training_data
+from ..devices import Array
+from ..devices.host import one_blas_thread
+from ..errors import OptionError
+from ..linear.solvers import gram_cholesky
+from ..model.network import ShiftedReluNetwork
+from ..training.checks import check_training_data
 
 CACHE_BLOCK = 4096  # neurons: P and M of a few hundred points then stay in the last-level cache
 
@@ -209,7 +209,7 @@ def _count_floats(mask: Array) -> Array:
 
 
 def _count_bits(mask: np.ndarray) -> np.ndarray:
-    from .devices.cpu.kernels import count_bits
+    from ..devices.cpu.kernels import count_bits
 
     n, block = mask.shape
     padded = np.zeros((n, -(-block // 64) * 64), bool)
