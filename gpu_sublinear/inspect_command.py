@@ -12,14 +12,14 @@ from .data.preprocessing import Preprocessing, TargetScaling
 from .data.sources import Dataset, load, split
 from .devices import get_device
 from .environment import environment
-from .figure import check_figure
 from .files.atomic import write_text
 from .foresight.inspection import Inspection, inspect
-from .inspection_figure import save_inspection
-from .inspection_text import inspection_text
 from .model.signs import check_outputs
 from .prepared import data_line
 from .training.gauss_newton import GaussNewton
+from .views.inspection_figure import save_inspection
+from .views.inspection_text import inspection_text
+from .views.run_figure import check_figure
 
 
 def run_inspect(options: Namespace) -> int:

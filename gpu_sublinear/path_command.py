@@ -16,19 +16,19 @@ import numpy as np
 from .console import INTERRUPTED, among_training_points, json_text, say
 from .environment import environment
 from .errors import DataError, OptionError
-from .figure import check_figure
 from .files.atomic import write_text
 from .interrupt import StopOnInterrupt
 from .model.signs import check_outputs
-from .path_figure import save_path
-from .path_rows import PathRow
 from .prepared import Prepared
-from .progress import LiveLine
-from .report import RULE, error_rows, narrowed
 from .step.history import TrainingResult
 from .training.gauss_newton import GaussNewton
 from .tuning.cross_validation import CLEAR, NO_NUMBERS, PATIENCE, SPAN, CrossValidation, trainings
 from .tuning.shared_scan import SharedScan, check_shareable
+from .views.path_figure import save_path
+from .views.path_rows import PathRow
+from .views.progress import LiveLine
+from .views.run_figure import check_figure
+from .views.run_text import RULE, error_rows, narrowed
 
 HEADER = (
     f"{'alpha':>9}  {'steps':>5}  {'training':>9}  {'left out':>9}  {'s.e.':>7}  {'fired/point':>11}  {'seconds':>7}"

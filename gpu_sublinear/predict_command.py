@@ -14,7 +14,7 @@ from .data.sources import load_for_prediction
 from .files.atomic import write_text
 from .fitted.model import FittedModel
 from .model.signs import check_outputs
-from .report import Fit
+from .views.run_text import Fit
 
 
 def predict(options: Namespace) -> int:

@@ -20,10 +20,10 @@ from .model.activation import activation_of
 from .model.caps import settle_sampling
 from .model.network import ShiftedReluNetwork
 from .model.shifts import resolve_shift
-from .report import Fit
 from .training.gauss_newton import GaussNewton
 from .training.memory import plan_memory
 from .training.warmup import warm_up
+from .views.run_text import Fit
 
 NOTEWORTHY = 1.0  # seconds of compilation that a user should know of
 MODEL_SETTINGS = (  # the options that the weights depend on: these travel in the model file

@@ -20,11 +20,11 @@ from gpu_sublinear.data.sources import load
 from gpu_sublinear.fitted.model import FittedModel
 from gpu_sublinear.option_values import alphas
 from gpu_sublinear.path_command import EXPENDABLE, HEADER, folds_of, model_path
-from gpu_sublinear.path_rows import PathRow
 from gpu_sublinear.prepared import Prepared
-from gpu_sublinear.report import narrowed
 from gpu_sublinear.tuning.cross_validation import Unseen
 from gpu_sublinear.tuning.shared_scan import SharedScan
+from gpu_sublinear.views.path_rows import PathRow
+from gpu_sublinear.views.run_text import narrowed
 from tests.test_cli import here, refusal, usage_error  # noqa: F401  (a fixture)
 
 PLACE = ["--width", "1024", "--shift", "1", "--device", "cpu"]

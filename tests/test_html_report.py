@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpu_sublinear.cli import main
-from gpu_sublinear.html_report import command_of, page, read_history
+from gpu_sublinear.views.run_page import command_of, page, read_history
 from tests.test_cli import SPHERE, refusal
 
 VOID = {"meta", "path", "use", "rect", "img", "br"}

@@ -14,9 +14,9 @@ from gpu_sublinear.foresight import inspection, trial
 from gpu_sublinear.foresight.advice import steps_advice
 from gpu_sublinear.foresight.inspection import Inspection, inspect
 from gpu_sublinear.foresight.wide_limit import Forecast
-from gpu_sublinear.inspection_figure import draw_inspection
-from gpu_sublinear.inspection_text import COLUMNS, inspection_text
 from gpu_sublinear.model.shifts import firing_probability
+from gpu_sublinear.views.inspection_figure import draw_inspection
+from gpu_sublinear.views.inspection_text import COLUMNS, inspection_text
 from tests.problems import sphere
 
 X, Y = sphere(80, 10)

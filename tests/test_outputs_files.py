@@ -14,8 +14,8 @@ from gpu_sublinear.errors import DataError, ModelFileError
 from gpu_sublinear.fitted.export import parts, to_onnx, to_torch, to_torchscript
 from gpu_sublinear.fitted.model import HEADER, FittedModel
 from gpu_sublinear.model.network import ShiftedReluNetwork
-from gpu_sublinear.report import Fit
 from gpu_sublinear.training.gauss_newton import GaussNewton
+from gpu_sublinear.views.run_text import Fit
 
 X = np.random.default_rng(0).standard_normal((30, 3))
 Y = np.stack([X @ [1.0, -2.0, 0.5] + 40, np.sin(X[:, 0]), 1e3 * X[:, 1] * X[:, 2]], axis=1)

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from gpu_sublinear import progress
 from gpu_sublinear.cli import main
-from gpu_sublinear.progress import ERASE, LiveLine, ProgressBar
-from gpu_sublinear.report import STEP_HEADER, narrowed, step_line
+from gpu_sublinear.views import progress
+from gpu_sublinear.views.progress import ERASE, LiveLine, ProgressBar
+from gpu_sublinear.views.run_text import STEP_HEADER, narrowed, step_line
 from tests.test_cli import SPHERE
 from tests.test_report import record
 

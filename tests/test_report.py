@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from gpu_sublinear.errors import OptionError
-from gpu_sublinear.figure import check_figure, draw, save_figure
-from gpu_sublinear.report import STEP_HEADER, Fit, closing_table, memory, percent, phase_seconds, step_line
 from gpu_sublinear.step.history import PHASES, StepRecord, TrainingResult
+from gpu_sublinear.views.run_figure import check_figure, draw, save_figure
+from gpu_sublinear.views.run_text import STEP_HEADER, Fit, closing_table, memory, percent, phase_seconds, step_line
 
 
 def record(step: int, loss: float = 1.0, moved: int = 10, **changes) -> StepRecord:

@@ -15,7 +15,7 @@ import time
 from types import TracebackType
 from typing import Any, TextIO
 
-from .step.history import StepRecord
+from ..step.history import StepRecord
 
 CELLS = 24  # of the bar
 TICK = 0.5  # seconds between two looks at the clock; anything faster than this needs no live line

@@ -13,12 +13,12 @@ from string import Template
 from types import SimpleNamespace
 from typing import Any
 
-from .errors import DataError, OptionError
-from .figure import check_matplotlib
-from .files.atomic import check_writable, write_text
-from .html_figures import figures_of
-from .report import fired, memory, percent
-from .step.history import PHASES
+from ..errors import DataError, OptionError
+from ..files.atomic import check_writable, write_text
+from ..step.history import PHASES
+from .run_figure import check_matplotlib
+from .run_page_figures import figures_of
+from .run_text import fired, memory, percent
 
 PARTS = ("environment", "settings", "steps", "result")
 NOT_SHOWN = ("arguments", "quiet", "history", "figure", "report", "out")  # settings that say nothing about the run

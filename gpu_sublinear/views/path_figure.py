@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .figure import COLOURS, MUTED, panels_of, write_figure
+from .run_figure import COLOURS, MUTED, panels_of, write_figure
 
 if TYPE_CHECKING:
     from .path_rows import PathRow

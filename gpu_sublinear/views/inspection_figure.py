@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
-from .figure import COLOURS, MUTED, panels_of, write_figure
-from .foresight.inspection import Inspection
-from .model.shifts import firing_probability
+from ..foresight.inspection import Inspection
+from ..model.shifts import firing_probability
+from .run_figure import COLOURS, MUTED, panels_of, write_figure
 
 DRAWN, THEORY = COLOURS["query"], COLOURS["update"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import GpuSublinearError, OptionError
-from .files.atomic import write_atomically
-from .step.history import PHASES, StepRecord
+from ..errors import GpuSublinearError, OptionError
+from ..files.atomic import write_atomically
+from ..step.history import PHASES, StepRecord
 
 FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
 COLOURS = {  # Okabe and Ito's palette, distinct to colour-blind readers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .report import fired
+from .run_text import fired
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .data.preprocessing import TargetScaling
-from .foresight.close_points import CLOSE, FAR
-from .foresight.inspection import Inspection
-from .foresight.wide_limit import Forecast
-from .report import RULE, memory, percent
+from ..data.preprocessing import TargetScaling
+from ..foresight.close_points import CLOSE, FAR
+from ..foresight.inspection import Inspection
+from ..foresight.wide_limit import Forecast
+from .run_text import RULE, memory, percent
 
 COLUMNS = 100
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-from .figure import COLOURS, GRID, INK, MUTED, STYLE, draw_loss, draw_pairs, draw_seconds, panels_of
+from .run_figure import COLOURS, GRID, INK, MUTED, STYLE, draw_loss, draw_pairs, draw_seconds, panels_of
 
 INCHES = (6.2, 3.7)
 LABELS = {

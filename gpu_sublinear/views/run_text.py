@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .step.history import PHASES, StepRecord, TrainingResult
+from ..step.history import PHASES, StepRecord, TrainingResult
 
 RULE = "-" * 78
 STEP_HEADER = (
