@@ -22,7 +22,7 @@ from .tuning.cross_validation import CrossValidation, cross_validate
 from .tuning.shared_scan import SharedScan, ridge_path
 
 if TYPE_CHECKING:
-    from .estimators import SublinearClassifier, SublinearRegressor
+    from .estimators.regressor import SublinearClassifier, SublinearRegressor
 
 from .version import __version__ as __version__
 
@@ -59,7 +59,7 @@ def __getattr__(name: str) -> Any:
     if name not in ESTIMATORS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from . import estimators
+        from .estimators import regressor as estimators
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "sklearn":
             raise

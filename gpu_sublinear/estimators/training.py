@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .model.network import ShiftedReluNetwork
-from .step.history import TrainingResult
-from .step.run import Run
-from .training.gauss_newton import GaussNewton
-from .training.session import Session, check_session
-from .tuning.cross_validation import CrossValidation, cross_validate
-from .tuning.shared_scan import SharedScan, warm_starts
+from ..model.network import ShiftedReluNetwork
+from ..step.history import TrainingResult
+from ..step.run import Run
+from ..training.gauss_newton import GaussNewton
+from ..training.session import Session, check_session
+from ..tuning.cross_validation import CrossValidation, cross_validate
+from ..tuning.shared_scan import SharedScan, warm_starts
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 

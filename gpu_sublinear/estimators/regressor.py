@@ -18,11 +18,11 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from .data.arrays import like, to_host
-from .data.classes import coded, decided
-from .data.preprocessing import TargetScaling
-from .errors import DataError
-from .estimator_base import SublinearEstimator, one_network
+from ..data.arrays import like, to_host
+from ..data.classes import coded, decided
+from ..data.preprocessing import TargetScaling
+from ..errors import DataError
+from .base import SublinearEstimator, one_network
 
 
 class SublinearRegressor(RegressorMixin, SublinearEstimator):

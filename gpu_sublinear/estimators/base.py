@@ -14,18 +14,18 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from .data.arrays import to_host
-from .data.preprocessing import Preprocessing
-from .devices import Device, get_device
-from .errors import DataError, OptionError
-from .estimator_training import Folds, Task
-from .model.loss import SampleWeights
-from .model.network import ShiftedReluNetwork
-from .step.history import TrainingResult
-from .training.gauss_newton import GaussNewton
-from .training.session import Session
-from .tuning.cross_validation import ALPHAS, PATIENCE, CrossValidation, checked_fold
-from .tuning.shared_scan import check_alphas
+from ..data.arrays import to_host
+from ..data.preprocessing import Preprocessing
+from ..devices import Device, get_device
+from ..errors import DataError, OptionError
+from ..model.loss import SampleWeights
+from ..model.network import ShiftedReluNetwork
+from ..step.history import TrainingResult
+from ..training.gauss_newton import GaussNewton
+from ..training.session import Session
+from ..tuning.cross_validation import ALPHAS, PATIENCE, CrossValidation, checked_fold
+from ..tuning.shared_scan import check_alphas
+from .training import Folds, Task
 
 SEEDS = 2**31 - 1
 DTYPES = ("auto", "float32", "float64")
