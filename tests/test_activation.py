@@ -362,7 +362,7 @@ def test_files_and_exports_predict_the_same(activation, tmp_path):
 
 @pytest.mark.parametrize("name", ["leaky:0.25", "hardshrink"])
 def test_command_line(name, tmp_path, capsys):
-    from gpu_sublinear.cli import main
+    from gpu_sublinear.app.cli import main
 
     path = str(tmp_path / "model.safetensors")
     arguments = ["sphere:n=60,d=6", "--width", "256", "--shift", "0.5", "--device", "cpu", "--activation", name]

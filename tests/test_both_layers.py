@@ -377,7 +377,7 @@ def test_damaged_second_layer_is_refused(bad, tmp_path):
 
 
 def test_command_line(tmp_path, capsys):
-    from gpu_sublinear.cli import main
+    from gpu_sublinear.app.cli import main
 
     path = str(tmp_path / "model.safetensors")
     arguments = ["train", "sphere:n=60,d=6", "--width", "512", "--shift", "0.5", "--device", "cpu", "--both-layers"]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_sublinear.cli import main
+from gpu_sublinear.app.cli import main
 from gpu_sublinear.data.classes import Classes, label_text, names_from
 from gpu_sublinear.data.sources import load, load_for_prediction
 from gpu_sublinear.errors import DataError, ModelFileError, OptionError

@@ -18,11 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_sublinear import prepared, train_command
-from gpu_sublinear.cli import main
+from gpu_sublinear.app import prepared
+from gpu_sublinear.app import train as train_command
+from gpu_sublinear.app.cli import main
+from gpu_sublinear.app.interrupt import StopOnInterrupt
+from gpu_sublinear.app.option_values import number, shift, whole
 from gpu_sublinear.fitted.model import FittedModel
-from gpu_sublinear.interrupt import StopOnInterrupt
-from gpu_sublinear.option_values import number, shift, whole
 
 RECORD_KEYS = {
     "step", "loss", "mse", "residual_norm", "fired", "union", "solver_iterations", "solver_residual",
@@ -411,7 +412,7 @@ def test_a_reader_of_predictions_that_goes_away(trained):
 
 
 def test_help_and_version_do_not_wait_for_numba():
-    code = "import sys; from gpu_sublinear.cli import parser; parser().format_help(); print([m for m in ('numba', 'sklearn', 'cupy', 'matplotlib') if m in sys.modules])"  # noqa: E501
+    code = "import sys; from gpu_sublinear.app.cli import parser; parser().format_help(); print([m for m in ('numba', 'sklearn', 'cupy', 'matplotlib') if m in sys.modules])"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT)
     assert done.stdout == "[]\n"
 

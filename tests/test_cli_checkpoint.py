@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gpu_sublinear import train_command
-from gpu_sublinear.cli import main
+from gpu_sublinear.app import train as train_command
+from gpu_sublinear.app.cli import main
 from gpu_sublinear.training.checkpoints.file import Checkpoint
 from tests.kill import results
 from tests.test_cli import SPHERE, here, refusal  # noqa: F401  (a fixture)

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from gpu_sublinear.cli import main
-from gpu_sublinear.option_values import size
+from gpu_sublinear.app.cli import main
+from gpu_sublinear.app.option_values import size
 from tests.test_cli import SPHERE
 
 

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_sublinear import path_command
-from gpu_sublinear.cli import main
+from gpu_sublinear.app import path as path_command
+from gpu_sublinear.app.cli import main
+from gpu_sublinear.app.option_values import alphas
+from gpu_sublinear.app.path import EXPENDABLE, HEADER, folds_of, model_path
+from gpu_sublinear.app.prepared import Prepared
 from gpu_sublinear.data.classes import Classes
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.fitted.model import FittedModel
-from gpu_sublinear.option_values import alphas
-from gpu_sublinear.path_command import EXPENDABLE, HEADER, folds_of, model_path
-from gpu_sublinear.prepared import Prepared
 from gpu_sublinear.tuning.cross_validation import Unseen
 from gpu_sublinear.tuning.shared_scan import SharedScan
 from gpu_sublinear.views.path_rows import PathRow

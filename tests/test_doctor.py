@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpu_sublinear import doctor, environment
-from gpu_sublinear.cli import main
+from gpu_sublinear import environment
+from gpu_sublinear.app import doctor
+from gpu_sublinear.app.cli import main
 from gpu_sublinear.errors import CupyMissingError
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_sublinear import cli
+from gpu_sublinear.app import cli
 from tests.conftest import make_device
 from tests.markdown import FENCE, KINDS, PAGES, ROOT, Block, blocks, commands
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpu_sublinear.cli import main
+from gpu_sublinear.app.cli import main
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import OptionError
@@ -165,7 +165,7 @@ def test_missing_libraries(write, module, tmp_path, monkeypatch):
 
 
 def test_importing_the_package_imports_neither_library():
-    code = "import sys, gpu_sublinear, gpu_sublinear.fitted.export, gpu_sublinear.cli; print({'torch', 'onnx'} & {*sys.modules})"
+    code = "import sys, gpu_sublinear, gpu_sublinear.fitted.export, gpu_sublinear.app.cli; print({'torch', 'onnx'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

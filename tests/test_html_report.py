@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_sublinear.cli import main
+from gpu_sublinear.app.cli import main
 from gpu_sublinear.views.run_page import command_of, page, read_history
 from tests.test_cli import SPHERE, refusal
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork, get_device
-from gpu_sublinear.cli import main
+from gpu_sublinear.app.cli import main
 from gpu_sublinear.errors import DataError, DeviceMemoryError
 from gpu_sublinear.foresight import inspection, trial
 from gpu_sublinear.foresight.advice import steps_advice

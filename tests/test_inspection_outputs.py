@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork, get_device
-from gpu_sublinear.cli import main
+from gpu_sublinear.app.cli import main
 from gpu_sublinear.errors import OptionError
 from gpu_sublinear.foresight.advice import enough_fired
 from gpu_sublinear.foresight.close_points import find_contradictions

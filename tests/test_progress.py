@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gpu_sublinear.cli import main
+from gpu_sublinear.app.cli import main
 from gpu_sublinear.views import progress
 from gpu_sublinear.views.progress import ERASE, LiveLine, ProgressBar
 from gpu_sublinear.views.run_text import STEP_HEADER, narrowed, step_line

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .errors import GpuSublinearError
-from .options import LARGEST
+from ..errors import GpuSublinearError
+from ..options import LARGEST
 
 MOST = 10_000  # penalties of one path
 
@@ -114,7 +114,7 @@ def activation(text: str) -> str:
     argparse.ArgumentTypeError
         If there is no such activation.
     """
-    from .model.activation import activation_of
+    from ..model.activation import activation_of
 
     try:
         activation_of(text)

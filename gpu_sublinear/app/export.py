@@ -5,10 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from .errors import OptionError
-from .files.atomic import check_writable
-from .fitted.export import to_onnx, to_torchscript
-from .fitted.model import FittedModel
+from ..errors import OptionError
+from ..files.atomic import check_writable
+from ..fitted.export import to_onnx, to_torchscript
+from ..fitted.model import FittedModel
 
 WRITERS = {"torchscript": to_torchscript, "onnx": to_onnx}
 
@@ -19,7 +19,7 @@ def export(options: Namespace) -> int:
     Parameters
     ----------
     options : argparse.Namespace
-        As parsed by :func:`gpu_sublinear.cli.parser`.
+        As parsed by :func:`gpu_sublinear.app.cli.parser`.
 
     Returns
     -------

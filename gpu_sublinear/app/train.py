@@ -11,24 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint_command import beginning, checkpointing, how_to_go_on, resumed
+from ..environment import environment
+from ..errors import GpuSublinearError
+from ..files.atomic import write_text
+from ..fitted.model import FittedModel
+from ..model.network import ShiftedReluNetwork
+from ..model.signs import check_outputs
+from ..options import CGOptions, SketchOptions, TreeOptions
+from ..step.history import StepRecord, TrainingResult
+from ..training.checkpoints.file import Checkpointing
+from ..training.gauss_newton import GaussNewton
+from ..views.progress import LiveLine
+from ..views.run_figure import check_figure, check_matplotlib, save_figure
+from ..views.run_page import page
+from ..views.run_text import STEP_HEADER, Fit, closing_table, narrowed, step_line
+from .checkpoint import beginning, checkpointing, how_to_go_on, resumed
 from .console import INTERRUPTED, among_training_points, json_text, say
-from .environment import environment
-from .errors import GpuSublinearError
-from .files.atomic import write_text
-from .fitted.model import FittedModel
 from .interrupt import StopOnInterrupt
-from .model.network import ShiftedReluNetwork
-from .model.signs import check_outputs
-from .options import CGOptions, SketchOptions, TreeOptions
 from .prepared import Prepared
-from .step.history import StepRecord, TrainingResult
-from .training.checkpoints.file import Checkpointing
-from .training.gauss_newton import GaussNewton
-from .views.progress import LiveLine
-from .views.run_figure import check_figure, check_matplotlib, save_figure
-from .views.run_page import page
-from .views.run_text import STEP_HEADER, Fit, closing_table, narrowed, step_line
 
 
 class DivergedError(GpuSublinearError, ArithmeticError):
@@ -44,7 +44,7 @@ def train(options: Namespace) -> int:
     Parameters
     ----------
     options : argparse.Namespace
-        As parsed by :func:`gpu_sublinear.cli.parser`.
+        As parsed by :func:`gpu_sublinear.app.cli.parser`.
 
     Returns
     -------

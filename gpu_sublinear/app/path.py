@@ -13,22 +13,22 @@ from typing import Any
 
 import numpy as np
 
+from ..environment import environment
+from ..errors import DataError, OptionError
+from ..files.atomic import write_text
+from ..model.signs import check_outputs
+from ..step.history import TrainingResult
+from ..training.gauss_newton import GaussNewton
+from ..tuning.cross_validation import CLEAR, NO_NUMBERS, PATIENCE, SPAN, CrossValidation, trainings
+from ..tuning.shared_scan import SharedScan, check_shareable
+from ..views.path_figure import save_path
+from ..views.path_rows import PathRow
+from ..views.progress import LiveLine
+from ..views.run_figure import check_figure
+from ..views.run_text import RULE, error_rows, narrowed
 from .console import INTERRUPTED, among_training_points, json_text, say
-from .environment import environment
-from .errors import DataError, OptionError
-from .files.atomic import write_text
 from .interrupt import StopOnInterrupt
-from .model.signs import check_outputs
 from .prepared import Prepared
-from .step.history import TrainingResult
-from .training.gauss_newton import GaussNewton
-from .tuning.cross_validation import CLEAR, NO_NUMBERS, PATIENCE, SPAN, CrossValidation, trainings
-from .tuning.shared_scan import SharedScan, check_shareable
-from .views.path_figure import save_path
-from .views.path_rows import PathRow
-from .views.progress import LiveLine
-from .views.run_figure import check_figure
-from .views.run_text import RULE, error_rows, narrowed
 
 HEADER = (
     f"{'alpha':>9}  {'steps':>5}  {'training':>9}  {'left out':>9}  {'s.e.':>7}  {'fired/point':>11}  {'seconds':>7}"
@@ -113,7 +113,7 @@ def path(options: Namespace) -> int:
     Parameters
     ----------
     options : argparse.Namespace
-        As parsed by :func:`gpu_sublinear.cli.parser`.
+        As parsed by :func:`gpu_sublinear.app.cli.parser`.
 
     Returns
     -------

@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from ..data.preprocessing import Preprocessing, TargetScaling
+from ..data.sources import Dataset, load, split
+from ..devices import get_device
+from ..environment import package_version
+from ..fitted.model import FittedModel
+from ..linear.outputs import check_supported
+from ..model.activation import activation_of
+from ..model.caps import settle_sampling
+from ..model.network import ShiftedReluNetwork
+from ..model.shifts import resolve_shift
+from ..training.gauss_newton import GaussNewton
+from ..training.memory import plan_memory
+from ..training.warmup import warm_up
+from ..views.run_text import Fit
 from .console import say
-from .data.preprocessing import Preprocessing, TargetScaling
-from .data.sources import Dataset, load, split
-from .devices import get_device
-from .environment import package_version
-from .fitted.model import FittedModel
-from .linear.outputs import check_supported
-from .model.activation import activation_of
-from .model.caps import settle_sampling
-from .model.network import ShiftedReluNetwork
-from .model.shifts import resolve_shift
-from .training.gauss_newton import GaussNewton
-from .training.memory import plan_memory
-from .training.warmup import warm_up
-from .views.run_text import Fit
 
 NOTEWORTHY = 1.0  # seconds of compilation that a user should know of
 MODEL_SETTINGS = (  # the options that the weights depend on: these travel in the model file

@@ -11,8 +11,8 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 
-from .environment import package_version
-from .errors import GpuSublinearError
+from ..environment import package_version
+from ..errors import GpuSublinearError
 from .option_values import activation, alphas, at_least, damping, margin, number, penalty, shift, size
 
 PROGRAM = "gpu-sublinear"
@@ -240,7 +240,7 @@ def quietly(quiet: bool) -> Iterator[None]:
 
 def run_train(options: argparse.Namespace) -> int:
     """Run ``train``."""
-    from .train_command import train
+    from .train import train
 
     with quietly(options.quiet):
         return train(options)
@@ -248,7 +248,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 def run_path(options: argparse.Namespace) -> int:
     """Run ``path``."""
-    from .path_command import path
+    from .path import path
 
     with quietly(options.quiet):
         return path(options)
@@ -256,28 +256,28 @@ def run_path(options: argparse.Namespace) -> int:
 
 def run_predict(options: argparse.Namespace) -> int:
     """Run ``predict``."""
-    from .predict_command import predict
+    from .predict import predict
 
     return predict(options)
 
 
 def run_export(options: argparse.Namespace) -> int:
     """Run ``export``."""
-    from .export_command import export
+    from .export import export
 
     return export(options)
 
 
 def run_inspect(options: argparse.Namespace) -> int:
     """Run ``inspect``."""
-    from .inspect_command import run_inspect
+    from .inspect import run_inspect
 
     return run_inspect(options)
 
 
 def run_report(options: argparse.Namespace) -> int:
     """Run ``report``."""
-    from .views.run_page import run_report
+    from ..views.run_page import run_report
 
     return run_report(options)
 

@@ -6,9 +6,9 @@ import shlex
 from argparse import Namespace
 from pathlib import Path
 
-from .errors import OptionError
-from .step.history import StepRecord
-from .training.checkpoints.file import Checkpointing
+from ..errors import OptionError
+from ..step.history import StepRecord
+from ..training.checkpoints.file import Checkpointing
 
 PROGRAM = "gpu-sublinear"
 

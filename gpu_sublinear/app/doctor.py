@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from .devices import get_device
-from .environment import cpu_model, git_commit, module_version, package_version, usable_cores
-from .errors import GpuSublinearError
+from ..devices import get_device
+from ..environment import cpu_model, git_commit, module_version, package_version, usable_cores
+from ..errors import GpuSublinearError
 
 INSTALL_CUDA = (
     "pip install 'gpu-sublinear[cuda13]'  (driver 580 or newer)",

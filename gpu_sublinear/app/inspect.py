@@ -7,19 +7,19 @@ from argparse import Namespace
 from dataclasses import replace
 from typing import Any
 
+from ..data.preprocessing import Preprocessing, TargetScaling
+from ..data.sources import Dataset, load, split
+from ..devices import get_device
+from ..environment import environment
+from ..files.atomic import write_text
+from ..foresight.inspection import Inspection, inspect
+from ..model.signs import check_outputs
+from ..training.gauss_newton import GaussNewton
+from ..views.inspection_figure import save_inspection
+from ..views.inspection_text import inspection_text
+from ..views.run_figure import check_figure
 from .console import json_text, say
-from .data.preprocessing import Preprocessing, TargetScaling
-from .data.sources import Dataset, load, split
-from .devices import get_device
-from .environment import environment
-from .files.atomic import write_text
-from .foresight.inspection import Inspection, inspect
-from .model.signs import check_outputs
 from .prepared import data_line
-from .training.gauss_newton import GaussNewton
-from .views.inspection_figure import save_inspection
-from .views.inspection_text import inspection_text
-from .views.run_figure import check_figure
 
 
 def run_inspect(options: Namespace) -> int:
@@ -28,7 +28,7 @@ def run_inspect(options: Namespace) -> int:
     Parameters
     ----------
     options : argparse.Namespace
-        As parsed by :func:`gpu_sublinear.cli.parser`.
+        As parsed by :func:`gpu_sublinear.app.cli.parser`.
 
     Returns
     -------

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, OptionError, SilentPointsError
-from .files.atomic import check_writable
+from ..errors import DataError, OptionError, SilentPointsError
+from ..files.atomic import check_writable
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 

@@ -9,12 +9,12 @@ from argparse import Namespace
 
 import numpy as np
 
+from ..data.sources import load_for_prediction
+from ..files.atomic import write_text
+from ..fitted.model import FittedModel
+from ..model.signs import check_outputs
+from ..views.run_text import Fit
 from .console import say
-from .data.sources import load_for_prediction
-from .files.atomic import write_text
-from .fitted.model import FittedModel
-from .model.signs import check_outputs
-from .views.run_text import Fit
 
 
 def predict(options: Namespace) -> int:
@@ -23,7 +23,7 @@ def predict(options: Namespace) -> int:
     Parameters
     ----------
     options : argparse.Namespace
-        As parsed by :func:`gpu_sublinear.cli.parser`.
+        As parsed by :func:`gpu_sublinear.app.cli.parser`.
 
     Returns
     -------
