@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from gpu_sublinear.devices import Device, get_device
 from gpu_sublinear.errors import GpuSublinearError
 from tests.cuda_emulator import SCHEDULES, require_compiler, schedule
-from tests.problems import DTYPES
+from tests.helpers.problems import DTYPES
 
 settings.register_profile("suite", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 settings.load_profile("suite")
@@ -27,7 +27,7 @@ DEVICES = ("reference", "cpu", "emulated", "cuda")
 def make_device(name: str) -> Device:
     """Return a device for tests; skip (or fail, where the environment demands it) if this machine lacks it."""
     if name == "emulated":
-        from tests.emulated import emulated_cuda_device
+        from tests.helpers.emulated import emulated_cuda_device
 
         require_compiler()
         return emulated_cuda_device()
@@ -61,7 +61,7 @@ def machine(name: str, multiprocessors: int = 1):
     """Return the cuda device for kernel tests: a tiny emulated GPU, whose grids leave work over, or the real one."""
     if name == "cuda":
         return make_device("cuda")
-    from tests.emulated import emulated_cuda_device
+    from tests.helpers.emulated import emulated_cuda_device
 
     require_compiler()
     return emulated_cuda_device(multiprocessors)
@@ -70,7 +70,7 @@ def machine(name: str, multiprocessors: int = 1):
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(filter(None, case)))
 def gpu(request: pytest.FixtureRequest) -> Iterator[Device]:
     """The cuda device, emulated in each order of threads, and real."""
-    from tests.emulated import poisoned
+    from tests.helpers.emulated import poisoned
 
     name, order = request.param
     device = machine(name)

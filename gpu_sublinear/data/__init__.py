@@ -1,0 +1,1 @@
+"""From tables and arrays to points: reading, columns, classes, preprocessing."""

@@ -1,0 +1,1 @@
+"""Estimators by the rules of scikit-learn."""

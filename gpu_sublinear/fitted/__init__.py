@@ -1,0 +1,1 @@
+"""A trained network with its preprocessing: saved, loaded, predicted with, exported."""

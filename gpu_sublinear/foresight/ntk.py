@@ -28,7 +28,7 @@ from ..linear.solvers import gram_cholesky
 from ..model.network import all_finite
 from ..training.checks import NORM_TOLERANCE
 
-NODES = 64  # of Gauss-Legendre: relative error below 1e-12 for 0 <= b <= 8 (tests/test_ntk.py)
+NODES = 64  # of Gauss-Legendre: relative error below 1e-12 for 0 <= b <= 8 (tests/foresight/test_ntk.py)
 DROPPED = 45.0  # the integral ends where the integrand is below exp(-45) = 3e-20 of its largest value
 ALMOST_ZERO = 1e-17  # a threshold that changes no double
 

@@ -1,0 +1,1 @@
+"""The linear system of a step: Jacobians, Gram matrices, sketches, solvers."""

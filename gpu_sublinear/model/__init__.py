@@ -1,0 +1,1 @@
+"""The network: activation, shift, width, signs, weights of points."""

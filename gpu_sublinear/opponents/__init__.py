@@ -1,0 +1,1 @@
+"""Dense Gauss-Newton, to compare with."""

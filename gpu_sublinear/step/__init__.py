@@ -1,0 +1,1 @@
+"""One run: look, propose, move, restore; and what judges a step."""

@@ -1,0 +1,1 @@
+"""The device for processors: Numba."""

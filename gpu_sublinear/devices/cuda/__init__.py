@@ -1,0 +1,1 @@
+"""The device for NVIDIA GPUs: CuPy and raw kernels."""

@@ -1,0 +1,1 @@
+"""The index that follows the pairs that flip, over implicit weights."""
