@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ..devices import Array
+from ..devices.clock import PhaseClock
 from ..devices.sums import rows_of
 from ..index.active_set import ActiveSet
 from ..model.loss import SampleWeights
 from ..model.network import ShiftedReluNetwork
 from ..options import Options
-from ..step.history import PhaseClock
 from ..step.state import Index, Jacobian, Mask, State
 from .both_layers import BothLayersJacobian
 from .gram import GramMatrix

@@ -39,6 +39,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..devices import Array
+from ..devices.clock import PhaseClock
 from ..devices.sums import norm, row_distances
 from ..index.blocks import Blocks
 from ..index.mask import Mask
@@ -46,7 +47,6 @@ from ..linear.gram import GramMatrix
 from ..linear.solvers import Solution
 from ..model.network import all_finite
 from .damping import ENOUGH, StepControl
-from .history import PhaseClock
 from .run import Run
 from .state import Attempt, State
 

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from ..devices import Array
+from ..devices.clock import PhaseClock
 from ..devices.sums import norm, rows_of
 from ..index.bits import BitIndex, sampled_share
 from ..index.hinged import gram_of
@@ -45,7 +46,7 @@ from ..model.network import ShiftedReluNetwork
 from ..options import Options
 from ..training.memory import plan_memory
 from .damping import StepControl
-from .history import PhaseClock, StepRecord
+from .history import StepRecord
 from .rows import ImplicitRows, StoredRows
 from .state import Attempt, Index, State, forward
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..devices import Array
+from ..devices.clock import PhaseClock
 from ..index.active_set import ActiveSet
 from ..index.bits import BitIndex, BitJacobian, BitMask
 from ..index.flips.index import FlipIndex
@@ -18,7 +19,6 @@ from ..linear.jacobian import FactoredJacobian, SparseJacobian
 from ..linear.outputs import OutputsJacobian
 from ..linear.solvers import Solution
 from ..model.network import ShiftedReluNetwork
-from .history import PhaseClock
 
 Mask = ActiveSet | BitMask | FlipMask
 Jacobian = (

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from ...devices.clock import PHASES
 from ...errors import CheckpointError, OptionError, shown
 from ...files.atomic import check_writable
 from ...files.tensors import DAMAGE, FileKind
 from ...index.flips.kept import check_flips
-from ...step.history import PHASES, StepRecord
+from ...step.history import StepRecord
 
 FORMAT_VERSION = 2
 CHECKPOINT = FileKind(
