@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gpu_sublinear.devices.clock import PhaseClock
 from gpu_sublinear.errors import DataError, OptionError
 from gpu_sublinear.linear.outputs import OutputsJacobian
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.model.signs import pattern_count, pattern_signs, patterns_of, sign_matrix
 from gpu_sublinear.opponents.dense import DenseGaussNewton
 from gpu_sublinear.options import SOLVERS, CGOptions
-from gpu_sublinear.devices.clock import PhaseClock
 from gpu_sublinear.step.run import Run
 from gpu_sublinear.training.checks import check_training_data
 from gpu_sublinear.training.gauss_newton import GaussNewton
