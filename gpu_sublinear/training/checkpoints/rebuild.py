@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 
-from ...devices import Array, ImplicitDevice
+from ...devices import Array
 from ...index.bits import BitIndex
 from ...index.blocks import Blocks, Part
 from ...index.flips.index import FlipIndex
@@ -118,7 +118,6 @@ def rebuilt_flips(
         The best place, where that is another one.
     """
     device = network.device
-    assert isinstance(device, ImplicitDevice)  # the identity names it
     memory_left(trainer, network, X)
     index = FlipIndex.over_rows(device, X, network, y, float(trainer.alpha))
     initial = None

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from gpu_sublinear.devices import CSR, TreeLayout, get_device, philox
-from gpu_sublinear.devices.cuda import device as cuda_module
 from gpu_sublinear.devices.cuda import launcher as launcher_module
+from gpu_sublinear.devices.cuda import pairs as cuda_pairs
 from gpu_sublinear.devices.cuda import sources as kernels
 from gpu_sublinear.devices.cuda.device import CudaDevice
 from tests.helpers.kernel_checks import check_sanitized
@@ -206,7 +206,7 @@ def test_transpose(gpu, n, m, density):
 @pytest.mark.parametrize("columns", [8192, 7])
 @pytest.mark.parametrize(("n", "m", "density"), [*LISTS, (30, 60, 0.9)])
 def test_count_pairs(gpu, monkeypatch, n, m, density, columns):
-    monkeypatch.setattr(cuda_module, "COUNTED_COLUMNS", columns)
+    monkeypatch.setattr(cuda_pairs, "COUNTED_COLUMNS", columns)
     indptr, indices = lists(np.random.default_rng(n), n, m, density)
     _, t_indptr, t_points, compact = REFERENCE.transpose(indptr, indices, m)
     got = gpu.count_pairs(*map(gpu.asarray, (indptr, compact, t_indptr, t_points)))
