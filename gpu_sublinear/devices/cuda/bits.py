@@ -1,4 +1,4 @@
-"""Packed masks on the GPU."""
+"""Packed masks on the GPU: votes of warps, counts, moves, a transposition of bits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .checks import check_array
 from .launcher import BLOCK_THREADS, NUMBERS_TILE, WARP, GpuOps, names_memory
 
 PAIRS_TILE = 32  # points on a side of a block's tile of kernels/count_mask.cu
-MOST_PARTS = 512  # of the neurons, with sums of their own
+MASK_PARTS = 512  # of the neurons, or of their words, with sums of their own
 UNPACKED_BITS = 1 << 25  # that become float64 numbers at a time
 
 
@@ -37,7 +37,7 @@ class CudaBitOps(GpuOps, BitOps):
         check_array("W", W, 2, real, (None, d))
         check_array("signs", signs, 1, real, (u,))
         words, tiles = -(-u // 64), -(-u // NUMBERS_TILE[1])
-        parts = min(MOST_PARTS, tiles)
+        parts = min(MASK_PARTS, tiles)
         bits = self._gpu.empty("packed mask", (words, n), np.int64)
         totals = self._gpu.zeros("partial outputs", (parts, n), np.float64)
         arguments = (
@@ -63,7 +63,7 @@ class CudaBitOps(GpuOps, BitOps):
         """Count by parts of the words; the host reads the size of the union."""
         check_array("bits", bits, 2, "uint64")
         words, n = bits.shape
-        parts = min(MOST_PARTS, words)
+        parts = min(MASK_PARTS, words)
         counts = self._gpu.zeros("partial counts", (parts, n), np.int64)
         fired = self._gpu.zeros("neurons that fire", words, np.int32)
         mask = (bits.view(np.int64), np.int64(words), np.int64(n))

@@ -20,7 +20,7 @@ class CudaProductOps(GpuOps, ProductOps):
     def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:
         """Sum and spread, neuron by neuron, into the sums of its part; then add the parts."""
         n, d = _check_factors(X, fired, {"g": (g, (len(X),))})
-        u, partial = len(fired.neurons), self._parts(n, len(fired.neurons))
+        u, partial = len(fired.neurons), self._partial_sums(n, len(fired.neurons))
         arguments = (
             X, g, fired.indptr, fired.points, np.int64(u), np.int64(n), np.int32(d), np.int64(len(partial)), partial,
         )  # fmt: skip
@@ -32,7 +32,7 @@ class CudaProductOps(GpuOps, ProductOps):
         """Spread, neuron by neuron, into the sums of its part; then add the parts."""
         u = len(fired.neurons)
         n, d = _check_factors(X, fired, {"weights": (weights, (u,)), "V": (V, (u, X.shape[1]))})
-        partial = self._parts(n, u)
+        partial = self._partial_sums(n, u)
         arguments = (
             X, V, weights, fired.indptr, fired.points, np.int64(u), np.int64(n), np.int32(d),
             np.int64(len(partial)), partial,
@@ -73,7 +73,7 @@ class CudaProductOps(GpuOps, ProductOps):
         after = (home + movement).astype(W.dtype)
         return after, ((after.astype(np.float64) - W) ** 2).sum(axis=1) ** 0.5
 
-    def _parts(self, n: int, u: int) -> Array:
+    def _partial_sums(self, n: int, u: int) -> Array:
         """Return zeros (parts, n) float64; how many depends on the problem alone, so no GPU sums in another order."""
         fitting = PART_BYTES // (8 * max(1, n))
         return self._gpu.zeros("partial sums", (min(u, max(FEWEST_PARTS, min(MOST_PARTS, fitting))), n), np.float64)
