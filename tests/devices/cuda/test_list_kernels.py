@@ -21,7 +21,7 @@ from gpu_sublinear.devices.cuda import sketches as cuda_sketches
 from gpu_sublinear.devices.cuda.device import CudaDevice
 from tests.conftest import machine
 from tests.devices.cuda.test_kernels import same_bits
-from tests.helpers.kernel_checks import check_refusals, check_sanitized
+from tests.helpers.kernel_checks import check_refusals
 from tests.helpers.problems import Problem, make_problem
 
 REFERENCE = get_device("reference")
@@ -363,9 +363,3 @@ def test_small_step_through_every_kernel(gpu, dtype, monkeypatch):
         test_move_rows(gpu, dtype, 9, 30, 70, density)
         for operation in FACTORED:
             test_factored(gpu, dtype, operation, 9, 30, 70, density)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sanitizer", ["asan", "tsan"])
-def test_sanitizers_are_silent(sanitizer):
-    check_sanitized(sanitizer, "tests/devices/cuda/test_list_kernels.py")
