@@ -1,4 +1,7 @@
-"""What a user chooses: the options of a training, each with its default, and which of them go together."""
+"""What a user chooses: the options of a training, each with its default.
+
+Which of them go together is in :mod:`gpu_sublinear.training.support`.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,10 @@ import numpy as np
 from .errors import OptionError
 
 SOLVERS = ("auto", "gram", "sketch-cg", "cg")
-MASKS = ("auto", "lists", "bits", "flips")
 JACOBIANS = ("factored", "csr")
 DENSE = 0.035  # fired or listed share of the pairs from which bits are faster than lists on the cpu device
-LARGEST = 1e100  # alpha or damping, whose squares must be numbers
-KINDS = {"neurons": 2.0, "rows": 8.0}  # rows per point of each
+MOST_SCALE = 1e100  # alpha or damping, whose squares must be numbers
+ROWS_PER_POINT = {"neurons": 2.0, "rows": 8.0}  # of each kind of sketch
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class SketchOptions:
     nonzeros: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise OptionError(f"sketch must be one of {', '.join(KINDS)}; got {self.kind!r}")
+        if self.kind not in ROWS_PER_POINT:
+            raise OptionError(f"sketch must be one of {', '.join(ROWS_PER_POINT)}; got {self.kind!r}")
         if not 1 <= self.c < math.inf:
             raise OptionError(f"rows_per_point must be a number >= 1; got {self.rows_per_point}")
         if self.nonzeros < 1:
@@ -72,7 +74,7 @@ class SketchOptions:
     @property
     def c(self) -> float:
         """Rows per point, the default of the kind filled in."""
-        return KINDS[self.kind] if self.rows_per_point is None else self.rows_per_point
+        return ROWS_PER_POINT[self.kind] if self.rows_per_point is None else self.rows_per_point
 
     def rows(self, n: int) -> int:
         """Return the number of rows of the sketch for n points."""
@@ -103,7 +105,13 @@ class CGOptions:
 
 @dataclass(frozen=True)
 class Options:
-    """The fields of :class:`gpu_sublinear.GaussNewton`, which says what they mean."""
+    """The fields of :class:`gpu_sublinear.GaussNewton`, which says what they mean.
+
+    Raises
+    ------
+    OptionError
+        If a value does not exist, naming the option and what it may be.
+    """
 
     solver: str = "auto"
     margin: float | str = "auto"
@@ -129,26 +137,18 @@ class Options:
             raise OptionError(f"solver must be one of {', '.join(SOLVERS)}; got {self.solver!r}")
         if self.jacobian not in JACOBIANS:
             raise OptionError(f"jacobian must be one of {', '.join(JACOBIANS)}; got {self.jacobian!r}")
-        if self.sketch.kind == "rows" and self.jacobian != "csr" and self.solver == "sketch-cg":
-            raise OptionError("a sketch of rows needs the entries of J; use jacobian='csr' or a sketch of neurons")
         if self.margin not in ("auto", 0):
             check_margin(self.margin)
-        check_robust(self)
-        check_trainer(self)
-        if self.mask not in MASKS:
-            raise OptionError(f"mask must be one of {', '.join(MASKS)}; got {self.mask!r}")
-        if self.mask in ("bits", "flips") and not self._can_pack:
-            raise OptionError(
-                f"mask={self.mask!r} needs solver 'auto' or 'gram', margin 'auto' and jacobian 'factored'"
-            )
-        check_batches(self)
+        self._check_robust()
+        self._check_batches()
         if not 0 <= self.tolerance < 1:
             raise OptionError(f"tolerance must be from 0 to below 1; got {self.tolerance}")
         if self.max_steps < 0:
             raise OptionError(f"max_steps must be at least 0; got {self.max_steps}")
 
     @property
-    def _can_pack(self) -> bool:
+    def can_pack(self) -> bool:
+        """Whether nothing asks for lists of fired pairs, so that ``mask="auto"`` may pack them."""
         factored = self.jacobian == "factored" and self.margin == "auto"
         return factored and self.solver in ("auto", "gram") and not self.both_layers
 
@@ -161,7 +161,33 @@ class Options:
         """Tell whether masks are packed when this share of the pairs fires; lists are kept for several outputs."""
         if outputs > 1:
             return False
-        return self.mask in ("bits", "flips") or (self.mask == "auto" and self._can_pack and share >= DENSE)
+        return self.mask in ("bits", "flips") or (self.mask == "auto" and self.can_pack and share >= DENSE)
+
+    def _check_robust(self) -> None:
+        """Refuse values of the robust options that do not exist, naming the option and what it may be."""
+        damping, alpha = self.damping, self.alpha
+        if damping not in ("auto", "none") and not (_is_scale(damping) and damping != 0):
+            raise OptionError(
+                f"damping must be 'auto', 'none' or a positive number up to {MOST_SCALE:g}; got {damping!r}"
+            )
+        if alpha != "auto" and not _is_scale(alpha):
+            raise OptionError(f"alpha must be a number from 0 to {MOST_SCALE:g} or 'auto'; got {alpha!r}")
+        if self.watchdog < 1:
+            raise OptionError(f"watchdog must be at least 1; got {self.watchdog}")
+        if self.time_budget is not None and not self.time_budget > 0:
+            raise OptionError(f"time_budget must be above 0 seconds; got {self.time_budget}")
+        if not 0 <= self.validation_fraction < 1:
+            raise OptionError(f"validation_fraction must be from 0 to below 1; got {self.validation_fraction}")
+        if self.patience < 1:
+            raise OptionError(f"patience must be at least 1; got {self.patience}")
+
+    def _check_batches(self) -> None:
+        """Refuse a batch size that does not exist."""
+        size = self.batch_size
+        if size is None:
+            return
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+            raise OptionError(f"batch_size must be None or a whole number of at least 1; got {size!r}")
 
 
 def check_margin(margin: float | str) -> float:
@@ -191,82 +217,6 @@ def check_margin(margin: float | str) -> float:
     return value
 
 
-def check_trainer(trainer: Options) -> None:
-    """Refuse options that do not go with ``both_layers``.
-
-    Parameters
-    ----------
-    trainer : Options
-        The options.
-
-    Raises
-    ------
-    OptionError
-        Naming both options.
-    """
-    if not trainer.both_layers:
-        return
-    if trainer.jacobian != "factored":
-        raise OptionError(f"both_layers=True needs jacobian='factored'; got jacobian={trainer.jacobian!r}")
-    if trainer.batch_size:
-        raise OptionError(
-            f"both_layers=True trains on all points at once; got batch_size={trainer.batch_size}: leave it out"
-        )
-    if trainer.mask not in ("auto", "lists"):
-        raise OptionError(f"both_layers=True needs lists of fired pairs; got mask={trainer.mask!r}: use 'auto'")
-
-
-def check_robust(trainer: Options) -> None:
-    """Refuse values of the robust options that do not exist.
-
-    Parameters
-    ----------
-    trainer : Options
-        The options.
-
-    Raises
-    ------
-    OptionError
-        Naming the option and what it may be.
-    """
-    damping = trainer.damping
-    if damping not in ("auto", "none") and not (_is_scale(damping) and damping != 0):
-        raise OptionError(f"damping must be 'auto', 'none' or a positive number up to {LARGEST:g}; got {damping!r}")
-    alpha = trainer.alpha
-    if alpha != "auto" and not _is_scale(alpha):
-        raise OptionError(f"alpha must be a number from 0 to {LARGEST:g} or 'auto'; got {alpha!r}")
-    if trainer.watchdog < 1:
-        raise OptionError(f"watchdog must be at least 1; got {trainer.watchdog}")
-    if trainer.time_budget is not None and not trainer.time_budget > 0:
-        raise OptionError(f"time_budget must be above 0 seconds; got {trainer.time_budget}")
-    if not 0 <= trainer.validation_fraction < 1:
-        raise OptionError(f"validation_fraction must be from 0 to below 1; got {trainer.validation_fraction}")
-    if trainer.patience < 1:
-        raise OptionError(f"patience must be at least 1; got {trainer.patience}")
-
-
 def _is_scale(value: object) -> bool:
     """Tell whether a value can be alpha or damping."""
-    return isinstance(value, Real) and 0 <= float(value) <= LARGEST
-
-
-def check_batches(trainer: Options) -> None:
-    """Refuse a batch size that does not exist, and what batches cannot do.
-
-    Parameters
-    ----------
-    trainer : Options
-        The options.
-
-    Raises
-    ------
-    OptionError
-        Naming the option and what it may be.
-    """
-    size = trainer.batch_size
-    if size is None:
-        return
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-        raise OptionError(f"batch_size must be None or a whole number of at least 1; got {size!r}")
-    if trainer.mask == "flips":
-        raise OptionError("batch_size and mask='flips' exclude each other; use mask='auto', 'bits' or 'lists'")
+    return isinstance(value, Real) and 0 <= float(value) <= MOST_SCALE

@@ -10,7 +10,7 @@ from bench.measure import slope, summary
 from bench.problems import make
 from bench.words import interval, power_of_two, seconds, spread
 from gpu_sublinear import GaussNewton
-from gpu_sublinear.step.history import PHASES
+from gpu_sublinear.devices.clock import PHASES
 
 ENGINES = {"fast": GaussNewton, "faithful": GaussNewton.faithful}
 

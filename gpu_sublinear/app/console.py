@@ -44,7 +44,7 @@ def among_training_points() -> Iterator[None]:
         raise type(error)(f"{error}{where}") from error
 
 
-def check_outputs(outputs: dict[str, str | None], *inputs: str) -> None:
+def check_output_files(outputs: dict[str, str | None], *inputs: str) -> None:
     """Raise before any work if two files would overwrite each other or one cannot be written."""
     taken = {Path(name).resolve(): "an input" for name in inputs if Path(name).is_file()}
     for option, name in outputs.items():

@@ -13,12 +13,11 @@ from ..devices import get_device
 from ..environment import environment
 from ..files.atomic import write_text
 from ..foresight.inspection import Inspection, inspect
-from ..model.signs import check_outputs
 from ..training.gauss_newton import GaussNewton
 from ..views.inspection_figure import save_inspection
 from ..views.inspection_text import inspection_text
 from ..views.run_figure import check_figure
-from .console import json_text, say
+from .console import check_output_files, json_text, say
 from .prepared import data_line
 
 
@@ -35,7 +34,7 @@ def run_inspect(options: Namespace) -> int:
     int
         Exit code 0: what was found is no failure of the command.
     """
-    check_outputs({"--json": options.json, "--figure": options.figure}, options.data)
+    check_output_files({"--json": options.json, "--figure": options.figure}, options.data)
     if options.figure:
         check_figure(options.figure)
     dataset = load(options.data, options.target, options.classify)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import GpuSublinearError
-from ..options import LARGEST
+from ..options import MOST_SCALE
 
 MOST = 10_000  # penalties of one path
 
@@ -88,12 +88,12 @@ def margin(text: str) -> float | str:
 
 def damping(text: str) -> float | str:
     """Read a damping: ``auto``, ``none`` or a number above 0."""
-    return text if text in ("auto", "none") else number(0, LARGEST, open_low=True)(text)
+    return text if text in ("auto", "none") else number(0, MOST_SCALE, open_low=True)(text)
 
 
 def penalty(text: str) -> float | str:
     """Read a ridge penalty: ``auto`` or a number from 0 on."""
-    return text if text == "auto" else number(0, LARGEST)(text)
+    return text if text == "auto" else number(0, MOST_SCALE)(text)
 
 
 def activation(text: str) -> str:
@@ -170,7 +170,7 @@ def alphas(text: str) -> list[float]:
     argparse.ArgumentTypeError
         If it is neither, or a number is not above 0.
     """
-    above, parts = number(0, LARGEST, open_low=True), text.split(":")
+    above, parts = number(0, MOST_SCALE, open_low=True), text.split(":")
     if len(parts) == 1:
         return [above(part) for part in text.split(",")]
     if len(parts) != 3:

@@ -16,17 +16,17 @@ import numpy as np
 from ..environment import environment
 from ..errors import DataError, OptionError
 from ..files.atomic import write_text
-from ..model.signs import check_outputs
 from ..step.history import TrainingResult
+from ..training import support
 from ..training.gauss_newton import GaussNewton
 from ..tuning.cross_validation import CLEAR, NO_NUMBERS, PATIENCE, SPAN, CrossValidation, trainings
-from ..tuning.shared_scan import SharedScan, check_shareable
+from ..tuning.shared_scan import SharedScan
 from ..views.path_figure import save_path
 from ..views.path_rows import PathRow
 from ..views.progress import LiveLine
 from ..views.run_figure import check_figure
 from ..views.run_text import RULE, error_rows, narrowed
-from .console import INTERRUPTED, among_training_points, json_text, say
+from .console import INTERRUPTED, among_training_points, check_output_files, json_text, say
 from .interrupt import StopOnInterrupt
 from .prepared import Prepared
 
@@ -128,7 +128,7 @@ def path(options: Namespace) -> int:
         If no penalty gives errors that are numbers; the history, if asked for, is written.
     """
     begin = time.perf_counter()
-    check_outputs({f"--{name}": getattr(options, name) for name in ("out", "history", "figure")}, options.data)
+    check_output_files({f"--{name}": getattr(options, name) for name in ("out", "history", "figure")}, options.data)
     if options.figure:
         check_figure(options.figure)
     options.init = "paired" if options.init == "auto" else options.init
@@ -141,7 +141,7 @@ def path(options: Namespace) -> int:
     )
     prepared = Prepared.of(options, trainer, 1 if options.per_target else None, options.folds + 1)
     network = prepared.network
-    check_shareable(trainer, network)
+    support.check(trainer, network, support.SHARED_SCAN)
     searches = _searches(options, prepared)
     folds = folds_of(prepared, options.folds, options.seed)
     say(prepared.opening(f"{len(options.alphas)} penalties, {options.folds} folds and all training points"))
@@ -223,7 +223,9 @@ def _searches(options: Namespace, prepared: Prepared) -> list[Search]:
         return [Search(prepared, prepared.y, options.out)]
     outs = [None if options.out is None else model_path(options.out, name) for name in names]
     given = {"--history": options.history, "--figure": options.figure}
-    check_outputs({f"--out for target '{n}'": out for n, out in zip(names, outs, strict=True)} | given, options.data)
+    check_output_files(
+        {f"--out for target '{n}'": out for n, out in zip(names, outs, strict=True)} | given, options.data
+    )
     return [Search(prepared.target(k), prepared.y[:, k], out) for k, out in enumerate(outs)]
 
 

@@ -12,9 +12,8 @@ import numpy as np
 from ..data.sources import load_for_prediction
 from ..files.atomic import write_text
 from ..fitted.model import FittedModel
-from ..model.signs import check_outputs
 from ..views.run_text import Fit
-from .console import say
+from .console import check_output_files, say
 
 
 def predict(options: Namespace) -> int:
@@ -30,7 +29,7 @@ def predict(options: Namespace) -> int:
     int
         Exit code 0.
     """
-    check_outputs({"--out": options.out}, options.model, options.data)
+    check_output_files({"--out": options.out}, options.model, options.data)
     model = FittedModel.load(options.model, options.device)
     X, y = load_for_prediction(options.data, model.feature_names, model.target_names, model.classes)  # (n, d), targets
     predicted = model.predict(X)  # (n,) or (n, c)

@@ -14,11 +14,11 @@ from ..data.sources import Dataset, load, split
 from ..devices import get_device
 from ..environment import package_version
 from ..fitted.model import FittedModel
-from ..linear.outputs import check_supported
 from ..model.activation import activation_of
 from ..model.caps import settle_sampling
 from ..model.network import ShiftedReluNetwork
 from ..model.shifts import resolve_shift
+from ..training import support
 from ..training.gauss_newton import GaussNewton
 from ..training.memory import plan_memory
 from ..training.warmup import warm_up
@@ -130,7 +130,7 @@ class Prepared:
             device=device,
             activation=phi,
         )
-        check_supported(trainer, network)
+        support.check(trainer, network)
         settle_sampling(network, n)
         return cls(dataset, rows, held_out, preprocessing, targets, network)
 

@@ -16,7 +16,6 @@ from ..errors import GpuSublinearError
 from ..files.atomic import write_text
 from ..fitted.model import FittedModel
 from ..model.network import ShiftedReluNetwork
-from ..model.signs import check_outputs
 from ..options import CGOptions, SketchOptions, TreeOptions
 from ..step.history import StepRecord, TrainingResult
 from ..training.checkpoints.file import Checkpointing
@@ -26,7 +25,7 @@ from ..views.run_figure import check_figure, check_matplotlib, save_figure
 from ..views.run_page import page
 from ..views.run_text import STEP_HEADER, Fit, closing_table, narrowed, step_line
 from .checkpoint import beginning, checkpointing, how_to_go_on, resumed
-from .console import INTERRUPTED, among_training_points, json_text, say
+from .console import INTERRUPTED, among_training_points, check_output_files, json_text, say
 from .interrupt import StopOnInterrupt
 from .prepared import Prepared
 
@@ -58,7 +57,7 @@ def train(options: Namespace) -> int:
     """
     begin = time.perf_counter()
     outputs = ("out", "history", "figure", "report", "checkpoint")
-    check_outputs({f"--{name}": getattr(options, name) for name in outputs}, options.data)
+    check_output_files({f"--{name}": getattr(options, name) for name in outputs}, options.data)
     checkpoint = checkpointing(options)
     if options.figure:
         check_figure(options.figure)

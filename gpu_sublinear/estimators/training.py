@@ -10,8 +10,9 @@ import numpy as np
 from ..model.network import ShiftedReluNetwork
 from ..step.history import TrainingResult
 from ..step.run import Run
+from ..training import support
 from ..training.gauss_newton import GaussNewton
-from ..training.session import Session, check_session
+from ..training.session import Session
 from ..tuning.cross_validation import CrossValidation, cross_validate
 from ..tuning.shared_scan import SharedScan, warm_starts
 
@@ -70,7 +71,7 @@ class Task:
         if self.folds is None:
             session = self.trainer.begin(self.network, self.X, self.y)
             return session, session.train(), []
-        check_session(self.trainer, self.network)
+        support.check(self.trainer, self.network, support.SESSION)
         run, result, found = self._search(self._scan(), self.y, self.folds)
         return Session(replace(self.trainer, alpha=found.alpha), run), result, [found]
 

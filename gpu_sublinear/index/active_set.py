@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..devices import Array, Device, NeuronLists
-from .mask import Mask, PairCounts
+from .protocol import FiredPairs, Jacobian, PairCounts, PlainMask
 
 FLIP_PENALTY = 8  # a flip's increments go to scattered rows on one thread, a recount's to one row in the cache on all
 
 
 @dataclass(frozen=True)
-class ActiveSet(Mask):
+class ActiveSet(PlainMask):
     """The fired pairs, by point and by neuron, with the pre-activations that decided them.
 
     Attributes
@@ -44,6 +44,11 @@ class ActiveSet(Mask):
         indptr, indices, values, visited = found
         neurons, t_indptr, t_points, compact = device.transpose(indptr, indices, width)
         return cls(indptr, compact, values, NeuronLists(neurons, t_indptr, t_points), visited)
+
+    @property
+    def lists(self) -> FiredPairs:
+        """Itself."""
+        return self
 
     @property
     def indices(self) -> Array:
@@ -91,6 +96,56 @@ class ActiveSet(Mask):
             return PairCounts(known.counts, fired, recounted=False)
         return PairCounts(device.count_pairs(self.indptr, self.compact, fired.indptr, fired.points), fired)
 
-    def jacobian(self, system: Any) -> Any:
+    def jacobian(self, system: Any) -> Jacobian:
         """Return J in the form that the options ask of lists."""
         return system.of_lists(self)
+
+    def masked(self, device: Device, X: Array) -> ListedPoints:
+        """Return the map of the mask on points X (n, d)."""
+        return ListedPoints(device, X, self.fired)
+
+    def fires(self, device: Device, rows: int) -> Array:
+        """Return whether each of the rows held fires somewhere, (rows,) bool."""
+        fires = device.xp.zeros(rows, bool)
+        fires[self.fired.neurons] = True
+        return fires
+
+
+@dataclass(frozen=True)
+class ListedPoints:
+    """The map of listed pairs on points: see :class:`gpu_sublinear.index.protocol.MaskedPoints`.
+
+    Attributes
+    ----------
+    device : Device
+        Owner of the arrays.
+    X : Array
+        (n, d) points.
+    fired : NeuronLists
+        The pairs.
+    """
+
+    device: Device
+    X: Array
+    fired: NeuronLists
+
+    @property
+    def neurons(self) -> Array:
+        """(u,) int32: those that fire."""
+        return self.fired.neurons
+
+    def gathered(self, g: Array) -> Array:
+        """Return ``T_r = sum_i M_ri g_i x_i``, (u, d) float64."""
+        return self.device.factored_transposed(self.X, self.fired, self._ones, g)
+
+    def summed(self, V: Array) -> Array:
+        """Return ``sum_r M_ri <V_r, x_i>``, (n,) float64."""
+        return self.device.factored_product(self.X, self.fired, self._ones, V)
+
+    def move(self, W: Array, weights: Array, g: Array) -> Array:
+        """Apply ``w_r <- w_r - weights_r T_r`` in place; return how far each moved, (u,) float64."""
+        return self.device.move_rows(W, self.X, self.fired, weights, g)
+
+    @cached_property
+    def _ones(self) -> Array:
+        return self.device.xp.ones(len(self.fired.neurons))

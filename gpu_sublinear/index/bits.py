@@ -33,42 +33,16 @@ import numpy as np
 
 from ..devices import Array, Device
 from ..devices.sums import row_distances
-from ..linear.jacobian import Products
-from ..model.caps import settle_sampling
+from ..errors import OptionError
 from ..model.network import ShiftedReluNetwork
-from .first_look import survey
-from .mask import Mask, PairCounts
+from .first_look import hold_firing
 from .newcomers import Newcomers
-from .protocol import Index
-
-SAMPLED = 1024  # rows looked at to learn whether lists would grow too long, or how many fire at all
-MOST = 0.7  # share of rows that fire somewhere from which holding the others too costs less than finding them
-
-
-def sampled_share(network: ShiftedReluNetwork, X: Array) -> float:
-    """Return the share of the pairs that fire, from about 1024 of the rows held, evenly spaced."""
-    u = len(network.rows)
-    counts = _points_fired(network, X, network.rows[:: max(1, u // SAMPLED)])
-    return int(counts.sum()) / max(1, len(counts) * len(X))
-
-
-def most_fire(network: ShiftedReluNetwork, X: Array) -> bool:
-    """Tell whether most rows of a fresh network fire on some point (n, d), from the first 1024."""
-    counts = _points_fired(network, X, network.block(0, min(SAMPLED, network.width)))
-    return int((counts > 0).sum()) >= MOST * len(counts)
-
-
-def _points_fired(network: ShiftedReluNetwork, X: Array, rows: Array) -> Array:
-    """Return on how many points (n, d) each of these rows (k, d) fires, (k,) int64."""
-    xp = network.device.xp
-    neurons, limits = xp.arange(len(rows), dtype=np.int32), xp.full(len(rows), network.shift, dtype=network.dtype)
-    indptr, _ = network.device.scan(X, xp.ascontiguousarray(rows), neurons, limits)
-    return indptr[1:] - indptr[:-1]
+from .protocol import Jacobian, PairCounts, PlainIndex, PlainMask
 
 
 @dataclass(frozen=True)
-class BitMask(Mask):
-    """Which held row fires on which point, one bit each: what :class:`gpu_sublinear.index.active_set.ActiveSet` is for lists.
+class BitMask(PlainMask):
+    """Which held row fires on which point, one bit each.
 
     Attributes
     ----------
@@ -80,12 +54,17 @@ class BitMask(Mask):
         (n,) float64, ``sum_r a_r (P_ri - b)`` over the rows that fire.
     rows : int
         u, rows held.
+    shift : float
+        b.
     """
+
+    lists = None
 
     device: Device
     bits: Array
     totals: Array
     rows: int
+    shift: float
 
     @cached_property
     def _sizes(self) -> tuple[Array, int]:
@@ -111,13 +90,10 @@ class BitMask(Mask):
         """Numbers compared with the threshold: all."""
         return self.rows * len(self.totals)
 
-    @property
-    def neurons(self) -> Array:
-        """(u,) int32: the rows that a step writes, all of them; those that fire nowhere stay as they are."""
-        return self.device.xp.arange(self.rows, dtype=np.int32)
-
     def forward(self, device: Device, signs: Array, shift: float) -> Array:
         """Return ``sum_{r in S_i} a_r (P_ir - b)``, (n,) float64; the query summed it for these signs and shift."""
+        if shift != self.shift:
+            raise OptionError(f"these outputs were summed at the shift {self.shift}; got {shift}")
         return self.totals
 
     def pair_counts(self, device: Device, known: PairCounts | None) -> PairCounts:
@@ -126,23 +102,28 @@ class BitMask(Mask):
             return PairCounts(device.count_mask(self.bits, None, None), bits=self.bits)
         return PairCounts(device.count_mask(self.bits, known.bits, known.counts), bits=self.bits, recounted=False)
 
-    def jacobian(self, system: Any) -> Any:
+    def jacobian(self, system: Any) -> Jacobian:
         """Return J from the bits."""
         return BitJacobian.build(self, system.gram.X, system.signs, system.network.width)
 
-    def add_to(self, union: Any) -> None:
-        """Add the bits of all points, by halves."""
+    def masked(self, device: Device, X: Array) -> PackedPoints:
+        """Return the map of the mask on points X (n, d)."""
+        return PackedPoints(self, X)
+
+    def fires(self, device: Device, rows: int) -> Array:
+        """Return whether each of the rows held fires somewhere, (rows,) bool: the bits of all points, by halves."""
         words = self.bits
         while words.shape[1] > 1:
             half = (words.shape[1] + 1) // 2
             folded = words[:, :half].copy()
             folded[:, : words.shape[1] - half] |= words[:, half:]
             words = folded
-        union.add_words(words)
+        bits = words >> device.xp.arange(64, dtype=np.uint64) & np.uint64(1)  # (words, 64)
+        return bits.astype(bool).ravel()[:rows]
 
 
 @dataclass
-class BitIndex(Index):
+class BitIndex(PlainIndex):
     """Looks at all held rows in every query.
 
     Attributes
@@ -167,18 +148,8 @@ class BitIndex(Index):
     @classmethod
     def build(cls, device: Device, X: Array, network: ShiftedReluNetwork) -> BitIndex:
         """Make the network hold its rows and look at them in every query."""
-        cls.hold(X, network)
+        hold_firing(network, X)
         return cls(device, X, network)
-
-    @staticmethod
-    def hold(X: Array, network: ShiftedReluNetwork) -> None:
-        """Make the network hold its rows: all of them where most fire on some point, else those that do."""
-        settle_sampling(network, len(X))
-        if network.sampling == "virtual" or not most_fire(network, X):
-            survey(network, X, 0)
-        else:
-            network.sampling = "explicit"
-            network.hold_all()
 
     def extend(self, network: ShiftedReluNetwork, X: Array, newcomers: Newcomers | None = None) -> BitIndex:
         """Return the index over the points of this one followed by X (k, d): nothing is kept of any pair."""
@@ -186,36 +157,23 @@ class BitIndex(Index):
             Newcomers.welcome(network, X)
         return BitIndex(self.device, self.device.xp.concatenate([self.X, X]), network)
 
-    def again(self, network: ShiftedReluNetwork, X: Array, chosen: Any = None) -> BitIndex:
+    def again(self, network: ShiftedReluNetwork, X: Array, chosen: np.ndarray | None = None) -> BitIndex:
         """Return an index of its own for a network with the same rows, over X (k, d)."""
         return BitIndex(self.device, X, network)
-
-    def over(self, X: Array, network: ShiftedReluNetwork) -> BitIndex:
-        """Return an index over other points X (k, d)."""
-        return self.again(network, X)
 
     def query(self, shift: float) -> BitMask:
         """Return who fires now, ``P_ir > shift``."""
         network = self.network
-        return BitMask(
-            self.device, *self.device.pack_mask(self.X, network.rows, network.signs, shift), len(network.rows)
-        )
+        found = self.device.pack_mask(self.X, network.rows, network.signs, shift)
+        return BitMask(self.device, *found, len(network.rows), shift)
 
     def update(self, W: Array, neurons: Array, moved: Array) -> None:
         """Note that the next query looks at all rows."""
         self.refreshed = len(W)
 
-    update_any = update
-
-    def mark(self) -> None:
-        """Return what :meth:`restore` needs: nothing, because every query looks at all rows."""
-
-    def restore(self, mark: None, W: Array, changed: Array) -> None:
-        """Come back to where :meth:`mark` was called: nothing to do."""
-
 
 @dataclass(frozen=True)
-class BitJacobian(Products):
+class BitJacobian:
     """J from the bits: it takes the step; its Gram matrix comes from :class:`gpu_sublinear.linear.gram.GramMatrix`.
 
     Attributes
@@ -228,7 +186,8 @@ class BitJacobian(Products):
         (u,) float64, ``m^{-1/2} a_r`` of the rows held.
     """
 
-    has_products = False
+    products = None  # a product costs as much as a query, so solvers take the Gram matrix
+    gram_is_whole = True
 
     mask: BitMask
     X: Array
@@ -245,9 +204,10 @@ class BitJacobian(Products):
         D -= initial
         return self.mask.device.mask_product(self.X, self.mask.bits, self.weights, D)
 
-    def step(self, W: Array, g: Array) -> Array:
-        """Apply ``W <- W - J^T g`` in place; return how far each row moved, (u,) float64."""
-        return self.mask.device.move_mask(W, self.X, self.mask.bits, self.weights, g)
+    def step(self, W: Array, g: Array) -> tuple[Array, Array]:
+        """Apply ``W <- W - J^T g`` in place; return all rows (u,) and how far each moved, (u,) float64."""
+        everybody = self.mask.device.xp.arange(self.mask.rows, dtype=np.int32)
+        return everybody, self.mask.device.move_mask(W, self.X, self.mask.bits, self.weights, g)
 
     def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
         """Return ``W - theta (W - W_0) - J^T g`` with distances, see :meth:`Device.pull_rows`."""
@@ -256,3 +216,47 @@ class BitJacobian(Products):
         rows, _ = self.mask.device.pull_rows(W, initial, *nothing, theta)
         self.step(rows, g)
         return rows, row_distances(rows, W)
+
+
+@dataclass(frozen=True)
+class PackedPoints:
+    """The map of packed bits on points: see :class:`gpu_sublinear.index.protocol.MaskedPoints`.
+
+    Attributes
+    ----------
+    mask : BitMask
+        The bits.
+    X : Array
+        (n, d) points.
+    """
+
+    mask: BitMask
+    X: Array
+
+    @cached_property
+    def neurons(self) -> Array:
+        """(u,) int32: all rows held."""
+        return self.mask.device.xp.arange(self.mask.rows, dtype=np.int32)
+
+    def gathered(self, g: Array) -> Array:
+        """Return ``T_r = sum_i M_ri g_i x_i``, (u, d) float64: rows of zeros, moved by it."""
+        device = self.mask.device
+        T = device.xp.zeros((self.mask.rows, self.X.shape[1]))
+        device.move_mask(T, self._wide, self.mask.bits, -self._ones, g)
+        return T
+
+    def summed(self, V: Array) -> Array:
+        """Return ``sum_r M_ri <V_r, x_i>``, (n,) float64."""
+        return self.mask.device.mask_product(self.X, self.mask.bits, self._ones, V)
+
+    def move(self, W: Array, weights: Array, g: Array) -> Array:
+        """Apply ``w_r <- w_r - weights_r T_r`` in place; return how far each moved, (u,) float64."""
+        return self.mask.device.move_mask(W, self.X, self.mask.bits, weights, g)
+
+    @cached_property
+    def _ones(self) -> Array:
+        return self.mask.device.xp.ones(self.mask.rows)
+
+    @cached_property
+    def _wide(self) -> Array:
+        return self.X.astype(np.float64)

@@ -23,31 +23,22 @@ than about one candidate in each, that is the larger part.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from ..devices import Array, Device, NeuronLists, philox
+from ..devices import Array, Device, philox
 from ..model.network import ShiftedReluNetwork
-from ..model.shifts import firing_probability
-from ..options import Options
-from .active_set import ActiveSet
-from .bits import BitIndex, BitMask
-from .first_look import survey
-from .lazy import LazyIndex
 from .newcomers import Newcomers
-from .protocol import Index
-from .tree import ThresholdTree
+from .protocol import Index, Mask, PlainIndex
 
-Part = LazyIndex | ThresholdTree | BitIndex
 ROUNDING = 4 * float(np.finfo(np.float64).eps)  # of a difference of two lengths of a path, relative to the longer one
 
 
 @dataclass
-class Blocks(Index):
-    """Blocks of points with an index each.
+class Blocks(PlainIndex):
+    """Blocks of points with an index each, of any kind.
 
     Attributes
     ----------
@@ -59,8 +50,8 @@ class Blocks(Index):
         (n, d) all points.
     points : list of Array
         (k,) int64, ascending: the numbers of each block's points.
-    parts : list
-        The index of each block.
+    indices : list of Index
+        Of each block.
     size : int
         Most points in a block.
     travelled : Array
@@ -75,137 +66,97 @@ class Blocks(Index):
     network: ShiftedReluNetwork
     X: Array
     points: list[Array]
-    parts: list[Part]
+    indices: list[Index]
     size: int
     travelled: Array
     visited: list[Array]
     refreshed: int = 0
 
-    @classmethod
-    def build(cls, trainer: Options, network: ShiftedReluNetwork, X: Array, memory_limit: int | None = None) -> Blocks:
-        """Look at all neurons once and cut what was found.
-
-        Parameters
-        ----------
-        trainer : Options
-            Batch size, margin, mask and tree.
-        network : ShiftedReluNetwork
-            Will hold the rows that take part.
-        X : Array
-            (n, d) points.
-        memory_limit : int, optional
-            Bytes that candidates and their products may take.
-
-        Returns
-        -------
-        Blocks
-            Ready for visits.
-        """
-        device = network.device
-        if trainer.margin == 0:
-            survey(network, X, 0)
-            return cls.deal(
-                trainer, network, X, lambda block: ThresholdTree.build(device, block, network.rows, trainer.tree)
-            )
-        if trainer.packs(firing_probability(network.shift), network.outputs):
-            BitIndex.build(device, X, network)
-            return cls.deal(trainer, network, X, lambda block: BitIndex(device, block, network))
-        whole = LazyIndex.build(device, X, network, trainer.margin, memory_limit)
-        return cls.deal(trainer, network, X, whole)
+    def __post_init__(self) -> None:
+        self.kind = self.indices[0].kind
 
     @classmethod
     def deal(
-        cls, trainer: Options, network: ShiftedReluNetwork, X: Array, find: Callable[[Array], Part] | LazyIndex
+        cls, network: ShiftedReluNetwork, X: Array, size: int, parted: Callable[[list[Array]], Sequence[Index]]
     ) -> Blocks:
-        """Deal the points and give each block its index: made over its points (k, d), or cut out of one over all.
+        """Deal the points into blocks.
 
         Parameters
         ----------
-        trainer : Options
-            Batch size.
         network : ShiftedReluNetwork
             Holds the rows that take part.
         X : Array
             (n, d) points.
-        find : callable or LazyIndex
-            Takes the points of a block; or what is cut.
+        size : int
+            Most points in a block.
+        parted : callable
+            Takes the points of all blocks, by number, and returns an index for each; called once.
 
         Returns
         -------
         Blocks
             Ready for visits, which have seen the rows as they are now.
         """
-        device, size = network.device, trainer.batch_size or len(X)
+        device = network.device
         points = [device.asarray(block) for block in dealt(len(X), size, network.seed, 0)]
-        parts: list[Part]
-        parts = [*cut(find, points)] if isinstance(find, LazyIndex) else [find(X[block]) for block in points]
+        indices: list[Index] = [*parted(points)]
         travelled = device.xp.zeros(len(network.rows))  # (u,)
-        return cls(device, network, X, points, parts, size, travelled, [travelled.copy() for _ in points])
-
-    @property
-    def kind(self) -> str:
-        """The word for what finds the pairs."""
-        return self.parts[0].kind
+        return cls(device, network, X, points, indices, size, travelled, [travelled.copy() for _ in points])
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the order in which this epoch visits the blocks: a permutation keyed by (seed, epoch)."""
-        return permutation(len(self.parts), self.network.seed, philox.BATCH_ORDER, epoch)
+        return permutation(len(self.indices), self.network.seed, philox.BATCH_ORDER, epoch)
 
     def visit(self, number: int) -> Visit:
         """Tell block ``number`` how far rows have moved since its last visit, and return it."""
         moved = self.travelled - self.visited[number]  # (u,)
         neurons = self.device.xp.flatnonzero(moved).astype(np.int32)
         if len(neurons):
-            part = self.parts[number]
-            part.update_any(self.network.rows, neurons, moved[neurons] + ROUNDING * self.travelled[neurons])
-            self.refreshed += part.refreshed
+            index = self.indices[number]
+            index.update(self.network.rows, neurons, moved[neurons] + ROUNDING * self.travelled[neurons])
+            self.refreshed += index.refreshed
             self.visited[number] = self.travelled.copy()
         return Visit(self, number)
 
-    def update_any(self, W: Array, neurons: Array, moved: Array) -> None:
+    def query(self, shift: float) -> Mask:
+        """Refuse: blocks are visited, one after the other."""
+        raise NotImplementedError("blocks of points are queried one by one: visit(number).query(shift)")
+
+    def update(self, W: Array, neurons: Array, moved: Array) -> None:
         """Note that these rows (j,) were moved by ``moved``; a row that moved has a longer path, however little."""
         xp, before = self.device.xp, self.travelled[neurons]  # (j,)
         further = xp.maximum(before + moved, xp.nextafter(before, np.inf))
         self.travelled[neurons] = xp.where(moved == 0, before, further)
 
-    def extend(self, network: ShiftedReluNetwork, X: Array) -> Blocks:
+    def extend(self, network: ShiftedReluNetwork, X: Array, newcomers: Newcomers | None = None) -> Blocks:
         """Return the blocks of this index followed by blocks of the new points X (k, d); the old ones stay as dealt."""
-        came, xp, n = Newcomers.welcome(network, X), self.device.xp, len(self.X)
-        everywhere = xp.concatenate([self.X, X])
-        nothing = X[:0]
-        parts = [part.extend(network, nothing, came) for part in self.parts]
+        came, xp, n = newcomers or Newcomers.welcome(network, X), self.device.xp, len(self.X)
+        indices = [index.extend(network, X[:0], came) for index in self.indices]
         new = [self.device.asarray(block) for block in dealt(len(X), self.size, network.seed, n)]
-        parts += self._new_parts(parts[0], [X[block] for block in new])
-        travelled, visited = xp.zeros(came.rows), [xp.zeros(came.rows) for _ in parts]
+        indices += [indices[0].afresh(network, X[block]) for block in new]
+        travelled, visited = xp.zeros(came.rows), [xp.zeros(came.rows) for _ in indices]
         travelled[came.places] = self.travelled
         for after, before in zip(visited, self.visited, strict=False):
             after[came.places] = before
-        for after in visited[len(self.parts) :]:
+        for after in visited[len(self.indices) :]:
             after[...] = travelled
-        points = self.points + [block + n for block in new]
-        return replace(self, X=everywhere, points=points, parts=parts, travelled=travelled, visited=visited)
+        everything = {"X": xp.concatenate([self.X, X]), "points": self.points + [block + n for block in new]}
+        return replace(self, indices=indices, travelled=travelled, visited=visited, **everything)
 
-    def at(self, network: ShiftedReluNetwork, X: Array, points: Any) -> Part:
-        """Return an index for one look at some of its points."""
-        return self.over(self.device.asarray(points))
+    def at(self, network: ShiftedReluNetwork, X: Array, chosen: np.ndarray) -> Index:
+        """Return an index for one look at some of its points, by a look at the rows held."""
+        return self.indices[0].afresh(network, X)
 
-    def over(self, points: Array) -> Part:
-        """Return an index over these of its points (k,), by a look at the rows held."""
-        return self._new_parts(self.parts[0], [self.X[points]])[0]
-
-    def afresh(self) -> Blocks:
-        """Return the same blocks with indices made anew, for rows whose path cannot be measured."""
-        parts = self._new_parts(self.parts[0], [self.X[block] for block in self.points])
-        travelled = self.device.xp.zeros(len(self.network.rows))  # (u,)
-        return replace(self, parts=parts, travelled=travelled, visited=[travelled.copy() for _ in parts])
-
-    def _new_parts(self, like: Part, points: list[Array]) -> list[Part]:
-        """Return an index over each of these blocks of points, with the rows that ``like`` lists."""
-        return [like.over(X, self.network) for X in points]
+    def look_again(self) -> None:
+        """Make all indices anew, for rows whose path cannot be measured."""
+        like = self.indices[0]
+        self.indices = [like.afresh(self.network, self.X[block]) for block in self.points]
+        self.travelled = self.device.xp.zeros(len(self.network.rows))  # (u,)
+        self.visited = [self.travelled.copy() for _ in self.points]
 
 
 @dataclass
-class Visit(Index):
+class Visit(PlainIndex):
     """One block, as the index of a step on it.
 
     Attributes
@@ -218,27 +169,22 @@ class Visit(Index):
 
     blocks: Blocks
     number: int
-    refreshed = 0
+
+    def __post_init__(self) -> None:
+        self.network, self.X = self.blocks.network, self.blocks.indices[self.number].X
 
     @property
     def points(self) -> Array:
         """(k,) int64 numbers of its points."""
         return self.blocks.points[self.number]
 
-    @property
-    def X(self) -> Array:
-        """(k, d) its points."""
-        return self.blocks.parts[self.number].X
-
-    def query(self, shift: float) -> ActiveSet | BitMask:
+    def query(self, shift: float) -> Mask:
         """Return the pairs of the block that fire."""
-        return self.blocks.parts[self.number].query(shift)
+        return self.blocks.indices[self.number].query(shift)
 
     def update(self, W: Array, neurons: Array, moved: Array) -> None:
         """Note what the rows moved; every block, this one too, hears of it when it is visited next."""
-        self.blocks.update_any(W, neurons, moved)
-
-    update_any = update
+        self.blocks.update(W, neurons, moved)
 
 
 def permutation(n: int, seed: int, purpose: int, draw: int) -> np.ndarray:
@@ -251,27 +197,3 @@ def dealt(n: int, size: int, seed: int, draw: int) -> list[np.ndarray]:
     """Return 0 .. n - 1 dealt into blocks of at most ``size`` numbers, as equal as can be, each ascending."""
     order = permutation(n, seed, philox.BATCHES, draw)
     return [np.sort(block) for block in np.array_split(order, -(-n // size))]
-
-
-def cut(whole: LazyIndex, points: list[Array]) -> list[LazyIndex]:
-    """Return the index over all points as one for each block of ``points``, with all its rows in each."""
-    xp, lists = whole.device.xp, whole.candidates
-    block_of, number = xp.zeros(len(whole.X), np.int32), xp.zeros(len(whole.X), np.int32)
-    for block, chosen in enumerate(points):
-        block_of[chosen] = block
-        number[chosen] = xp.arange(len(chosen), dtype=np.int32)
-    blocks = block_of[lists.points]  # (nnz,)
-    order = xp.argsort(blocks, kind="stable")
-    ends = xp.searchsorted(blocks[order], xp.arange(len(points) + 1))
-    parts = []
-    for block, chosen in enumerate(points):
-        pairs = order[int(ends[block]) : int(ends[block + 1])]  # by neuron, ascending points
-        own = NeuronLists(
-            lists.neurons,
-            xp.searchsorted(pairs, lists.indptr).astype(np.int64),
-            number[lists.points[pairs]],
-        )
-        part = replace(whole, X=whole.X[chosen], candidates=own, keep_empty=True)
-        part.drift, part.margin = whole.drift.copy(), whole.margin.copy()
-        parts.append(part)
-    return parts

@@ -13,6 +13,10 @@ import numpy as np
 from ..devices import Array, Device, NeuronLists
 from ..model.caps import draw_caps, settle_sampling
 from ..model.network import ShiftedReluNetwork
+from .lists import picked, without_empty
+
+SAMPLED = 1024  # rows looked at to learn whether lists would grow too long, or how many fire at all
+MOST = 0.7  # share of rows that fire somewhere from which holding the others too costs less than finding them
 
 
 def survey(network: ShiftedReluNetwork, X: Array, margin: float) -> NeuronLists:
@@ -68,31 +72,6 @@ def lower_limit(network: ShiftedReluNetwork, margin: Array) -> Array:
     return network.device.xp.nextafter(exact.astype(network.dtype), real(-np.inf))
 
 
-def without_empty(device: Device, lists: NeuronLists) -> NeuronLists:
-    """Return the lists that are not empty."""
-    listed = device.xp.flatnonzero(lists.indptr[1:] > lists.indptr[:-1])
-    return lists if len(listed) == len(lists.neurons) else _compressed(lists, listed)
-
-
-def picked(device: Device, lists: NeuronLists, places: Array) -> NeuronLists:
-    """Return the lists at the ascending ``places`` alone."""
-    xp = device.xp
-    others = xp.ones(len(lists.neurons), bool)
-    others[places] = False
-    dropped = xp.flatnonzero(others)
-    if not len(dropped):
-        return lists
-    emptied = device.splice(lists, dropped, xp.zeros(len(dropped) + 1, np.int64), lists.points[:0])
-    return _compressed(emptied, places)
-
-
-def _compressed(lists: NeuronLists, listed: Array) -> NeuronLists:
-    """Return the lists at positions ``listed``; the others' lists are empty."""
-    ends = lists.indptr[: len(listed) + 1].copy()  # starts with the 0 that every indptr has
-    ends[1:] = lists.indptr[1:][listed]
-    return NeuronLists(lists.neurons[listed], ends, lists.points)
-
-
 class _Parts:
     """What is kept of each block, joined in the end."""
 
@@ -128,3 +107,34 @@ class _Parts:
         indptr = self.xp.zeros(len(lengths) + 1, np.int64)
         self.xp.cumsum(lengths, out=indptr[1:])
         return NeuronLists(join(self.places), indptr, join(self.points))
+
+
+def sampled_share(network: ShiftedReluNetwork, X: Array) -> float:
+    """Return the share of the pairs that fire, from about 1024 of the rows held, evenly spaced."""
+    u = len(network.rows)
+    counts = _points_fired(network, X, network.rows[:: max(1, u // SAMPLED)])
+    return int(counts.sum()) / max(1, len(counts) * len(X))
+
+
+def most_fire(network: ShiftedReluNetwork, X: Array) -> bool:
+    """Tell whether most rows of a fresh network fire on some point (n, d), from the first 1024."""
+    counts = _points_fired(network, X, network.block(0, min(SAMPLED, network.width)))
+    return int((counts > 0).sum()) >= MOST * len(counts)
+
+
+def _points_fired(network: ShiftedReluNetwork, X: Array, rows: Array) -> Array:
+    """Return on how many points (n, d) each of these rows (k, d) fires, (k,) int64."""
+    xp = network.device.xp
+    neurons, limits = xp.arange(len(rows), dtype=np.int32), xp.full(len(rows), network.shift, dtype=network.dtype)
+    indptr, _ = network.device.scan(X, xp.ascontiguousarray(rows), neurons, limits)
+    return indptr[1:] - indptr[:-1]
+
+
+def hold_firing(network: ShiftedReluNetwork, X: Array) -> None:
+    """Make the network hold its rows: all of them where most fire on some point (n, d), else those that do."""
+    settle_sampling(network, len(X))
+    if network.sampling == "virtual" or not most_fire(network, X):
+        survey(network, X, 0)
+    else:
+        network.sampling = "explicit"
+        network.hold_all()

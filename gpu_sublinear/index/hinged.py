@@ -21,7 +21,8 @@ index is told how far each moved (neurons that fire nowhere may wake up), and a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,54 +30,16 @@ import numpy as np
 from ..devices import Array, Device
 from ..devices.sums import row_distances
 from ..errors import OptionError
-from ..linear.gram import GramMatrix
-from ..linear.jacobian import FactoredJacobian, Products, SparseJacobian
-from ..model.activation import SHIFTED_RELU, Activation
+from ..model.activation import Activation
 from ..model.network import ShiftedReluNetwork
-from ..options import Options
-from .active_set import ActiveSet
-from .lazy import LazyIndex
-from .protocol import Index
-from .tree import ThresholdTree
+from .protocol import FiredPairs, Fold, Index, Jacobian, Mask, MaskedPoints, PairCounts, Products
+from .wrapper import Wrapper
 
 SLOPE_ROWS = 1 << 14  # rows taken to float64 at a time
 
 
-def check_activation(trainer: Options, network: ShiftedReluNetwork) -> None:
-    """Refuse options that the network's activation does not go with.
-
-    Parameters
-    ----------
-    trainer : Options
-        The options.
-    network : ShiftedReluNetwork
-        What is to be trained.
-
-    Raises
-    ------
-    OptionError
-        Naming the activation and the option.
-    """
-    activation = network.activation
-    if not activation.plain and trainer.mask not in ("auto", "lists"):
-        raise OptionError(
-            f"mask={trainer.mask!r} is for the activations relu and max; use mask='auto' or 'lists' "
-            f"with {activation.name}"
-        )
-    if not activation.plain and trainer.batch_size:
-        raise OptionError(
-            f"batch_size={trainer.batch_size} is for the activations relu and max; got activation={activation.name!r}: "
-            "train on all points at once"
-        )
-    if activation.slope and trainer.solver == "sketch-cg":
-        raise OptionError(
-            f"solver='sketch-cg' hashes fired neurons, and with the activation {activation.name}, whose slope is "
-            f"{activation.slope:g} everywhere, all neurons count; use solver 'auto', 'gram' or 'cg'"
-        )
-
-
 @dataclass(frozen=True)
-class Fold:
+class HingeFold:
     """The matrix C: from the points that the hinges look at to the points of the data.
 
     Attributes
@@ -114,87 +77,136 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class HingedSet(ActiveSet):
+class HingedMask:
     """The fired pairs of the points that the hinges look at, read as those of the data.
 
     Attributes
     ----------
+    inner : Mask
+        Of the k n points that the hinges look at.
     activation : Activation
         Its hinges.
     line : Array or None
         (n,) float64, ``slope sum_r a_r <w_r, x_i>``; None without a slope.
-    rows : int
-        Rows held.
+    rows, features : int
+        Rows held, and d.
     """
 
-    activation: Activation = field(default=SHIFTED_RELU)
-    line: Array = None
-    rows: int = 0
+    inner: Mask
+    activation: Activation
+    line: Array
+    rows: int
+    features: int
 
     @property
-    def fold(self) -> Fold:
+    def fold(self) -> HingeFold:
         """How pairs become those of the data."""
         hinges = self.activation.hinges
-        return Fold(tuple(hinge.gain for hinge in hinges), (len(self.indptr) - 1) // len(hinges))
+        return HingeFold(tuple(hinge.gain for hinge in hinges), len(self.inner.counts) // len(hinges))
 
     @property
-    def fired_counts(self) -> Array:
-        """(k n,) pairs of every point that the hinges look at."""
-        return self.indptr[1:] - self.indptr[:-1]
+    def folding(self) -> Fold:
+        """C."""
+        return self.fold
+
+    @property
+    def lists(self) -> FiredPairs | None:
+        """The pairs of the points looked at."""
+        return self.inner.lists
 
     @property
     def counts(self) -> Array:
         """(n,) number of neurons with a derivative on each point: fired ones, or all where there is a slope."""
         if self.line is not None:
-            return 0 * self.fired_counts[: self.fold.n] + self.rows
-        return sum(self.fold.parts(self.fired_counts))
+            return 0 * self.inner.counts[: self.fold.n] + self.rows
+        return sum(self.fold.parts(self.inner.counts))
+
+    @property
+    def union(self) -> int:
+        """Number of neurons that fire on at least one point looked at."""
+        return self.inner.union
+
+    @property
+    def moving(self) -> int:
+        """Number of rows that a step moves: those that fire, or all where there is a slope."""
+        return self.inner.moving if self.line is None else self.rows
+
+    @property
+    def nnz(self) -> int:
+        """Number of fired pairs of the points looked at."""
+        return self.inner.nnz
+
+    @property
+    def visited(self) -> int:
+        """Numbers compared with the threshold."""
+        return self.inner.visited
 
     def forward(self, device: Device, signs: Array, shift: float) -> Array:
         """Return ``sum_r a_r phi(P_ir)`` without the constant, (n,) float64."""
         fold, total = self.fold, 0.0 if self.line is None else self.line
         offsets = [self.activation.offset(hinge, shift) for hinge in self.activation.hinges]
-        sums = {offset: super(HingedSet, self).forward(device, signs, offset) for offset in set(offsets)}  # (k n,)
+        sums = {offset: self.inner.forward(device, signs, offset) for offset in set(offsets)}  # (k n,)
         for k, (gain, offset) in enumerate(zip(fold.gains, offsets, strict=True)):
             total = total + gain * fold.parts(sums[offset])[k]
         return total
 
-    def jacobian(self, system: Any) -> HingedJacobian:
+    def pair_counts(self, device: Device, known: PairCounts | None) -> PairCounts:
+        """Return ``M^T M`` of the points looked at."""
+        return self.inner.pair_counts(device, known)
+
+    def jacobian(self, system: Any) -> Jacobian:
         """Return J of the data from that of the points looked at."""
-        return HingedJacobian(system.of_lists(self), self.fold, self, system.network, system.weights.scaled(system.X))
+        inner = self.inner.jacobian(system)
+        return HingedJacobian(inner, self, system.network, system.problem.scaled)
 
     def folded(self, G: Array, K: Array, width: int) -> Array:
         """Return G (n, n) of the data from G~ (k n, k n)."""
         G, slope = self.fold.gram(G), self.activation.slope
         if slope:
-            c, n = slope / width * hinge_slopes(self), self.fold.n  # (n,)
+            c, n = slope / width * self.slopes, self.fold.n  # (n,)
             G = G + K[:n, :n] * (slope**2 + (c[:, None] + c[None, :]))
         return G
 
     def mean_diagonal(self, squares: Array, total: float, width: int) -> float:
         """Return the mean of the diagonal of G; at most one hinge fires on a point."""
         slope = self.activation.slope
-        shares = [part / width for part in self.fold.parts(self.fired_counts)]
+        shares = [part / width for part in self.fold.parts(self.inner.counts)]
         sums = slope**2 + 0.0 * squares
         for hinge, share in zip(self.activation.hinges, shares, strict=True):
             sums = sums + share * (2 * slope * hinge.gain * hinge.direction + hinge.gain**2)
         return float((squares * sums).sum()) / total
 
+    def masked(self, device: Device, X: Array) -> MaskedPoints:
+        """Return the map of the derivatives on the points looked at, X (k n, d), in the order of the hinges."""
+        return HingedPoints(self.inner.masked(device, X), self, device, X)
+
+    def fires(self, device: Device, rows: int) -> Array:
+        """Return whether each of the rows held fires somewhere, (rows,) bool."""
+        return self.inner.fires(device, rows)
+
+    @property
+    def slopes(self) -> Array:
+        """(n,) float64 ``c_i``: what the hinges of all neurons add to the derivative on each point."""
+        slopes = [hinge.gain * hinge.direction for hinge in self.activation.hinges]
+        parts = self.fold.parts(self.inner.counts)
+        return sum(slope * part.astype(np.float64) for slope, part in zip(slopes, parts, strict=True))
+
 
 @dataclass
-class HingedIndex(Index):
-    """An index over the points that the hinges look at.
+class HingedIndex(Wrapper):
+    """Any index over the points that the hinges look at.
 
     Attributes
     ----------
-    inner : LazyIndex or ThresholdTree
-        Finds the pairs.
+    inner : Index
+        Finds their pairs.
     network : ShiftedReluNetwork
         Its rows are read at every query.
     X : Array
         (n, d) points of the data.
     """
 
-    inner: LazyIndex | ThresholdTree
+    inner: Index
     network: ShiftedReluNetwork
     X: Array
 
@@ -202,46 +214,49 @@ class HingedIndex(Index):
         if self.network.activation.slope:
             self.expect_any_row()
 
-    @property
-    def refreshed(self) -> int:
-        """Rows looked at afresh in the last update."""
-        return self.inner.refreshed
-
-    @property
-    def kind(self) -> str:
-        """The word for what finds the pairs."""
-        return self.inner.kind
-
-    def expect_any_row(self) -> None:
-        """Tell what finds the pairs."""
-        self.inner.expect_any_row()
-
-    def query(self, shift: float) -> HingedSet:
+    def query(self, shift: float) -> HingedMask:
         """Return who fires now, and what the line adds up to."""
         network, found = self.network, self.inner.query(shift)
         slope = network.activation.slope
         line = slope * _line(network, self.X) if slope else None
-        parts = (found.indptr, found.compact, found.values, found.fired, found.visited)
-        return HingedSet(*parts, network.activation, line, len(network.rows))
+        return HingedMask(found, network.activation, line, *network.rows.shape)
 
-    def update(self, W: Array, neurons: Array, moved: Array) -> None:
-        """Note how far rows moved: those that fired, or all where there is a slope."""
-        if self.network.activation.slope:
-            self.inner.update_any(W, self.network.device.xp.arange(len(W), dtype=np.int32), moved)
-        else:
-            self.inner.update(W, neurons, moved)
+    def again(self, network: ShiftedReluNetwork, X: Array, chosen: np.ndarray | None = None) -> HingedIndex:
+        """Return an index of its own over X (k, d), the points ``chosen`` of this."""
+        every = None if chosen is None else self._looked_at(chosen)
+        return HingedIndex(self.inner.again(network, self._points(network, X), every), network, X)
 
-    def update_any(self, W: Array, neurons: Array, moved: Array) -> None:
-        """Note how far any rows moved."""
-        self.inner.update_any(W, neurons, moved)
+    def afresh(self, network: ShiftedReluNetwork, X: Array) -> HingedIndex:
+        """Return an index over other points X (k, d) by a look at the rows that take part."""
+        return HingedIndex(self.inner.afresh(network, self._points(network, X)), network, X)
 
-    def mark(self) -> Any:
-        """Return what :meth:`restore` needs."""
-        return self.inner.mark()
+    def at(self, network: ShiftedReluNetwork, X: Array, chosen: np.ndarray) -> HingedIndex:
+        """Return an index for one look at some of its points."""
+        inner = self.inner.at(network, self._points(network, X), self._looked_at(chosen))
+        return HingedIndex(inner, network, X)
 
-    def restore(self, mark: Any, W: Array, neurons: Array) -> None:
-        """Come back to ``mark``; W holds the same rows again."""
-        self.inner.restore(mark, W, neurons)
+    def follower(self, network: ShiftedReluNetwork, X: Array, chosen: np.ndarray) -> HingedIndex:
+        """Return an index for looks alone."""
+        return self.again(network, X, chosen)
+
+    def parts(self, points: Sequence[Array]) -> list[HingedIndex]:
+        """Return an index for each of these sets of its points."""
+        n, hinges, xp = len(self.X), len(self.network.activation.hinges), self.network.device.xp
+        every = [xp.concatenate([chosen + k * n for k in range(hinges)]) for chosen in points]
+        inner = self.inner.parts(every)
+        return [HingedIndex(index, self.network, self.X[chosen]) for index, chosen in zip(inner, points, strict=True)]
+
+    def extend(self, network: ShiftedReluNetwork, X: Array, newcomers: Any = None) -> HingedIndex:
+        """Refuse: the points that the hinges look at are in the order of the hinges."""
+        raise OptionError(f"points cannot be added to a training with the activation {network.activation.name}")
+
+    def _points(self, network: ShiftedReluNetwork, X: Array) -> Array:
+        return network.activation.points(X, network.device.xp)
+
+    def _looked_at(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the numbers of the points that the hinges look at, of these points of the data."""
+        n, hinges = len(self.X), len(self.network.activation.hinges)
+        return np.concatenate([np.asarray(chosen) + k * n for k in range(hinges)])
 
 
 def _line(network: ShiftedReluNetwork, X: Array) -> Array:
@@ -254,103 +269,178 @@ def _line(network: ShiftedReluNetwork, X: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class HingedJacobian(Products):
+class HingedPoints:
+    """The map of all derivatives on the points looked at, ``T = T~ C^T + slope X^T``: see ``MaskedPoints``.
+
+    Attributes
+    ----------
+    inner : MaskedPoints
+        T~ of the k n points looked at.
+    mask : HingedMask
+        C, and the slope.
+    device : Device
+        Owner of the arrays.
+    X : Array
+        (k n, d) the points looked at; with a last coordinate that is no feature where ``d`` is above the network's.
+    """
+
+    inner: MaskedPoints
+    mask: HingedMask
+    device: Device
+    X: Array
+
+    @property
+    def neurons(self) -> Array:
+        """(u,) int32: those that fire, or all where there is a slope."""
+        if not self.mask.activation.slope:
+            return self.inner.neurons
+        return self.device.xp.arange(self.mask.rows, dtype=np.int32)
+
+    def gathered(self, g: Array) -> Array:
+        """Return ``sum_i h_ri g_i x_i``, (u, d) float64."""
+        T = self.inner.gathered(self.mask.fold.spread(g, self.device.xp))
+        if not self.mask.activation.slope:
+            return T
+        everywhere = self.device.xp.zeros((self.mask.rows, T.shape[1])) + self.device.matmul(self._line.T, g)
+        everywhere[self.inner.neurons] += T
+        return everywhere
+
+    def summed(self, V: Array) -> Array:
+        """Return ``sum_r h_ri <V_r, x_i>``, (n,) float64."""
+        if not self.mask.activation.slope:
+            return self.mask.fold.gather(self.inner.summed(V))
+        fired = self.device.xp.ascontiguousarray(V[self.inner.neurons])
+        return self.mask.fold.gather(self.inner.summed(fired)) + self.device.matmul(self._line, V.sum(axis=0))
+
+    def move(self, W: Array, weights: Array, g: Array) -> Array:
+        """Apply ``w_r <- w_r - weights_r T_r`` in place, without a slope; return how far each moved, (u,) float64."""
+        assert not self.mask.activation.slope  # then rows move that do not fire
+        return self.inner.move(W, weights, self.mask.fold.spread(g, self.device.xp))
+
+    @property
+    def _line(self) -> Array:
+        """(n, d) float64: slope times the points of the data, nothing at a last coordinate that is no feature."""
+        first = self.mask.activation.hinges[0]
+        line = self.mask.activation.slope * first.direction * self.X[: self.mask.fold.n].astype(np.float64)
+        line[:, self.mask.features :] = 0.0
+        return line
+
+
+@dataclass(frozen=True)
+class HingedJacobian:
     """J of the data from that of the points that the hinges look at.
 
     Attributes
     ----------
-    inner : FactoredJacobian or SparseJacobian
-        J~ (k n, u d).
-    fold : Fold
-        C.
-    active : HingedSet
+    inner : Jacobian
+        J~ (k n, u d), with products.
+    active : HingedMask
         Who fires.
     network : ShiftedReluNetwork
         Its signs and scale.
     X : Array
-        (n, d) points of the data.
+        (n, d) points of the data, weighted.
     """
 
-    inner: FactoredJacobian | SparseJacobian
-    fold: Fold
-    active: HingedSet
+    gram_is_whole = True
+
+    inner: Jacobian
+    active: HingedMask
     network: ShiftedReluNetwork
     X: Array
 
     @property
-    def folding(self) -> Fold:
-        """C."""
-        return self.fold
+    def products(self) -> Products | None:
+        """Itself, where J~ has products."""
+        return self if self.inner.products else None
 
     @property
-    def entries(self) -> SparseJacobian | None:
+    def _fold(self) -> HingeFold:
+        return self.active.fold
+
+    @property
+    def entries(self) -> Any:
         """Those of J~."""
-        return self.inner.entries
+        return self._inner.entries
 
     @property
-    def points(self) -> int:
-        """Number of rows, n."""
-        return self.fold.n
+    def _inner(self) -> Products:
+        """Products with J~."""
+        assert self.inner.products is not None  # asked for where they are
+        return self.inner.products
+
+    def matvec(self, v: Array) -> Array:
+        """Return ``J v``, (n,), for v (u d,) of the neurons that fire, or of all where there is a slope."""
+        V, slope = v.reshape(-1, self.X.shape[1]), self.network.activation.slope
+        if not slope:
+            return self._fold.gather(self._inner.matvec(v))
+        fired = V[self._fired].ravel()
+        return self._fold.gather(self._inner.matvec(fired)) + self._along_line(V)
+
+    def rmatvec(self, g: Array) -> Array:
+        """Return ``J^T g``, float64, of the neurons that fire, or of all where there is a slope."""
+        change = self._inner.rmatvec(self._fold.spread(g, self.network.device.xp))  # (u d,)
+        if not self.network.activation.slope:
+            return change
+        every = self.network.signs.astype(np.float64)[:, None] * self._common(g)  # (m, d)
+        every[self._fired] += change.reshape(-1, self.X.shape[1])
+        return every.ravel()
 
     def along(self, W: Array, initial: Array) -> Array:
         """Return ``J D``, (n,) float64, for the movement D of the rows from ``initial`` (u, d) to W."""
-        along = self.fold.gather(self.inner.along(W, initial))
-        slope = self.network.activation.slope
-        if not slope:
+        along = self._fold.gather(self.inner.along(W, initial))
+        if not self.network.activation.slope:
             return along
-        D = W.astype(np.float64) - initial
-        total = (self.network.signs.astype(np.float64)[:, None] * D).sum(axis=0)  # (d,)
-        return along + slope * self.network.scale * (self.X.astype(np.float64) @ total)
+        return along + self._along_line(W.astype(np.float64) - initial)
 
     def gram(self, g: Array) -> Array:
         """Return ``G g``, (n,)."""
-        product = self.fold.gather(self.inner.gram(self.fold.spread(g, self.network.device.xp)))
+        product = self._fold.gather(self._inner.gram(self._fold.spread(g, self.network.device.xp)))
         slope, width = self.network.activation.slope, self.network.width
         if not slope:
             return product
-        c, X = slope / width * hinge_slopes(self.active), self.X.astype(np.float64)  # (n,), (n, d)
+        c, X = slope / width * self.active.slopes, self.X.astype(np.float64)  # (n,), (n, d)
         matmul = self.network.device.matmul
         Kg = matmul(X, matmul(X.T, g))  # (n,)
         return product + slope**2 * Kg + c * Kg + matmul(X, matmul(X.T, c * g))
 
-    def step(self, W: Array, g: Array) -> Array:
-        """Apply ``W <- W - J^T g`` in place; return how far the fired rows moved, or all where there is a slope."""
+    def step(self, W: Array, g: Array) -> tuple[Array, Array]:
+        """Apply ``W <- W - J^T g`` in place; return the fired rows and how far they moved, or all with a slope."""
         xp, network = self.network.device.xp, self.network
-        long = self.fold.spread(g, xp)
-        slope = network.activation.slope
-        if not slope:
+        long = self._fold.spread(g, xp)
+        if not network.activation.slope:
             return self.inner.step(W, long)
         before = W.copy()
         self.inner.step(W, long)
-        common = slope * network.scale * network.device.matmul(self.X.astype(np.float64).T, g)  # (d,)
-        moved = xp.zeros(len(W))  # (m,)
+        common, moved = self._common(g), xp.zeros(len(W))  # (d,), (m,)
         for first in range(0, len(W), SLOPE_ROWS):
             rows = slice(first, first + SLOPE_ROWS)
             W[rows] = W[rows].astype(np.float64) - network.signs[rows].astype(np.float64)[:, None] * common
             moved[rows] = row_distances(W[rows], before[rows])
-        return moved
+        return xp.arange(len(W), dtype=np.int32), moved
 
     def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
         """Return ``W - theta (W - W_0) - J^T g`` with distances, see :meth:`Device.pull_rows`."""
-        xp, network = self.network.device.xp, self.network
-        neurons, d = self.active.neurons, W.shape[1]
-        change = self.inner.rmatvec(self.fold.spread(g, xp)).reshape(-1, d)  # (u, d)
-        slope = network.activation.slope
-        if slope:
-            common = slope * network.scale * network.device.matmul(self.X.astype(np.float64).T, g)  # (d,)
-            every = network.signs.astype(np.float64)[:, None] * common  # (m, d)
-            every[neurons] += change
-            neurons, change = xp.arange(len(W), dtype=np.int32), every
-        return network.device.pull_rows(W, initial, neurons, change, theta)
+        xp, slope = self.network.device.xp, self.network.activation.slope
+        if self.products is None:
+            return self.inner.pull(W, initial, self._fold.spread(g, xp), theta)
+        neurons = xp.arange(len(W), dtype=np.int32) if slope else self._fired
+        change = self.rmatvec(g).reshape(-1, W.shape[1])  # (u, d)
+        return self.network.device.pull_rows(W, initial, neurons, change, theta)
 
+    @property
+    def _fired(self) -> Array:
+        """(u,) int32: the neurons that fire."""
+        assert self.active.lists is not None  # products are made from lists
+        return self.active.lists.fired.neurons
 
-def hinge_slopes(active: HingedSet) -> Array:
-    """Return ``c_i``, what the hinges of all neurons add to the derivative on each point, (n,) float64."""
-    slopes = [hinge.gain * hinge.direction for hinge in active.activation.hinges]
-    parts = active.fold.parts(active.fired_counts)
-    return sum(slope * part.astype(np.float64) for slope, part in zip(slopes, parts, strict=True))
+    def _common(self, g: Array) -> Array:
+        """Return ``slope m^{-1/2} X^T g``, (d,): how a neuron of sign +1 moves by its line."""
+        network = self.network
+        return network.activation.slope * network.scale * network.device.matmul(self.X.astype(np.float64).T, g)
 
-
-def gram_of(network: ShiftedReluNetwork, X: Array) -> GramMatrix:
-    """Return what computes G of the points X (n, d), weighted or not, for the network's activation."""
-    return GramMatrix(network.device, network.activation.points(X, network.device.xp), network.width)
+    def _along_line(self, D: Array) -> Array:
+        """Return what the lines of all rows add to ``J D``, (n,), for D (m, d) float64."""
+        network = self.network
+        total = (network.signs.astype(np.float64)[:, None] * D).sum(axis=0)  # (d,)
+        return network.activation.slope * network.scale * (self.X.astype(np.float64) @ total)

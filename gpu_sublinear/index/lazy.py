@@ -45,6 +45,7 @@ a list that fires on a new point: drawn now, or forgotten before and not moved s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -55,9 +56,10 @@ from ..errors import DeviceMemoryError, OptionError
 from ..model.network import ShiftedReluNetwork
 from ..options import check_margin
 from .active_set import ActiveSet
-from .first_look import lower_limit, survey, without_empty
-from .newcomers import Newcomers, appended, united
-from .protocol import Index
+from .first_look import lower_limit, survey
+from .lists import appended, restricted, united, without_empty
+from .newcomers import Newcomers
+from .protocol import PlainIndex
 
 FIRST_MARGIN = 0.1  # before any movement is known: a third more candidates at b = 2.5, rows that move less stay put
 NEXT_MARGIN = 0.3  # of the row's last movement: enough for all later steps if each is at most a third of the last
@@ -69,7 +71,7 @@ NORM_ROWS = 1 << 16  # rows squared at a time for w_max
 
 
 @dataclass
-class LazyIndex(Index):
+class LazyIndex(PlainIndex):
     """Candidate lists over stale pre-activations, with the certificate of the module docstring.
 
     Attributes
@@ -94,8 +96,6 @@ class LazyIndex(Index):
         Whether rows move that do not fire, so that an empty list may fill again.
     """
 
-    may_pack = marks_all = True
-
     device: Device
     X: Array
     network: ShiftedReluNetwork
@@ -109,6 +109,7 @@ class LazyIndex(Index):
     refreshed: int = 0
     keep_empty: bool = False
     _places: Array = field(default=None, repr=False)
+    _fired: Array = field(default=None, repr=False)
     _fired_pairs: int = 0
 
     @classmethod
@@ -175,6 +176,10 @@ class LazyIndex(Index):
         """Keep neurons with empty lists."""
         self.keep_empty = True
 
+    def limit_memory(self, nbytes: int | None) -> None:
+        """Let candidates and their products take at most so many bytes."""
+        self.memory_limit = nbytes
+
     def again(self, network: ShiftedReluNetwork, X: Array, chosen: np.ndarray | None = None) -> LazyIndex:
         """Return an index of its own for a network with the same rows, over X (k, d), the points ``chosen`` of this."""
         lists = self.candidates
@@ -206,31 +211,43 @@ class LazyIndex(Index):
         fired, self._places, indptr, compact, values = self.device.evaluate(
             self.X, self.network.rows, self.candidates, shift
         )
-        self._fired_pairs = fired.nnz
+        self._fired, self._fired_pairs = fired.neurons, fired.nnz
         return ActiveSet(indptr, compact, values, fired, self.candidates.nnz)
 
     def update(self, W: Array, neurons: Array, moved: Array) -> None:
-        """Add what the rows of the last query's neurons moved (u,) to their drift; refresh those past their margin."""
-        assert self._places is not None  # who fires is known
-        self._update(self._places, moved)
+        """Add what rows moved (u,) to their drift; refresh those past their margin.
 
-    def update_any(self, W: Array, neurons: Array, moved: Array) -> None:
-        """Do the same for any neurons (u,) that have a list, ascending, whether they fire or not."""
+        Parameters
+        ----------
+        W : Array
+            (r, d) all rows held.
+        neurons : Array
+            (u,) int32, ascending: neurons that have a list; fastest where they are those of the last query, itself.
+        moved : Array
+            (u,) float64.
+        """
+        self._update(self._places_of(neurons, len(W)), moved)
+
+    def _places_of(self, neurons: Array, rows: int) -> Array | None:
+        """Return the places (u,) of these neurons, which have lists, among the lists; None for all of them."""
         listed = self.candidates.neurons
+        if neurons is self._fired:
+            return self._places
         if len(neurons) == len(listed):
-            self._update(None, moved)
-            return
-        everybody = len(listed) == len(W)  # then each has the place of its number
-        places = neurons.astype(np.int64) if everybody else self.device.xp.searchsorted(listed, neurons)
-        self._update(places, moved)
+            return None
+        if len(listed) == rows:  # then each has the place of its number
+            return neurons.astype(np.int64)
+        return self.device.xp.searchsorted(listed, neurons)
 
     def mark(self) -> tuple[Any, ...]:
         """Return what :meth:`restore` needs; arrays are replaced, never changed, by later updates."""
-        return self.candidates, self.drift, self.margin, self.row_max, self._places, self._fired_pairs
+        fired = self._places, self._fired, self._fired_pairs
+        return self.candidates, self.drift, self.margin, self.row_max, *fired
 
-    def restore(self, mark: tuple[Any, ...], W: Array, neurons: Array) -> None:
+    def restore(self, mark: tuple[Any, ...], W: Array, changed: Array) -> None:
         """Come back to ``mark``; W holds the same rows again."""
-        self.candidates, self.drift, self.margin, self.row_max, self._places, self._fired_pairs = mark
+        self.candidates, self.drift, self.margin, self.row_max, *fired = mark
+        self._places, self._fired, self._fired_pairs = fired
 
     def extend(self, network: ShiftedReluNetwork, X: Array, newcomers: Newcomers | None = None) -> LazyIndex:
         """Return the index over the points of this one followed by X; this one is of no use any more.
@@ -260,6 +277,7 @@ class LazyIndex(Index):
             point_max=max(self.point_max, _largest_row(X)),
             row_max=max(self.row_max, _largest_row(network.rows)),
             _places=None,
+            _fired=None,
         )
         if len(X):
             index._see(X)
@@ -267,14 +285,33 @@ class LazyIndex(Index):
         index._check_memory()
         return index
 
-    def over(self, X: Array, network: ShiftedReluNetwork) -> LazyIndex:
-        """Return an index over other points X (k, d) with lists for the same rows."""
+    def afresh(self, network: ShiftedReluNetwork, X: Array) -> LazyIndex:
+        """Return an index over other points X (k, d) with lists for the same rows, by a look at them."""
         xp, rows = self.device.xp, self.candidates.neurons
         margin = xp.full(len(rows), FIRST_MARGIN if self.fixed_margin is None else self.fixed_margin)
-        index = replace(self, X=X, drift=xp.zeros(len(rows)), margin=margin, _places=None)
+        index = replace(self, X=X, network=network, drift=xp.zeros(len(rows)), margin=margin, _places=None, _fired=None)
         index.point_max, index.row_max = _largest_row(X), _largest_row(self.network.rows)
         index.candidates = NeuronLists(rows, *index._look(rows, margin))
         return index
+
+    def parts(self, points: Sequence[Array]) -> list[LazyIndex]:
+        """Return an index for each of these sets of its points (k,) int64, with all its rows in each."""
+        xp, lists, n = self.device.xp, self.candidates, len(self.X)
+        block_of, number = xp.zeros(n, np.int32), xp.zeros(n, np.int32)
+        for block, chosen in enumerate(points):
+            block_of[chosen] = block
+            number[chosen] = xp.arange(len(chosen), dtype=np.int32)
+        blocks = block_of[lists.points]  # (nnz,)
+        order = xp.argsort(blocks, kind="stable")
+        ends = xp.searchsorted(blocks[order], xp.arange(len(points) + 1))
+        parts = []
+        for block, chosen in enumerate(points):
+            pairs = order[int(ends[block]) : int(ends[block + 1])]  # by neuron, ascending points
+            indptr = xp.searchsorted(pairs, lists.indptr).astype(np.int64)
+            own = NeuronLists(lists.neurons, indptr, number[lists.points[pairs]])
+            copies = {"drift": self.drift.copy(), "margin": self.margin.copy()}
+            parts.append(replace(self, X=self.X[chosen], candidates=own, keep_empty=True, **copies))
+        return parts
 
     def _see(self, X: Array) -> None:
         """Append the new points X, the last of ``self.X``, to the lists where their pairs may fire."""
@@ -301,7 +338,7 @@ class LazyIndex(Index):
         self.margin = xp.concatenate([self.margin, margin])[order]
 
     def _update(self, places: Array | None, moved: Array) -> None:
-        """Do what :meth:`update_any` says for the neurons at these places (u,), or for all."""
+        """Do what :meth:`update` says for the neurons at these places (u,), or for all."""
         self.refreshed = 0
         if not len(moved):
             return
@@ -399,15 +436,3 @@ def _largest_row(W: Array) -> float:
     """Return an upper bound of the Euclidean norms of the rows of W."""
     blocks = (W[first : first + NORM_ROWS].astype(np.float64) for first in range(0, len(W), NORM_ROWS))
     return max((float((block * block).sum(axis=1).max()) for block in blocks), default=0.0) ** 0.5 * (1 + 1e-12)
-
-
-def restricted(lists: NeuronLists, points: np.ndarray, n: int, network: ShiftedReluNetwork) -> NeuronLists:
-    """Return the lists with these points alone (ascending, of n), numbered from 0; lists may become empty."""
-    device, xp = network.device, network.device.xp
-    number = np.full(n, -1, np.int32)
-    number[points] = np.arange(len(points), dtype=np.int32)
-    renamed = device.asarray(number, np.int32)[lists.points]
-    kept = renamed >= 0
-    before = xp.zeros(len(kept) + 1, np.int64)
-    xp.cumsum(kept, out=before[1:])
-    return NeuronLists(lists.neurons, before[lists.indptr], renamed[kept])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..devices import Array, Device, NeuronLists
+from ..devices import Array, Device
 from ..model.network import ShiftedReluNetwork
 from .first_look import survey
 
@@ -53,34 +53,3 @@ class Newcomers:
         known = device.xp.zeros(self.rows, bool)
         known[listed] = True
         return self.firing[~known[self.firing]]
-
-
-def appended(device: Device, lists: NeuronLists, indptr: Array, points: Array) -> NeuronLists:
-    """Return every list of ``lists`` followed by the points of (indptr, points), lists of the same neurons."""
-    xp = device.xp
-    pool = xp.concatenate([lists.points, points])
-    starts = xp.stack([lists.indptr[:-1], indptr[:-1] + lists.nnz], axis=1).ravel()  # (2u,)
-    stops = xp.stack([lists.indptr[1:], indptr[1:] + lists.nnz], axis=1).ravel()
-    ends, joined = _gathered(device, pool, starts, stops)
-    return NeuronLists(lists.neurons, ends[::2].copy(), joined)
-
-
-def united(device: Device, first: NeuronLists, second: NeuronLists) -> tuple[NeuronLists, Array]:
-    """Return the lists of both, whose neurons differ, in ascending order; and that order of (first, second)."""
-    xp = device.xp
-    neurons = xp.concatenate([first.neurons, second.neurons])
-    order = xp.argsort(neurons)  # (u,)
-    starts = xp.concatenate([first.indptr[:-1], second.indptr[:-1] + first.nnz])[order]
-    stops = xp.concatenate([first.indptr[1:], second.indptr[1:] + first.nnz])[order]
-    ends, joined = _gathered(device, xp.concatenate([first.points, second.points]), starts, stops)
-    return NeuronLists(neurons[order], ends, joined), order
-
-
-def _gathered(device: Device, pool: Array, starts: Array, stops: Array) -> tuple[Array, Array]:
-    """Return the ends (s + 1,) and the entries of segments ``starts .. stops`` (s,) of the pool, one after another."""
-    xp = device.xp
-    ends = xp.zeros(len(starts) + 1, np.int64)
-    xp.cumsum(stops - starts, out=ends[1:])
-    entries = xp.arange(int(ends[-1]), dtype=np.int64)
-    owners = xp.searchsorted(ends[1:], entries, side="right")  # the segment of every entry
-    return ends, pool[entries + (starts - ends[:-1])[owners]]

@@ -23,11 +23,11 @@ from ..model.network import ShiftedReluNetwork
 from ..options import TreeOptions
 from .active_set import ActiveSet
 from .newcomers import Newcomers
-from .protocol import Index
+from .protocol import PlainIndex
 
 
 @dataclass
-class ThresholdTree(Index):
+class ThresholdTree(PlainIndex):
     """n max-trees over the same m neurons.
 
     Attributes
@@ -51,7 +51,6 @@ class ThresholdTree(Index):
     layout: TreeLayout
     options: TreeOptions
     device: Device
-    refreshed = 0  # rows looked at afresh by a lazy index; a tree's leaves are never stale
 
     @classmethod
     def build(cls, device: Device, X: Array, W: Array, options: TreeOptions | None = None) -> ThresholdTree:
@@ -120,13 +119,9 @@ class ThresholdTree(Index):
         tree._rebuild()
         return tree
 
-    def again(self, network: ShiftedReluNetwork, X: Array, chosen: Any = None) -> ThresholdTree:
+    def again(self, network: ShiftedReluNetwork, X: Array, chosen: np.ndarray | None = None) -> ThresholdTree:
         """Return trees of their own for a network with the same rows, over X (k, d)."""
         return ThresholdTree.build(self.device, X, network.rows, self.options)
-
-    def over(self, X: Array, network: ShiftedReluNetwork) -> ThresholdTree:
-        """Return trees over other points X (k, d)."""
-        return self.again(network, X)
 
     @property
     def leaves(self) -> Array:
@@ -154,14 +149,9 @@ class ThresholdTree(Index):
         else:
             self._refresh_ancestors(neurons)
 
-    update_any = update
-
-    def mark(self) -> None:
-        """Nothing is needed to come back: leaves follow from the weights, bit for bit."""
-
-    def restore(self, mark: None, W: Array, neurons: Array) -> None:
-        """Recompute the leaves of the rows (k,) that were moved back."""
-        self.update(W, neurons)
+    def restore(self, mark: None, W: Array, changed: Array) -> None:
+        """Recompute the leaves of the rows (k,) that were moved back: they follow from the weights, bit for bit."""
+        self.update(W, changed)
 
     def _rebuild(self) -> None:
         for level in range(1, len(self.layout.sizes)):

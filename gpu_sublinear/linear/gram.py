@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from ..devices import Array, Device
-from ..index.mask import Mask, PairCounts
+from ..index.protocol import Mask, PairCounts
+from ..model.network import ShiftedReluNetwork
 
 
 @dataclass
@@ -59,3 +60,8 @@ class GramMatrix:
         """
         self._known = active.pair_counts(self.device, self._known)
         return active.folded(self.K * self._known.counts / self.width, self.K, self.width)
+
+
+def gram_of(network: ShiftedReluNetwork, X: Array) -> GramMatrix:
+    """Return what computes G of the points X (n, d), weighted or not, for the network's activation."""
+    return GramMatrix(network.device, network.activation.points(X, network.device.xp), network.width)

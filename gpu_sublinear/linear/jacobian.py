@@ -10,31 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from ..devices import CSR, Array, Device
 from ..errors import DeviceMemoryError
-from ..index.active_set import ActiveSet
+from ..index.protocol import FiredPairs
 
 
-class Products:
-    """What a solver may ask of a Jacobian, with the answers of one that has products and one output."""
+class ListedProducts:
+    """The answers of a Jacobian that multiplies from lists, of one output."""
 
-    has_products = True  # whether J v and J^T g can be computed
-    gram_is_whole = True  # whether the Gram matrix of the mask is G, and no block of it
-    implicit = False  # whether a step writes no rows
-    folding = None  # from the points looked at to those of the data
+    gram_is_whole = True  # the Gram matrix of the mask is G, and no block of it
+    entries: SparseJacobian | None = None  # J with its entries written
 
     @property
-    def entries(self) -> SparseJacobian | None:
-        """The entries of J, where they are written."""
-        return None
+    def products(self) -> Self:
+        """Itself."""
+        return self
 
 
 @dataclass(frozen=True)
-class FactoredJacobian(Products):
+class FactoredJacobian(ListedProducts):
     """J as the product of its mask, signs and points: no copy of X for every fired pair.
 
     Attributes
@@ -43,7 +41,7 @@ class FactoredJacobian(Products):
         Owner of the arrays.
     X : Array
         (n, d) points.
-    active : ActiveSet
+    active : FiredPairs
         The mask.
     weights : Array
         (u,) float64, ``m^{-1/2} a_r`` of the fired neurons.
@@ -51,11 +49,11 @@ class FactoredJacobian(Products):
 
     device: Device
     X: Array
-    active: ActiveSet
+    active: FiredPairs
     weights: Array
 
     @classmethod
-    def build(cls, device: Device, active: ActiveSet, X: Array, signs: Array, width: int) -> FactoredJacobian:
+    def build(cls, device: Device, active: FiredPairs, X: Array, signs: Array, width: int) -> FactoredJacobian:
         """Gather the signs (u,) of the fired neurons; ``width`` is m, nominal."""
         return cls(device, X, active, signs[active.fired.neurons].astype(np.float64) * width**-0.5)
 
@@ -78,9 +76,10 @@ class FactoredJacobian(Products):
         width = float(self.weights[0]) ** -2 if len(self.weights) else 1.0
         return self.device.factored_gram(self.X, self.active.fired, g) / width
 
-    def step(self, W: Array, g: Array) -> Array:
-        """Apply ``W <- W - J^T g`` in place; return how far each row of ``active.fired`` moved, (u,) float64."""
-        return self.device.move_rows(W, self.X, self.active.fired, self.weights, g)
+    def step(self, W: Array, g: Array) -> tuple[Array, Array]:
+        """Apply ``W <- W - J^T g`` in place; return the fired rows (u,) and how far each moved, (u,) float64."""
+        fired = self.active.fired
+        return fired.neurons, self.device.move_rows(W, self.X, fired, self.weights, g)
 
     def along(self, W: Array, initial: Array) -> Array:
         """Return ``J D``, (n,) float64, for the movement D of the rows from ``initial`` (u, d) to W."""
@@ -92,7 +91,7 @@ class FactoredJacobian(Products):
 
 
 @dataclass(frozen=True)
-class SparseJacobian(Products):
+class SparseJacobian(ListedProducts):
     """J and J^T, each as CSR: a transposed product with one of them would scatter, slowly and in no fixed order.
 
     Attributes
@@ -119,14 +118,14 @@ class SparseJacobian(Products):
     features: int
 
     @classmethod
-    def build(cls, device: Device, active: ActiveSet, X: Array, signs: Array, width: int) -> SparseJacobian:
+    def build(cls, device: Device, active: FiredPairs, X: Array, signs: Array, width: int) -> SparseJacobian:
         """Write both matrices from the active set: 2 nnz d entries.
 
         Parameters
         ----------
         device : Device
             Owner of the arrays.
-        active : ActiveSet
+        active : FiredPairs
             The fired pairs.
         X : Array
             (n, d) points.
@@ -153,7 +152,7 @@ class SparseJacobian(Products):
         return cls(device, csr, csr_t, device.spmv(csr), device.spmv(csr_t), fired.neurons, len(signs), d)
 
     @property
-    def entries(self) -> SparseJacobian:
+    def entries(self) -> SparseJacobian:  # type: ignore[override]
         """Itself."""
         return self
 
@@ -166,12 +165,12 @@ class SparseJacobian(Products):
         """Return ``G g = J (J^T g)``, (n,)."""
         return self.matvec(self.rmatvec(g))
 
-    def step(self, W: Array, g: Array) -> Array:
-        """Apply ``W <- W - J^T g`` in place; return how far each row of ``neurons`` moved, (u,) float64."""
+    def step(self, W: Array, g: Array) -> tuple[Array, Array]:
+        """Apply ``W <- W - J^T g`` in place; return the fired rows (u,) and how far each moved, (u,) float64."""
         before = W[self.neurons].astype(np.float64)  # (u, d)
         change = self.rmatvec(g).reshape(-1, self.features)
         self.device.update_rows(W, self.neurons, change.astype(W.dtype))
-        return ((W[self.neurons] - before) ** 2).sum(axis=1) ** 0.5
+        return self.neurons, ((W[self.neurons] - before) ** 2).sum(axis=1) ** 0.5
 
     def along(self, W: Array, initial: Array) -> Array:
         """Return ``J D``, (n,) float64, for the movement D of the rows from ``initial`` (u, d) to W."""
@@ -202,7 +201,7 @@ class SparseJacobian(Products):
         return self.csr.data, columns, self.csr.indptr
 
 
-def _check_size(device: Device, active: ActiveSet, d: int, itemsize: int) -> None:
+def _check_size(device: Device, active: FiredPairs, d: int, itemsize: int) -> None:
     if active.union * d >= 2**31:
         raise DeviceMemoryError(
             f"the Jacobian has {active.union * d:,} columns, more than 32-bit indices count; "

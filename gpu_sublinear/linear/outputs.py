@@ -43,41 +43,11 @@ from functools import cached_property
 import numpy as np
 
 from ..devices import Array, Device, NeuronLists
-from ..errors import OptionError
-from ..index.active_set import ActiveSet
+from ..index.lists import reordered, slice_of
+from ..index.protocol import FiredPairs
 from ..model.network import ShiftedReluNetwork
 from ..model.signs import pattern_count, pattern_signs, patterns_of
-from ..options import Options
-from .jacobian import Products
-
-# ---- signs ----------------------------------------------------------------------------------------------
-
-
-def check_supported(trainer: Options, network: ShiftedReluNetwork) -> None:
-    """Refuse options that work for one output only.
-
-    Parameters
-    ----------
-    trainer : Options
-        The options.
-    network : ShiftedReluNetwork
-        How many outputs.
-
-    Raises
-    ------
-    OptionError
-        Naming the option.
-    """
-    several = f"a network with {network.outputs} outputs"
-    if network.outputs == 1:
-        return
-    if trainer.jacobian != "factored":
-        raise OptionError(f"jacobian='{trainer.jacobian}' has one output, not {several}; use jacobian='factored'")
-    if trainer.mask not in ("auto", "lists"):
-        raise OptionError(f"mask='{trainer.mask}' has one output, not {several}; use mask='auto' or 'lists'")
-
-
-# ---- Jacobian -------------------------------------------------------------------------------------------
+from .jacobian import ListedProducts
 
 
 @dataclass(frozen=True)
@@ -103,7 +73,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class OutputsJacobian(Products):
+class OutputsJacobian(ListedProducts):
     """J of several outputs, factored: see the module docstring.
 
     Attributes
@@ -129,7 +99,7 @@ class OutputsJacobian(Products):
     width: int
 
     @classmethod
-    def build(cls, network: ShiftedReluNetwork, active: ActiveSet, X: Array) -> OutputsJacobian:
+    def build(cls, network: ShiftedReluNetwork, active: FiredPairs, X: Array) -> OutputsJacobian:
         """Sort the lists of fired pairs by pattern: one pass over them."""
         device, xp, fired = network.device, network.device.xp, active.fired
         numbers = network.neurons[fired.neurons]  # (u,) int64: `fired` has places among the rows held
@@ -178,13 +148,13 @@ class OutputsJacobian(Products):
         H = self._gathered(g)
         return self._spread(lambda k: self.device.factored_gram(self.X, k.fired, H[k.pattern])) / self.width
 
-    def step(self, W: Array, g: Array) -> Array:
-        """Apply ``W <- W - J^T g`` in place; return how far each fired row moved, (u,) float64."""
+    def step(self, W: Array, g: Array) -> tuple[Array, Array]:
+        """Apply ``W <- W - J^T g`` in place; return the fired rows (u,) and how far each moved, (u,) float64."""
         H = self._gathered(g)
         moved = self.device.xp.empty(sum(len(k.places) for k in self.groups))
         for k in self.groups:
             moved[k.places] = self.device.move_rows(W, self.X, k.fired, k.weights, H[k.pattern])
-        return moved
+        return self.neurons, moved
 
     def along(self, W: Array, initial: Array) -> Array:
         """Return ``J D``, (n, c) float64, for the movement D of the rows from ``initial`` (u, d) to W."""
@@ -204,25 +174,3 @@ class OutputsJacobian(Products):
         for k in self.groups:
             products[:, k.pattern] = product(k)
         return self.device.matmul(products, self.vectors)
-
-
-def reordered(device: Device, lists: NeuronLists, order: Array) -> NeuronLists:
-    """Return lists, none of them empty, in another order: ``lists.neurons[order]``."""
-    xp = device.xp
-    starts, lengths = lists.indptr[:-1][order], (lists.indptr[1:] - lists.indptr[:-1])[order]
-    indptr = xp.zeros(len(order) + 1, np.int64)
-    xp.cumsum(lengths, out=indptr[1:])
-    jumps = xp.ones(lists.nnz, np.int64)  # from one source entry to the next
-    if len(order):
-        jumps[indptr[:-1]] = starts
-        jumps[indptr[1:-1]] -= (starts + lengths)[:-1] - 1
-    return NeuronLists(lists.neurons[order], indptr, lists.points[xp.cumsum(jumps)])
-
-
-def slice_of(lists: NeuronLists, first: int, last: int) -> NeuronLists:
-    """Return lists ``first`` .. ``last``; views where they can be."""
-    low, high = int(lists.indptr[first]), int(lists.indptr[last])
-    return NeuronLists(lists.neurons[first:last], lists.indptr[first : last + 1] - low, lists.points[low:high])
-
-
-# ---- solve ----------------------------------------------------------------------------------------------

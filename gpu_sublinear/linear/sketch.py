@@ -22,10 +22,9 @@ S is drawn anew for every step, because J depends on the sketches of the steps b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ..devices import Array, Device
-from ..index.active_set import ActiveSet
+from ..index.protocol import FiredPairs, Fold
 from ..options import SketchOptions
 from .jacobian import SparseJacobian
 
@@ -63,7 +62,7 @@ def preconditioner_of_rows(
     seed: int,
     step: int,
     kappa: float = 0.0,
-    fold: Any = None,
+    fold: Fold | None = None,
 ) -> Preconditioner | None:
     """Return the R factor of S J^T from the entries of J.
 
@@ -94,7 +93,7 @@ def preconditioner_of_rows(
 
 def preconditioner_of_neurons(
     device: Device,
-    active: ActiveSet,
+    active: FiredPairs,
     signs: Array,
     width: int,
     K: Array,
@@ -102,7 +101,7 @@ def preconditioner_of_neurons(
     seed: int,
     step: int,
     kappa: float = 0.0,
-    fold: Any = None,
+    fold: Fold | None = None,
 ) -> Preconditioner | None:
     """Return the R factor of ``(C^T C) o K`` from the fired pairs.
 
@@ -110,7 +109,7 @@ def preconditioner_of_neurons(
     ----------
     device : Device
         Owner of the arrays.
-    active : ActiveSet
+    active : FiredPairs
         The fired pairs of this step.
     signs : Array
         (u,) second layer of the rows that the active set speaks of.

@@ -8,7 +8,7 @@ their ratios matter.
 from __future__ import annotations
 
 from ..devices import Array
-from ..index.active_set import ActiveSet
+from ..index.protocol import FiredPairs
 from ..options import SketchOptions
 
 PAIR = 0.25e-9  # to count one pair of points of one neuron (sparse Gram)
@@ -50,7 +50,7 @@ def solver_seconds(pairs: float, nnz: int, n: int, d: int, rows: int, outputs: i
     }
 
 
-def cheapest_solver(active: ActiveSet, X: Array, sketch: SketchOptions, outputs: int = 1) -> str:
+def cheapest_solver(active: FiredPairs, X: Array, sketch: SketchOptions, outputs: int = 1) -> str:
     """Return the name of the solver with the least estimated time for this active set."""
     n, d = X.shape
     seconds = solver_seconds(active.pairs, active.nnz, n, d, sketch.rows(n), outputs)

@@ -46,7 +46,7 @@ PART, LEAST_PART = 0.5, 0.2  # of the curvature: at first, and at least
 TRUST, DOUBT = 0.95, 1.5  # factors of the part after a step that lowers the objective, and after one that does not
 MEMORY = 3  # objectives, the present one included
 MOST = 10.0  # times as much or as little damping from one step to the next
-LARGEST = 1e8  # beyond this a step changes float32 weights by less than their rounding
+MOST_DAMPING = 1e8  # beyond this a step changes float32 weights by less than their rounding
 SMALLEST = 1e-12  # below this a step is a full one in all but name
 ENOUGH = 1e-4  # least part of the predicted decrease that a damped step must bring
 LITTLE, AT_MOST = 2.5, 2.5e-4  # of the tolerance, and of 1: steps that change the objective by less are not worth it
@@ -102,7 +102,7 @@ class StepControl:
     @property
     def stuck(self) -> bool:
         """Whether damping has grown until steps are nothing."""
-        return self.damping > LARGEST
+        return self.damping > MOST_DAMPING
 
     def start(self, state: State, best: State | None = None) -> None:
         """Begin at this state; ``best`` is an earlier one that was better."""
@@ -189,7 +189,7 @@ class StepControl:
     def _keep(self, trial: State, step: int) -> None:
         """Stand at this state, the best one if it is."""
         if trial.objective < self.best.objective:
-            self.best.jacobian = self.best.G = self.best.proposal = None
+            self.best.forget()
             self.best, self.best_step = trial, step
         self.source = trial
 

@@ -33,20 +33,20 @@ and the sum of these is the condition of the minimum on all points.  The price i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 
 from ..devices import Array
+from ..devices.clock import PhaseClock
 from ..devices.sums import norm, row_distances
 from ..index.blocks import Blocks
-from ..index.mask import Mask
+from ..index.protocol import PlainMask
 from ..linear.gram import GramMatrix
 from ..linear.solvers import Solution
 from ..model.network import all_finite
 from .damping import ENOUGH, StepControl
-from .history import PhaseClock
 from .run import Run
 from .state import Attempt, State
 
@@ -83,7 +83,7 @@ class EpochControl(StepControl):
 
 
 @dataclass(frozen=True)
-class Firing:
+class Firing(PlainMask):
     """How many pairs fire, over all blocks: what is left of their active sets.
 
     Attributes
@@ -105,8 +105,6 @@ class Firing:
         """Number of fired pairs."""
         return int(self.counts.sum())
 
-    mean_diagonal = Mask.mean_diagonal
-
 
 @dataclass
 class BatchRun(Run):
@@ -118,17 +116,15 @@ class BatchRun(Run):
         With a ridge penalty (u, d), how far each block has moved the rows; None before its first visit.
     """
 
-    shares: tuple[Array, ...] = field(default=(), repr=False)
-
-    def __post_init__(self) -> None:
-        self.shares = self.shares or (None,) * len(self.blocks.parts)
-
     foresees = False  # the steps of an epoch begin where those before them ended
 
-    def who_fires(self) -> Firing:
+    def __post_init__(self) -> None:
+        self.shares = self.shares or (None,) * len(self.blocks.indices)
+
+    def who_fires(self) -> Any:
         """Return how many pairs fire; the first look of a training need not be taken again."""
         self.here = self.look()
-        return cast(Any, self.here.active)
+        return self.here.active
 
     def went_back(self, neurons: Array, moved: Array) -> None:
         """Do the same; the shares, any that add up will do, add up to the movement again."""
@@ -137,16 +133,16 @@ class BatchRun(Run):
             missing = self.network.rows - self.initial - sum(self.shares)
             self.shares = (self.shares[0] + missing, *self.shares[1:])
 
-    def extend(self, X: Array, y: Array) -> None:
+    def extend(self, X: Array, y: Array, memory_limit: int | None) -> None:
         """Add points that arrive now, as blocks of their own."""
         network, held = self.network, self.network.neurons
-        super().extend(X, y)
+        super().extend(X, y, memory_limit)
         places, shares = network.device.xp.searchsorted(network.neurons, held), list(self.shares)
         for number, share in enumerate(shares):
             if share is not None:
                 shares[number] = network.device.xp.zeros_like(network.rows)
                 shares[number][places] = share
-        self.shares = (*shares, *(None,) * (len(self.blocks.parts) - len(shares)))
+        self.shares = (*shares, *(None,) * (len(self.blocks.indices) - len(shares)))
 
     @property
     def blocks(self) -> Blocks:
@@ -155,7 +151,7 @@ class BatchRun(Run):
 
     def control(self) -> StepControl:
         """Return what judges the epochs of one training."""
-        return EpochControl(self.trainer.damping, self.trainer.watchdog)
+        return EpochControl(self.options.damping, self.options.watchdog)
 
     def look(self) -> State:
         """Evaluate the network on all points."""
@@ -164,20 +160,19 @@ class BatchRun(Run):
         self.measure()
         if here is not None:
             return replace(here, clock=PhaseClock(network.device))
-        clock, residual = PhaseClock(network.device), xp.empty_like(self.y)
-        counts, visited, union = xp.zeros(len(self.X), np.int64), 0, _Union(self)
-        for number in range(len(self.blocks.parts)):
-            run = self._on(number, clock)
-            state = run.look()
+        clock, residual = PhaseClock(network.device), xp.empty_like(self.problem.y)
+        counts, visited = xp.zeros(len(self.problem), np.int64), 0
+        fires = xp.zeros(len(network.rows), bool)
+        for number, points in enumerate(self.blocks.points):
+            state = self._on(number, clock).look()
             clock.absorb(state.clock)
-            points = self.blocks.points[number]
             residual[points], counts[points] = state.residual, state.active.counts
             visited += state.active.visited
-            state.active.add_to(union)
+            fires |= state.active.fires(network.device, len(fires))
         size, penalty = norm(residual), 0.5 * self.ridge * self.square
-        firing = cast(Any, Firing(counts, union.size(), visited))
-        state = State(firing, residual, size, penalty, clock, square=self.square, mark=self.shares)
-        if self.trainer.damping != "none" or self.ridge:
+        firing = cast(Any, Firing(counts, int(fires.sum()), visited))
+        state = State(firing, residual, size, penalty, clock, self.index.kind, square=self.square, shares=self.shares)
+        if self.options.damping != "none" or self.ridge:
             state.rows = network.rows if self.ridge else network.rows.copy()
         return state
 
@@ -189,7 +184,7 @@ class BatchRun(Run):
         for place, number in enumerate(blocks.order(step)):
             run = self._on(int(number), state.clock)
             there = run.look()
-            draw = step * len(blocks.parts) + place
+            draw = step * len(blocks.indices) + place
             if self.ridge:
                 solution = self._renew(run, there, int(number), damping, draw)
             else:
@@ -218,45 +213,30 @@ class BatchRun(Run):
         rows, xp = self.network.rows, self.network.device.xp
         moved = row_distances(rows, state.rows)  # (u,)
         if self.ridge:
-            self.network.rows, self.shares = state.rows, state.mark
+            self.network.rows, self.shares = state.rows, state.shares
         else:
             rows[...] = state.rows
         rows = self.network.rows
         if all_finite(moved):
-            self.blocks.update_any(rows, xp.arange(len(rows)), moved)
+            self.blocks.update(rows, xp.arange(len(rows)), moved)
         else:  # rows overflowed: no bound on what their lists hold
-            self.index = cast(Any, self.blocks.afresh())
+            self.blocks.look_again()
 
     def _on(self, number: int, clock: PhaseClock) -> Run:
         """Return the run of one block, where it stands."""
         with clock("update"):
             visit = self.blocks.visit(number)
-        solver = "gram" if self.trainer.solver == "auto" else self.trainer.solver
-        trainer = replace(self.trainer, damping="none", batch_size=None, solver=solver)
-        weights = self.weights.part(visit.points)
-        gram = GramMatrix(self.network.device, weights.scaled(visit.X), self.network.width)
-        y = self.y[visit.points]
-        return Run(trainer, self.network, visit.X, y, self.signs, cast(Any, visit), gram, weights=weights)
+        solver = "gram" if self.options.solver == "auto" else self.options.solver
+        options = replace(self.options, damping="none", batch_size=None, solver=solver)
+        problem = self.problem.part(visit.points)
+        gram = GramMatrix(self.network.device, problem.scaled, self.network.width)
+        return Run(options, self.network, problem, gram, index=visit)
 
+    def captured(self, best: State | None) -> dict[str, Any]:
+        """Return what other runs keep, and the shares, stacked (blocks, u, d)."""
+        shares = {"shares": self._stacked(self.shares), "best_shares": self._stacked(best.shares if best else ())}
+        return super().captured(best) | shares
 
-class _Union:
-    """Counts the rows that fire on some point of some block."""
-
-    def __init__(self, run: Run):
-        self.device = run.network.device
-        self.fires = self.device.xp.zeros(len(run.network.rows), bool)
-        self.words: Array = None
-
-    def add_rows(self, neurons: Array) -> None:
-        """Add these rows (u,)."""
-        self.fires[neurons] = True
-
-    def add_words(self, words: Array) -> None:
-        """Add the rows of packed bits (words, 1)."""
-        self.words = words if self.words is None else self.words | words
-
-    def size(self) -> int:
-        """Return their number."""
-        if self.words is None:
-            return int(self.fires.sum())
-        return int(self.device.mask_sizes(self.device.xp.ascontiguousarray(self.words))[0][0])
+    def _stacked(self, shares: tuple[Array, ...]) -> Array:
+        """Return shares as one array; None before the first epoch."""
+        return None if not shares or shares[0] is None else self.network.device.xp.stack(shares)

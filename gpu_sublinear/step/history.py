@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..devices import Device
 from ..model.network import ShiftedReluNetwork
-
-PHASES = ("query", "forward", "jacobian", "sketch", "solve", "update")
 
 
 @dataclass(frozen=True)
@@ -133,24 +127,3 @@ class TrainingResult:
     def final(self) -> StepRecord:
         """The record of the weights that the network holds: the last, or that of ``best_step``."""
         return self.history[-1 if self.best_step is None else self.best_step]
-
-
-@dataclass
-class PhaseClock:
-    """Adds up wall-clock seconds by phase, waiting for the device at both ends of each."""
-
-    device: Device
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        """Time the body of a ``with`` statement as part of ``phase``."""
-        start = time.perf_counter()
-        yield
-        self.device.synchronize()
-        self.seconds[phase] += time.perf_counter() - start
-
-    def absorb(self, other: PhaseClock) -> None:
-        """Add the seconds of another clock."""
-        for phase, seconds in other.seconds.items():
-            self.seconds[phase] += seconds

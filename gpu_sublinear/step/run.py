@@ -27,30 +27,25 @@ Sample weights w_i replace ``||r||^2`` by ``sum_i w_i r_i^2``: with ``S = diag(s
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..devices import Array
+from ..devices.clock import PhaseClock
 from ..devices.sums import norm, rows_of
-from ..index.bits import BitIndex, sampled_share
-from ..index.hinged import gram_of
-from ..linear.both_layers import trace
-from ..linear.gram import GramMatrix
+from ..index.protocol import Index, Mask, forward
+from ..linear.gram import GramMatrix, gram_of
+from ..linear.layers import trace
 from ..linear.system import LinearSystem
-from ..model.loss import SampleWeights
 from ..model.network import ShiftedReluNetwork
+from ..model.problem import Problem
 from ..options import Options
-from ..training.memory import plan_memory
 from .damping import StepControl
-from .history import PhaseClock, StepRecord
-from .rows import ImplicitRows, StoredRows
-from .state import Attempt, Index, State, forward
-
-STORED, IMPLICIT = StoredRows(), ImplicitRows()
-_log = logging.getLogger(__name__)
+from .history import StepRecord
+from .rows import IMPLICIT, STORED, Rows
+from .state import Attempt, State
 
 
 @dataclass
@@ -59,6 +54,8 @@ class Run(LinearSystem):
 
     Attributes
     ----------
+    index : Index
+        Finds the fired pairs.
     initial : Array or None
         (u, d) W_0, where there is a ridge penalty.
     ridge : float
@@ -69,36 +66,25 @@ class Run(LinearSystem):
         ``||W - W_0||^2``, of both layers where both are trained, with a ridge penalty.
     here : State or None
         What the last look found, with a ridge penalty, until the next move: a path looks once for two penalties.
+    shares : tuple of Array
+        Of a run on batches: see :class:`gpu_sublinear.step.epochs.BatchRun`.
     """
 
+    index: Index = None  # type: ignore[assignment]
     initial: Array = None
     ridge: float = 0.0
     warm: bool = False
     square: float = 0.0
     here: State | None = None
+    shares: tuple[Array, ...] = ()
 
     @classmethod
-    def begin(
-        cls,
-        trainer: Options,
-        network: ShiftedReluNetwork,
-        X: Array,
-        y: Array,
-        index: Index,
-        weights: SampleWeights | None = None,
-    ) -> Run:
+    def begin(cls, options: Options, network: ShiftedReluNetwork, problem: Problem, index: Index) -> Run:
         """Start from an index that exists; W_0 is what the network holds now."""
-        weights = weights or SampleWeights()
-        gram = gram_of(network, weights.scaled(X))
-        run = cls(trainer, network, X, y, network.initial_signs, index, gram, weights=weights)
-        if trainer.alpha:
-            run.penalise(float(trainer.alpha), network.rows)
+        run = cls(options, network, problem, gram_of(network, problem.scaled), index=index)
+        if options.alpha:
+            run.penalise(float(options.alpha), network.rows)
         return run
-
-    @property
-    def size(self) -> float:
-        """``||y||``, weighted: what the residual is compared with."""
-        return norm(self.weights.scaled(self.y))
 
     def penalise(self, alpha: float, initial: Array) -> None:
         """Set the penalty to ``alpha tr(G) / n`` of the network as it is now, towards ``initial`` (u, d).
@@ -106,12 +92,12 @@ class Run(LinearSystem):
         From now on steps make new rows (:meth:`Device.pull_rows`) and leave the old ones as they are, so that W_0 and
         the states to come back to need no copies.
         """
-        self.initial, self.home = initial, self.network.signs if self.trainer.both_layers else None
+        self.initial, self.home = initial, self.network.signs if self.options.both_layers else None
         self.rows.penalise(self)
         self.measure()
         self.ridge = alpha * self.mean_diagonal(self.who_fires())
 
-    def who_fires(self) -> Any:
+    def who_fires(self) -> Mask:
         """Return the active set now; of batches, the counts."""
         return self.index.query(self.network.shift)
 
@@ -120,69 +106,74 @@ class Run(LinearSystem):
         """Whether what a step promises is known before it is taken, so that one from the minimum need not be."""
         return self.ridge > 0
 
-    def measure(self) -> None:
-        """Compute ``||W - W_0||^2``, after rows were changed; with ``||a - a_0||^2`` where a is trained."""
-        self.here = None
-        self.rows.measure(self)
-
     @property
-    def rows(self) -> StoredRows | ImplicitRows:
+    def rows(self) -> Rows:
         """Where the weights are."""
         return IMPLICIT if self.index.owns_rows else STORED
 
+    def measure(self) -> None:
+        """Compute ``||W - W_0||^2``, after rows were changed; with ``||a - a_0||^2`` where a is trained."""
+        self.here = None
+        if self.initial is not None:
+            self.square = self.rows.square(self)
+
     def went_back(self, neurons: Array, moved: Array) -> None:
-        """Note that these rows (j,) were changed by other means than steps, and by how much."""
-        self.index.update_any(self.network.rows, neurons, moved)
+        """Hear that these rows (j,) went back to earlier weights, and how far (j,), from outside the run."""
+        self.index.update(self.network.rows, neurons, moved)
         self.measure()
 
-    def extend(self, X: Array, y: Array) -> None:
+    def extend(self, X: Array, y: Array, memory_limit: int | None) -> None:
         """Add points (k, d) that arrive now, with their targets; weights stay, and W_0 stays for the rows held."""
         network, device = self.network, self.network.device
-        size = (len(self.X) + len(X), X.shape[1], network.width, network.shift, network.dtype, network.outputs)
-        left = plan_memory(self.trainer, device, *size)
         held = network.neurons
         self.index = self.index.extend(network, X)
-        self.index.memory_limit = left
-        self.X, self.y = device.xp.concatenate([self.X, X]), device.xp.concatenate([self.y, y])
-        self.signs, self.gram = network.initial_signs, GramMatrix(device, self.X, network.width)
+        self.index.limit_memory(memory_limit)
+        join = device.xp.concatenate
+        self.problem = Problem(join([self.problem.X, X]), join([self.problem.y, y]))
+        self.gram = GramMatrix(device, self.problem.X, network.width)
         if self.initial is not None:
             initial = network.rows.copy()
             initial[device.xp.searchsorted(network.neurons, held)] = self.initial
             self.initial = initial
             self.measure()
 
-    def mean_diagonal(self, active: Any) -> float:
+    def mean_diagonal(self, active: Mask) -> float:
         """Return ``tr(G) / n = (1/n) sum_i ||x_i||^2 k_i / m``, weighted."""
-        squares = (self.weights.scaled(self.X).astype(np.float64) ** 2).sum(axis=1)  # (n,)
-        total = self.weights.total(len(squares))
-        if self.trainer.both_layers:
-            return trace(self.network, active, self.gram.X, self.weights) / total
-        return active.mean_diagonal(squares, total, self.network.width)
+        problem, network = self.problem, self.network
+        if self.options.both_layers:
+            return trace(network, active, problem.X, problem.weights) / problem.total
+        squares = (problem.scaled.astype(np.float64) ** 2).sum(axis=1)  # (n,)
+        return active.mean_diagonal(squares, problem.total, network.width)
 
     def control(self) -> StepControl:
         """Return what judges the steps of one training."""
-        trainer = self.trainer
-        return StepControl(trainer.damping, 0 if trainer.alpha else trainer.watchdog)
+        options = self.options
+        return StepControl(options.damping, 0 if options.alpha else options.watchdog)
 
-    # ---- the three moves --------------------------------------------------------------------------------
+    # ---- the four moves ---------------------------------------------------------------------------------
 
     def look(self) -> State:
         """Evaluate the network where it stands."""
-        network, device = self.network, self.network.device
-        clock = PhaseClock(device)
+        network, clock = self.network, PhaseClock(self.network.device)
         if self.here is not None:
             return replace(self.here, penalty=0.5 * self.ridge * self.square, clock=clock, proposal=None)
         with clock("query"):
             active = self.index.query(network.shift)
         with clock("forward"):
-            residual = self.weights.scaled(forward(network, active) - self.y)  # (n,) or (n, c)
+            residual = self.problem.residual(forward(network, active))  # (n,) or (n, c)
             size, penalty = norm(residual), 0.5 * self.ridge * self.square
-            state = State(active, residual, size, penalty, clock, second=network.second, square=self.square)
-            if self.trainer.damping != "none" or self.ridge:
-                state.rows = self.rows.kept(self)
-                state.index, state.mark = self.index, self.index.mark()
+            state = State(active, residual, size, penalty, clock, self.index.kind)
+            state.second, state.square = network.second, self.square
+            if self.options.damping != "none" or self.ridge:
+                state.rows, state.mark = self.rows.kept(self), self.index.mark()
         self.here = state if self.ridge else None
         return state
+
+    def propose(self, state: State, damping: float, step: int) -> Attempt:
+        """Compute the step, without moving; once for each state and damping."""
+        if state.proposal is None or state.proposal.damping != damping:
+            state.proposal = self._proposed(state, damping, step)
+        return state.proposal
 
     def move(self, state: State, damping: float, step: int) -> Attempt:
         """Take the step of the module docstring from ``state``, where the network stands."""
@@ -192,25 +183,27 @@ class Run(LinearSystem):
             self.measure()
         return replace(proposal, moved=moved)
 
-    def propose(self, state: State, damping: float, step: int) -> Attempt:
-        """Compute the step, without moving; once for each state and damping."""
-        if state.proposal is not None and state.proposal.damping == damping:
-            return state.proposal
-        clock = state.clock
+    def restore(self, state: State) -> None:
+        """Bring weights and index back to ``state``, bit for bit."""
+        self.square, self.here = state.square, state if self.ridge else None
+        self.rows.restore(self, state)
+
+    def _proposed(self, state: State, damping: float, step: int) -> Attempt:
+        """Solve the system of the module docstring, and foresee what the step brings."""
+        place, clock = state.linear, state.clock
         unit = self.mean_diagonal(state.active)
-        mu = damping * unit
-        kappa = self.ridge + mu
+        kappa = self.ridge + damping * unit
         theta = self.ridge / kappa if kappa else 0.0
         with clock("jacobian"):
-            state.jacobian = state.jacobian or self.jacobian(state.active)
+            jacobian = self.linearised(place)
         rhs, pulled = state.residual, 0.0
         if theta:
             with clock("forward"):
-                if state.pulled is None:
-                    state.pulled = state.jacobian.along(self.network.rows, self.initial)
-                pulled = state.pulled
+                if place.pulled is None:
+                    place.pulled = jacobian.along(self.network.rows, self.initial)
+                pulled = place.pulled
                 rhs = rhs - theta * pulled
-        solution = self.solve(state.active, state.jacobian, rhs, step, clock, kappa, state)
+        solution = self.solve(place, rhs, step, clock, kappa)
         g = solution.value
         seen = rhs * rows_of(state.active.counts > 0, rhs)
         error = solution.residual * norm(seen)
@@ -221,24 +214,9 @@ class Run(LinearSystem):
         kept = 1 - theta  # of D: W - W_0 becomes kept D - J^T g
         penalty = 0.5 * self.ridge * (kept**2 * state.square - 2 * kept * cross + own)
         square = theta**2 * state.square + 2 * theta * cross + own  # ||theta D + J^T g||^2
-        state.proposal = Attempt(solution, damping, theta, fit + penalty, unit * square)
-        return state.proposal
+        return Attempt(solution, damping, theta, fit + penalty, unit * square)
 
-    def packed(self) -> bool:
-        """Pack masks from now on where lists would grow too long; tell whether that was so."""
-        network, trainer = self.network, self.trainer
-        if not self.index.may_pack or trainer.mask != "auto" or network.outputs > 1:
-            return False
-        if not trainer.packs(sampled_share(network, self.X)):
-            return False
-        _log.info("masks are packed from now on: too many pairs fire for lists")
-        self.index = BitIndex(network.device, self.X, network, len(network.rows))
-        return True
-
-    def restore(self, state: State) -> None:
-        """Bring weights and index back to ``state``, bit for bit."""
-        self.square, self.here = state.square, state if self.ridge else None
-        self.rows.restore(self, state)
+    # ---- for others to read -----------------------------------------------------------------------------
 
     def materialise(self) -> None:
         """Write the rows of the network where they are implicit: before anything outside the run reads them."""
@@ -253,3 +231,12 @@ class Run(LinearSystem):
         update = record.phases["update"] + clock.seconds["update"]
         seconds = record.seconds + clock.seconds["update"]
         return replace(record, seconds=seconds, phases={**record.phases, "update": update})
+
+    def captured(self, best: State | None) -> dict[str, Any]:
+        """Return the arrays of a checkpoint that belong to the run; ``best`` is the best place, where another one."""
+        return {
+            **self.rows.captured(self, best),
+            "second": self.network.second,
+            "initial_second": self.home,
+            "best_second": best.second if best else None,
+        }

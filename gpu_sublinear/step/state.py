@@ -1,4 +1,4 @@
-"""Where a run stands and what it tries next, and the kinds of index, mask and Jacobian that it may do so with."""
+"""Where a run stands, and what it tries next."""
 
 from __future__ import annotations
 
@@ -6,31 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..devices import Array
-from ..index.active_set import ActiveSet
-from ..index.bits import BitIndex, BitJacobian, BitMask
-from ..index.flips.index import FlipIndex
-from ..index.flips.mask import FlipJacobian, FlipMask
-from ..index.hinged import HingedIndex, HingedJacobian
-from ..index.lazy import LazyIndex
-from ..index.tree import ThresholdTree
-from ..linear.both_layers import BothLayersJacobian
-from ..linear.jacobian import FactoredJacobian, SparseJacobian
-from ..linear.outputs import OutputsJacobian
+from ..devices.clock import PhaseClock
+from ..index.protocol import Mask
 from ..linear.solvers import Solution
-from ..model.network import ShiftedReluNetwork
-from .history import PhaseClock
-
-Mask = ActiveSet | BitMask | FlipMask
-Jacobian = (
-    FactoredJacobian
-    | SparseJacobian
-    | BitJacobian
-    | FlipJacobian
-    | OutputsJacobian
-    | HingedJacobian
-    | BothLayersJacobian
-)
-Index = ThresholdTree | LazyIndex | BitIndex | FlipIndex | HingedIndex
+from ..linear.system import Place
 
 
 @dataclass
@@ -39,8 +18,8 @@ class State:
 
     Attributes
     ----------
-    active : ActiveSet, BitMask or FlipMask
-        The fired pairs.
+    active : Mask
+        Who fires.
     residual : Array
         (n,) or (n, c) float64, f - y, times sqrt(w).
     norm : float
@@ -49,18 +28,20 @@ class State:
         ``lambda/2 ||W - W_0||^2``.
     clock : PhaseClock
         Seconds spent on this state.
+    kind : str
+        What the index found the pairs with.
     rows : Array or None
         (u, d) the weights here, where steps can be undone and weights are not implicit.
     second : Array or None
-        (u,) the second layer here, where it is trained.
-    index, mark : object
-        What found the fired pairs, and what it needs to come back.
-    jacobian, G : optional
-        J and its Gram matrix once computed: a rejected step uses them again.
-    pulled : Array or None
-        (n,) or (n, c) ``J (W - W_0)``, likewise.
+        (u,) or (u, c) the second layer here, where it is trained.
+    mark : object
+        What the index needs to come back.
+    shares : tuple of Array
+        Of a run on batches with a penalty, how far each block has moved the rows.
     square : float
         ``||W - W_0||^2``, where there is a ridge penalty.
+    place : Place or None
+        J, G and J D once computed: a rejected step uses them again.
     proposal : Attempt or None
         The last step that was computed here.
     """
@@ -70,20 +51,30 @@ class State:
     norm: float
     penalty: float
     clock: PhaseClock
+    kind: str = "lists"
     rows: Array = None
     second: Array = None
-    index: Index | None = None
     mark: Any = None
-    jacobian: Jacobian | None = None
-    G: Array = None
-    pulled: Array = None
+    shares: tuple[Array, ...] = ()
     square: float = 0.0
+    place: Place | None = None
     proposal: Attempt | None = None
 
     @property
     def objective(self) -> float:
         """``1/2 ||f - y||^2 + lambda/2 ||W - W_0||^2``."""
         return 0.5 * self.norm**2 + self.penalty
+
+    @property
+    def linear(self) -> Place:
+        """The network linearised here; made when first asked for."""
+        if self.place is None:
+            self.place = Place(self.active)
+        return self.place
+
+    def forget(self) -> None:
+        """Drop what can be computed again: no step will be taken from here soon."""
+        self.place = self.proposal = None
 
 
 @dataclass(frozen=True)
@@ -116,8 +107,3 @@ class Attempt:
     def curvature(self, trial: State) -> float:
         """Return c of ``objective = promise + c/2 ||s||^2`` in units of damping, from where the step led to."""
         return 2 * (trial.objective - self.promise) / self.square if self.square > 0 else 0.0
-
-
-def forward(network: ShiftedReluNetwork, active: Mask) -> Array:
-    """Return the outputs on the training points from the active set alone, (n,) or (n, c) float64."""
-    return active.forward(network.device, network.signs, network.shift) * network.scale

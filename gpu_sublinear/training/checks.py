@@ -8,9 +8,6 @@ import numpy as np
 
 from ..devices import Array, Device
 from ..errors import DataError, SilentPointsError
-from ..index.active_set import ActiveSet
-from ..index.bits import BitMask
-from ..index.flips.mask import FlipMask
 from ..model.network import ShiftedReluNetwork, all_finite, checked_points
 from ..model.shifts import firing_probability, shift_for_fired
 
@@ -89,13 +86,13 @@ def _words(target: np.ndarray) -> str:
     return ", ".join(f"{value:.6g}" for value in target)
 
 
-def check_every_point_fires(active: ActiveSet | BitMask | FlipMask, X: Array, network: ShiftedReluNetwork) -> None:
+def check_every_point_fires(counts: Array, X: Array, network: ShiftedReluNetwork) -> None:
     """Refuse a shift so large that some point fires no neuron, and say which shift works.
 
     Parameters
     ----------
-    active : ActiveSet, BitMask or FlipMask
-        The first query's answer.
+    counts : Array
+        (n,) neurons fired on each point, of the first query.
     X : Array
         (n, d) points.
     network : ShiftedReluNetwork
@@ -106,7 +103,7 @@ def check_every_point_fires(active: ActiveSet | BitMask | FlipMask, X: Array, ne
     SilentPointsError
         Naming the points (up to ten) and a shift at which every point fires.
     """
-    silent = np.flatnonzero(network.device.to_host(active.counts) == 0)
+    silent = np.flatnonzero(network.device.to_host(counts) == 0)
     if not len(silent):
         return
     works = shift_for_fired(network.width, WELL_FIRED)

@@ -7,7 +7,6 @@ pseudo-code was reconstructed, so this is no line-by-line copy.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,19 +14,21 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import OptionError
 from ..model.loss import SampleWeights
 from ..model.network import ShiftedReluNetwork
+from ..model.problem import Problem
 from ..options import Options, SketchOptions
 from ..step.history import TrainingResult
-from ..step.run import Run
+from ..step.stepper import Stepper
+from . import support
 from .checkpoints.file import Checkpointing
 from .checkpoints.keeper import CheckpointKeeper, Keeper
 from .checks import check_training_data
 from .loop import Callback, train
+from .prepare import masks
 from .session import Session
 from .validation import Validation
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,12 @@ class GaussNewton(Options):
     cg : CGOptions
         Stopping of the two CG solvers.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mask not in masks():
+            raise OptionError(f"mask must be one of {', '.join(masks())}; got {self.mask!r}")
+        support.check(self)
 
     @classmethod
     def faithful(cls, **options: Any) -> GaussNewton:
@@ -156,15 +163,14 @@ class GaussNewton(Options):
         y = check_training_data(device, X, y, network.features, self.robust, network.outputs)
         X, y = device.asarray(X, network.dtype), device.asarray(y, np.float64)
         begin = time.perf_counter()
-        weights = SampleWeights.of(device, sample_weight, len(X))
-        X, y, weights = weights.without_zeros(X, y)
-        watch = Validation.split(self, network, X, y) if validation is None else Validation.of(network, validation)
-        X, y = watch.remaining(X, y)
-        weights = weights.part(watch.kept)
-        keeper = CheckpointKeeper(checkpoint, self, network, X, y, weights, watch) if checkpoint else Keeper()
-        run = keeper.prepare(self, network, X, y, weights, watch)
+        problem = Problem(X, y, SampleWeights.of(device, sample_weight, len(X))).without_zeros()
+        given = validation is not None
+        watch = Validation.of(network, validation) if given else Validation.split(self, network, problem)
+        problem = problem.part(watch.kept)
+        keeper = CheckpointKeeper(checkpoint, self, network, problem, watch) if checkpoint else Keeper()
+        run = keeper.prepare(self, network, problem, watch)
         device.synchronize()
-        return run.trainer.train(run, callbacks, watch, time.perf_counter() - begin, keeper)
+        return train(run, callbacks, watch, time.perf_counter() - begin, keeper)
 
     def begin(self, network: ShiftedReluNetwork, X: Any, y: Any) -> Session:
         """Look at all neurons once and return a session, to which points can be added later.
@@ -183,12 +189,20 @@ class GaussNewton(Options):
         """
         return Session.begin(self, network, X, y)
 
-    def train(self, run: Run, *arguments: Any, **named: Any) -> TrainingResult:
-        """Train from a run that is prepared; ``fit`` without the first scan: :func:`gpu_sublinear.training.loop.train`."""
-        return train(replace_options(run, self), *arguments, **named)
+    def train(self, run: Stepper, callbacks: Iterable[Callback] = ()) -> TrainingResult:
+        """Train from a run that is prepared, by these options; ``fit`` without the first look.
 
+        Parameters
+        ----------
+        run : Stepper
+            Of a :class:`gpu_sublinear.SharedScan`, for instance.
+        callbacks : iterable of callable
+            As for :meth:`fit`.
 
-def replace_options(run: Run, options: GaussNewton) -> Run:
-    """Let a run go by these options."""
-    run.trainer = options
-    return run
+        Returns
+        -------
+        TrainingResult
+            History, and why training stopped.
+        """
+        run.options = self
+        return train(run, callbacks)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..devices import Device, TreeLayout
 from ..errors import DeviceMemoryError
-from ..index.flips.radius import LARGEST
+from ..index.flips.radius import MOST_RADIUS
 from ..index.lazy import FIRST_MARGIN, candidate_bytes
 from ..model.shifts import firing_probability
 from ..options import Options
@@ -82,7 +82,7 @@ def plan(
         if flips:
             parts["rows at the start"] = held * d * size
             lists = 3 if trainer.alpha else 1  # now, before a step, of the best; without a penalty later ones are short
-            near = int(held * n * min(1.0, 0.8 * LARGEST)) * (4 + size) * 5 // 4
+            near = int(held * n * min(1.0, 0.8 * MOST_RADIUS)) * (4 + size) * 5 // 4
             parts["pairs near the shift"] = lists * near
             parts["log of flips"] = int(held * n * min(1.0, FLIPPING * (n / m) ** 0.5)) * FLIP
         elif trainer.alpha:

@@ -20,10 +20,9 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.linalg import eigh
-from scipy.sparse import csr_array
 
 from ..errors import OptionError
-from ..index.active_set import ActiveSet
+from ..linear.layers import gram_of_both
 from ..step.run import Run
 
 ALPHAS = np.logspace(-6, 3, 37)  # in units of tr(G_0)/n; the least interpolates, the largest hardly moves a weight
@@ -46,14 +45,13 @@ def choose_alpha(run: Run) -> float:
         One of ``ALPHAS``.
     """
     run = _smaller(run)
-    state, to_host = run.look(), run.network.device.to_host
+    state, to_host, problem = run.look(), run.network.device.to_host, run.problem
     G, r = to_host(run.gram(state.active)), to_host(state.residual)  # (n, n), (n,)
-    if run.trainer.both_layers:
-        assert isinstance(state.active, ActiveSet)  # both layers keep lists
-        G = _of_both_layers(run, state.active)
-    total = run.weights.total(len(r))
-    roots = np.ones(len(r)) if run.weights.roots is None else to_host(run.weights.roots)  # (n,)
-    scores = leave_one_out(*merged(to_host(run.X), G, r.reshape(len(r), -1), roots), total)
+    if run.options.both_layers:
+        G = gram_of_both(run.network, state.active, problem.X, run.gram.K, problem.weights)
+    total, weights = problem.total, problem.weights
+    roots = np.ones(len(r)) if weights.roots is None else to_host(weights.roots)  # (n,)
+    scores = leave_one_out(*merged(to_host(problem.X), G, r.reshape(len(r), -1), roots), total)
     alpha = float(ALPHAS[np.argmin(scores)])
     _log.info("alpha %.3g by leave-one-out cross-validation of the linearised network", alpha)
     return alpha
@@ -127,32 +125,12 @@ def merged(X: np.ndarray, G: np.ndarray, r: np.ndarray, roots: np.ndarray) -> tu
     return G[np.ix_(first, first)] * np.outer(grown, grown), sums / together[:, None]
 
 
-def _of_both_layers(run: Run, active: ActiveSet) -> np.ndarray:
-    """Return ``G = ((X X^T) o (M^T D M) + Phi^T Phi) / m``, (n, n), of the points times the roots of their weights."""
-    to_host, network = run.network.device.to_host, run.network
-    places, starts = to_host(active.compact), to_host(active.indptr)
-    phi = to_host(active.values).astype(np.float64) - network.shift
-    a = to_host(network.signs[active.neurons]).astype(np.float64)
-    shape = (len(run.X), active.union)
-    Phi, A = (csr_array((values, places, starts), shape=shape) for values in (phi, a[places]))
-    roots = np.ones(len(run.X)) if run.weights.roots is None else to_host(run.weights.roots)
-    second = (Phi @ Phi.T).toarray() * np.outer(roots, roots)
-    return (to_host(run.gram.K) * (A @ A.T).toarray() + second) / network.width
-
-
 def _smaller(run: Run) -> Run:
     """Return the run on at most ``MOST_POINTS`` of its points, all at once."""
-    n, network = len(run.y), run.network
-    if n <= MOST_POINTS and not run.trainer.batch_size:
+    n, network = len(run.problem), run.network
+    if n <= MOST_POINTS and not run.options.batch_size:
         return run
-    if not network.activation.plain:
-        raise OptionError(
-            f"alpha='auto' looks at {MOST_POINTS:,} of {n:,} points, for the activations relu and max only; got "
-            f"activation={network.activation.name!r}: give alpha a number, or fewer points"
-        )
     points = np.sort(np.random.default_rng(network.seed).permutation(n)[:MOST_POINTS])
-    chosen = network.device.asarray(points)
-    trainer = replace(run.trainer, alpha=0.0, batch_size=None, damping="auto")
-    weights = run.weights.part(chosen)
-    index = run.index.at(network, run.X[chosen], points)
-    return Run.begin(trainer, network, run.X[chosen], run.y[chosen], index, weights)
+    options = replace(run.options, alpha=0.0, batch_size=None, damping="auto")
+    problem = run.problem.part(network.device.asarray(points))
+    return Run.begin(options, network, problem, run.index.at(network, problem.X, points))

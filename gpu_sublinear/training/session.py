@@ -15,19 +15,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from ..devices import Array
-from ..errors import OptionError
 from ..model.network import ShiftedReluNetwork
+from ..model.problem import Problem
 from ..options import Options
 from ..step.history import TrainingResult
 from ..step.run import Run
+from . import support
 from .checks import check_every_point_fires, check_training_data
 from .loop import Callback, train
+from .memory import plan_memory
 from .prepare import prepare
 from .validation import Validation
 
@@ -74,9 +75,9 @@ class Session:
             If the trainer wants to hold points out, to train both layers or to follow flips, or the activation is
             neither relu nor max.
         """
-        check_session(trainer, network)
+        support.check(trainer, network, support.SESSION)
         start = time.perf_counter()
-        run = prepare(trainer, network, *_checked(trainer, network, X, y))
+        run = prepare(trainer, network, Problem(*_checked(trainer, network, X, y)))
         network.device.synchronize()
         return cls(trainer, run, time.perf_counter() - start)
 
@@ -88,12 +89,12 @@ class Session:
     @property
     def X(self) -> Array:
         """(n, d) all points seen, in the order of arrival."""
-        return self.run.X
+        return self.run.problem.X
 
     @property
     def y(self) -> Array:
         """(n,) their targets."""
-        return self.run.y
+        return self.run.problem.y
 
     def extend(self, X: Any, y: Any) -> None:
         """Add points without training; a failure leaves the session as it was.
@@ -113,15 +114,20 @@ class Session:
         start, n = time.perf_counter(), len(self.X)
         before, rows = replace(self.run), (network.rows, network.neurons, network.seen)
         try:
-            self.run.extend(X, y)
-            new: Any = SimpleNamespace(counts=self.run.look().active.counts[n:])
-            check_every_point_fires(new, X, network)
+            self.run.extend(X, y, self._memory_left(n + len(X)))
+            check_every_point_fires(self.run.look().active.counts[n:], X, network)
         except Exception:
             self.run = before
             network.rows, network.neurons, network.seen = rows
             raise
         network.device.synchronize()
         self.scan_seconds += time.perf_counter() - start
+
+    def _memory_left(self, n: int) -> int | None:
+        """Return the bytes that the limit leaves to lists over n points."""
+        network = self.network
+        size = (n, network.features, network.width, network.shift, network.dtype, network.outputs)
+        return plan_memory(self.run.options, network.device, *size)
 
     def train(self, callbacks: Iterable[Callback] = (), validation: tuple[Any, Any] | None = None) -> TrainingResult:
         """Train from the present weights on all points seen.
@@ -141,14 +147,14 @@ class Session:
         return self._train(callbacks, Validation.of(self.network, validation))
 
     def _train(self, callbacks: Iterable[Callback], watch: Validation) -> TrainingResult:
-        _check_trainer(self.trainer)
+        support.check(self.trainer, self.network, support.SESSION)
         run = self.run
         watch.prepare()
         if watch.active:
             run.index.expect_any_row()  # going back to the best weights moves rows that fire no more
         seconds, self.scan_seconds = self.scan_seconds, 0.0
-        chosen = self.trainer.alpha if self.trainer.alpha != "auto" else run.trainer.alpha  # at the first scan
-        run.trainer = replace(self.trainer, alpha=chosen)
+        chosen = self.trainer.alpha if self.trainer.alpha != "auto" else run.options.alpha  # at the first scan
+        run.options = replace(self.trainer, alpha=chosen)
         result = train(run, callbacks, watch, seconds)
         if watch.returned is not None:
             run.went_back(*watch.returned)
@@ -175,29 +181,6 @@ class Session:
         watch = Validation.of(self.network, validation)  # refused before points are added
         self.extend(X, y)
         return self._train(callbacks, watch)
-
-
-def check_session(trainer: Options, network: ShiftedReluNetwork) -> None:
-    """Raise OptionError unless points can be added to a training with these options."""
-    if trainer.mask == "flips":
-        raise OptionError("mask='flips' is for one fit, not for a session; use mask='auto', 'bits' or 'lists'")
-    if trainer.validation_fraction:
-        raise OptionError(
-            "validation_fraction cannot hold points out of a session, whose points arrive in pieces; give "
-            "validation=(X, y) to its trainings"
-        )
-    _check_trainer(trainer)
-    if not network.activation.plain:
-        raise OptionError(
-            f"sessions are for the activations relu and max; got activation={network.activation.name!r}: fit on "
-            "all points at once"
-        )
-
-
-def _check_trainer(trainer: Options) -> None:
-    """Refuse to train both layers: points that arrive later would meet a second layer that is no longer balanced."""
-    if trainer.both_layers:
-        raise OptionError("sessions train the first layer alone; got both_layers=True: fit on all points at once")
 
 
 def _checked(trainer: Options, network: ShiftedReluNetwork, X: Any, y: Any) -> tuple[Array, Array]:

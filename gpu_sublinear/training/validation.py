@@ -10,10 +10,12 @@ from ..devices import Array
 from ..devices.sums import row_distances
 from ..errors import DataError, OptionError
 from ..model.network import ShiftedReluNetwork
+from ..model.problem import Problem
 from ..options import Options
+from ..step.stepper import Stepper
 from .checks import check_training_data
 
-BLOCK = 4096  # rows of weights multiplied at a time
+VALIDATION_ROWS = 4096  # rows of weights multiplied at a time
 
 
 class Validation:
@@ -57,25 +59,28 @@ class Validation:
         return cls(network, X, y)
 
     @classmethod
-    def split(cls, trainer: Options, network: ShiftedReluNetwork, X: Array, y: Array) -> Validation:
+    def split(cls, options: Options, network: ShiftedReluNetwork, problem: Problem) -> Validation:
         """Hold out a fraction of the points, drawn from the network's seed; OptionError if it is none or all."""
-        if not trainer.validation_fraction:
+        if not options.validation_fraction:
             return cls(network)
-        n, count = len(X), round(trainer.validation_fraction * len(X))
+        n, count = len(problem), round(options.validation_fraction * len(problem))
         if not 0 < count < n:
             raise OptionError(
-                f"validation_fraction={trainer.validation_fraction} keeps {count} of {n} points for early stopping and "
+                f"validation_fraction={options.validation_fraction} keeps {count} of {n} points for early stopping and "
                 f"leaves {n - count} to train on; take one between {1 / n:.2g} and {1 - 1 / n:.2g}"
             )
-        order = np.random.default_rng(network.seed).permutation(len(X))
+        order = np.random.default_rng(network.seed).permutation(n)
         held = network.device.asarray(np.sort(order[:count]))
-        watch = cls(network, X[held], y[held])
+        watch = cls(network, problem.X[held], problem.y[held])
         watch.kept = network.device.asarray(np.sort(order[count:]))
         return watch
 
-    def remaining(self, X: Array, y: Array) -> tuple[Array, Array]:
-        """Return the points that training may see."""
-        return (X, y) if self.kept is None else (X[self.kept], y[self.kept])
+    def look(self, run: Stepper, step: int) -> float | None:
+        """Return the error before a step of a run, None without points; its rows are written first."""
+        if not self.active:
+            return None
+        run.materialise()
+        return self.error(step)
 
     def prepare(self) -> None:
         """Compute, once, what the rows that are not held contribute."""
@@ -109,7 +114,7 @@ class Validation:
         """Return the output of the rows held, (k,) or (k, c) float64."""
         network, signs = self.network, self.network.signs
         total = self.device.xp.zeros((len(self.X), *signs.shape[1:]))
-        for first in range(0, len(network.rows), BLOCK):
-            W = network.rows[first : first + BLOCK]
-            total += self.device.matmul(network.hidden(self.X, W), signs[first : first + BLOCK])
+        for first in range(0, len(network.rows), VALIDATION_ROWS):
+            W = network.rows[first : first + VALIDATION_ROWS]
+            total += self.device.matmul(network.hidden(self.X, W), signs[first : first + VALIDATION_ROWS])
         return total * network.scale

@@ -209,7 +209,9 @@ def trainings(
     if len(parts) < 2:
         raise OptionError(f"cross-validation needs at least two folds; got {len(parts)}")
     y = check_training_data(device, scan.X, y, scan.network.features, True, scan.network.outputs)
-    check_every_point_fires(scan.index.query(scan.network.shift), scan.X, scan.network)  # folds number their own points
+    check_every_point_fires(
+        scan.index.query(scan.network.shift).counts, scan.X, scan.network
+    )  # folds number their own points
     y, w = device.to_host(y), np.ones(n) if sample_weight is None else np.asarray(to_host(sample_weight), np.float64)
     positive_weights(device, w, n)
     errors = np.full((len(order), len(parts)), np.nan)
@@ -224,7 +226,10 @@ def trainings(
 
     runs = [scan.run(y[train], train, 1.0, None if sample_weight is None else w[train]) for train, _ in parts]
     paths = [warm_starts(run, order.tolist()) for run in runs]
-    unseen = [run.index.beside(run.network, scan, test) for run, (_, test) in zip(runs, parts, strict=True)]
+    unseen = [
+        run.index.beside(run.network, scan.index, scan.X[device.asarray(test, np.int64)], test)
+        for run, (_, test) in zip(runs, parts, strict=True)
+    ]
     rise = Rise(float(np.average([error(fold) for fold in range(len(parts))], weights=sizes)), patience)
     for k, alpha in enumerate(order):
         for fold in range(len(parts)):

@@ -15,21 +15,18 @@ import numpy as np
 
 from ..devices import Array, Device
 from ..errors import OptionError
-from ..index.bits import BitIndex
-from ..index.flips.index import FlipIndex
-from ..index.lazy import LazyIndex
-from ..index.tree import ThresholdTree
+from ..index.protocol import Index
 from ..model.loss import SampleWeights
 from ..model.network import ShiftedReluNetwork
-from ..options import LARGEST
+from ..model.problem import Problem
+from ..options import MOST_SCALE
 from ..step.history import TrainingResult
 from ..step.run import Run
+from ..training import support
 from ..training.checks import check_training_data
 from ..training.gauss_newton import GaussNewton
 from ..training.loop import train
 from ..training.prepare import begin, build_index
-
-ScanIndex = LazyIndex | ThresholdTree | BitIndex | FlipIndex
 
 
 @dataclass(frozen=True)
@@ -44,14 +41,14 @@ class SharedScan:
         As it was given, holding the rows that take part; never changed by the trainings.
     X : Array
         (n, d) points.
-    index : LazyIndex, ThresholdTree, BitIndex or FlipIndex
+    index : Index
         As the scan left it.
     """
 
     trainer: GaussNewton
     network: ShiftedReluNetwork
     X: Array
-    index: ScanIndex
+    index: Index
 
     @classmethod
     def build(
@@ -84,13 +81,13 @@ class SharedScan:
             If the trainer works on batches or both layers or keeps points for early stopping, or the activation is not
             relu or max.
         """
-        check_shareable(trainer, network)
+        support.check(trainer, network, support.SHARED_SCAN)
         if y is None:
             y = np.random.default_rng(network.seed).standard_normal((len(X), network.outputs))
             y = y if network.outputs > 1 else y[:, 0]
         y = check_training_data(network.device, X, y, network.features, True, network.outputs)  # fit looks closer
         X = network.device.asarray(X, network.dtype)
-        index = build_index(trainer, network, X, network.device.asarray(y), trainings)
+        index = build_index(trainer, network, Problem(X, network.device.asarray(y)), trainings)
         return cls(trainer, network, X, index)
 
     def run(self, y: Any, points: Any = None, alpha: float | None = None, sample_weight: Any = None) -> Run:
@@ -124,9 +121,10 @@ class SharedScan:
         X = self.X if chosen is None else self.X[device.asarray(chosen, np.int64)]
         y = check_training_data(device, X, y, network.features, trainer.robust, network.outputs)
         weights = positive_weights(device, sample_weight, len(X))
-        return begin(trainer, network, X, device.asarray(y, np.float64), self.index_of(network, chosen), weights)
+        problem = Problem(X, device.asarray(y, np.float64), weights)
+        return begin(trainer, network, problem, self.index_of(network, chosen))
 
-    def index_of(self, network: ShiftedReluNetwork, chosen: np.ndarray | None = None) -> ScanIndex:
+    def index_of(self, network: ShiftedReluNetwork, chosen: np.ndarray | None = None) -> Index:
         """Return an index of its own, where the scan left this one, for a network with the same rows.
 
         Parameters
@@ -138,7 +136,7 @@ class SharedScan:
 
         Returns
         -------
-        LazyIndex, ThresholdTree, BitIndex or FlipIndex
+        Index
             Ready for queries.
         """
         points = None if chosen is None else self.network.device.asarray(chosen, np.int64)
@@ -189,24 +187,6 @@ class SharedScan:
             yield replace(result, network=replace(run.network, rows=rows.copy() if rows is before else rows))
 
 
-def check_shareable(trainer: GaussNewton, network: ShiftedReluNetwork) -> None:
-    """Raise OptionError unless trainings with these options can share one scan of the network."""
-    if trainer.batch_size:
-        raise OptionError("a shared scan and batch_size exclude each other; train each target or fold by itself")
-    if trainer.both_layers:
-        raise OptionError("shared scans train the first layer; got both_layers=True: fit the networks one by one")
-    if trainer.validation_fraction:
-        raise OptionError(
-            "trainings from a shared scan keep no points for early stopping; got validation_fraction="
-            f"{trainer.validation_fraction}: give them the points to train on, or train one by one"
-        )
-    if not network.activation.plain:
-        raise OptionError(
-            f"shared scans and ridge paths are for the activations relu and max; got {network.activation.name}: "
-            "train the networks one by one"
-        )
-
-
 def warm_starts(run: Run, alphas: Sequence[float]) -> Iterator[tuple[Array, TrainingResult]]:
     """Train for each penalty from the last solution.
 
@@ -224,9 +204,9 @@ def warm_starts(run: Run, alphas: Sequence[float]) -> Iterator[tuple[Array, Trai
     result : TrainingResult
         All results share the network of the run.
     """
-    unit, trainer = run.ridge, run.trainer
+    unit, options = run.ridge, run.options
     for alpha in alphas:
-        run.trainer, run.ridge, before = replace(trainer, alpha=alpha), alpha * unit, run.network.rows
+        run.options, run.ridge, before = replace(options, alpha=alpha), alpha * unit, run.network.rows
         result = train(run)
         run.warm = True  # from now on a point may fall silent
         yield before, result
@@ -304,7 +284,7 @@ def check_alphas(alphas: Any) -> list[float]:
         raise OptionError(f"the alphas of a path must be a sequence of numbers above 0; got {alphas!r}") from error
     if not found:
         raise OptionError("a path needs at least one alpha; got none")
-    if not all(0 < alpha <= LARGEST for alpha in found):
-        bad = next(alpha for alpha in found if not 0 < alpha <= LARGEST)
-        raise OptionError(f"every alpha of a path must be above 0 and at most {LARGEST:g}; got {bad}")
+    if not all(0 < alpha <= MOST_SCALE for alpha in found):
+        bad = next(alpha for alpha in found if not 0 < alpha <= MOST_SCALE)
+        raise OptionError(f"every alpha of a path must be above 0 and at most {MOST_SCALE:g}; got {bad}")
     return found

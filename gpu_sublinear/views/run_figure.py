@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..devices.clock import PHASES
 from ..errors import GpuSublinearError, OptionError
 from ..files.atomic import write_atomically
-from ..step.history import PHASES, StepRecord
+from ..step.history import StepRecord
 
 FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
 COLOURS = {  # Okabe and Ito's palette, distinct to colour-blind readers

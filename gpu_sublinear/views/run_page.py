@@ -13,9 +13,9 @@ from string import Template
 from types import SimpleNamespace
 from typing import Any
 
+from ..devices.clock import PHASES
 from ..errors import DataError, OptionError
 from ..files.atomic import check_writable, write_text
-from ..step.history import PHASES
 from .run_figure import check_matplotlib
 from .run_page_figures import figures_of
 from .run_text import fired, memory, percent

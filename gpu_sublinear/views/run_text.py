@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..step.history import PHASES, StepRecord, TrainingResult
+from ..devices.clock import PHASES
+from ..step.history import StepRecord, TrainingResult
 
 RULE = "-" * 78
 STEP_HEADER = (

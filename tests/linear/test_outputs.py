@@ -11,7 +11,7 @@ from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.model.signs import pattern_count, pattern_signs, patterns_of, sign_matrix
 from gpu_sublinear.opponents.dense import DenseGaussNewton
 from gpu_sublinear.options import SOLVERS, CGOptions
-from gpu_sublinear.step.history import PhaseClock
+from gpu_sublinear.devices.clock import PhaseClock
 from gpu_sublinear.step.run import Run
 from gpu_sublinear.training.checks import check_training_data
 from gpu_sublinear.training.gauss_newton import GaussNewton

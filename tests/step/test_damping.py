@@ -11,7 +11,7 @@ from gpu_sublinear.linear.solvers import Solution
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import LARGEST
 from gpu_sublinear.step.damping import AGAIN, StepControl, little
-from gpu_sublinear.step.history import PhaseClock
+from gpu_sublinear.devices.clock import PhaseClock
 from gpu_sublinear.step.state import Attempt, State
 from gpu_sublinear.training.stops import STALL_STEPS, Stops
 from gpu_sublinear.training.validation import Validation

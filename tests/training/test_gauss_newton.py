@@ -15,7 +15,7 @@ from gpu_sublinear.errors import DataError, OptionError, SilentPointsError
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.opponents.dense import DenseGaussNewton
 from gpu_sublinear.options import SOLVERS, CGOptions, SketchOptions, TreeOptions
-from gpu_sublinear.step.history import PHASES
+from gpu_sublinear.devices.clock import PHASES
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from tests.helpers.devices import DEVICES, KERNELS, make_device
 from tests.helpers.problems import Problem, sphere

@@ -13,7 +13,7 @@ import numpy as np
 from ...devices import Array, Device
 from ...devices.sums import dot
 from ...model.network import ShiftedReluNetwork
-from .radius import LARGEST
+from .radius import MOST_RADIUS
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Bounds:
         """Return what REAL sums of a movement and one more rounding of a value lose."""
         (n, d), eps = self._shape, float(np.finfo(self._network.dtype).eps)
         size = (float(abs(movement.g).sum()) + movement.most) * self._network.scale * self._longest
-        value = abs(self._network.shift) + LARGEST
+        value = abs(self._network.shift) + MOST_RADIUS
         return (n + d + 8 + movement.entries) * eps * size + 2 * eps * value + self._wide_rounding(total)
 
     def _wide_rounding(self, total: Array) -> float:

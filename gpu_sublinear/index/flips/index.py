@@ -83,7 +83,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -92,7 +91,8 @@ from ...devices.sums import dot
 from ...errors import OptionError
 from ...model.network import ShiftedReluNetwork
 from ..bits import BitIndex
-from ..protocol import Index
+from ..first_look import hold_firing
+from ..protocol import Index, PlainIndex
 from .bounds import Bounds, Movement
 from .log import FlipLog
 from .mask import FlipMask
@@ -125,7 +125,7 @@ class Mark:
 
 
 @dataclass
-class FlipIndex(Index):
+class FlipIndex(PlainIndex):
     """Mask, pair counts and outputs through flips, over implicit weights.
 
     Attributes
@@ -184,7 +184,13 @@ class FlipIndex(Index):
 
     @classmethod
     def build(cls, device: Device, X: Array, network: ShiftedReluNetwork, y: Array, alpha: float = 0.0) -> FlipIndex:
-        """Make the network hold its rows and look at all pairs once.
+        """Make the network hold its rows and look at all pairs once; see :meth:`over_rows`."""
+        hold_firing(network, X)
+        return cls.over_rows(device, X, network, y, alpha)
+
+    @classmethod
+    def over_rows(cls, device: Device, X: Array, network: ShiftedReluNetwork, y: Array, alpha: float) -> FlipIndex:
+        """Look at all pairs of the rows that the network holds, whoever fires.
 
         Parameters
         ----------
@@ -213,14 +219,6 @@ class FlipIndex(Index):
             raise OptionError(
                 f"mask='flips' has no operations on device={device.name!r}; use another device, or mask='bits'"
             )
-        BitIndex.hold(X, network)
-        return cls.over_rows(device, X, network, y, alpha)
-
-    @classmethod
-    def over_rows(
-        cls, device: ImplicitDevice, X: Array, network: ShiftedReluNetwork, y: Array, alpha: float
-    ) -> FlipIndex:
-        """Do the same with the rows that the network holds, whoever fires."""
         return cls.look(device, X, network, foreseen_radius(device, X, network, y, alpha))
 
     @classmethod
@@ -259,8 +257,10 @@ class FlipIndex(Index):
         ----------
         network : ShiftedReluNetwork
             Of the other training, with these rows.
-        chosen : Array, optional
-            (k,) int64 points to train on; all by default.
+        X : Array
+            (k, d) points to train on; the index goes on following all.
+        chosen : ndarray, optional
+            (k,) int64 their numbers; all by default.
 
         Returns
         -------
@@ -271,13 +271,13 @@ class FlipIndex(Index):
         points = None if chosen is None else self.device.asarray(chosen, np.int64)
         return replace(self, network=network, base=network.rows, bits=bits, pair_counts=counts, chosen=points)
 
-    def at(self, network: ShiftedReluNetwork, X: Array, points: Any) -> BitIndex:
+    def at(self, network: ShiftedReluNetwork, X: Array, chosen: np.ndarray) -> BitIndex:
         """Return packed masks for one look."""
         return BitIndex(self.device, X, network)
 
-    def beside(self, network: ShiftedReluNetwork, scan: Any, points: Any) -> FlippedBeside:
+    def beside(self, network: ShiftedReluNetwork, scan: Index, X: Array, chosen: np.ndarray) -> FlippedBeside:
         """Return what the network says at other points, which this index follows anyway."""
-        return FlippedBeside(self, self.device.asarray(points, np.int64))
+        return FlippedBeside(self, self.device.asarray(chosen, np.int64))
 
     def __post_init__(self) -> None:
         xp = self.device.xp
@@ -438,8 +438,8 @@ class FlipIndex(Index):
         sums = self._total, self.totals, self.log.coefficients, self.home, self.square
         return Mark(*sums, self.near, self.error, self.known, self.union, len(self.log.segments))
 
-    def restore(self, mark: Mark) -> None:
-        """Come back to where :meth:`mark` was called, to the same bytes."""
+    def restore(self, mark: Mark, W: Array = None, changed: Array = None) -> None:
+        """Come back to where :meth:`mark` was called, to the same bytes; no row is stored that could go back."""
         self._pending = None
         while len(self.log.segments) > mark.segments:
             flips, heads = self.log.drop_last(), self.log.heads.copy()  # which would note the way back, too

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from ...devices import Array, Device
-from ...linear.jacobian import Products
+from ...errors import OptionError
 from ...model.loss import SampleWeights
-from ..mask import Mask, PairCounts
+from ..protocol import Jacobian, MaskedPoints, PairCounts, PlainMask
 
 
 @dataclass(frozen=True)
-class FlipMask(Mask):
+class FlipMask(PlainMask):
     """The state after a query: what :class:`gpu_sublinear.index.active_set.ActiveSet` is for lists.
 
     Attributes
@@ -29,6 +31,8 @@ class FlipMask(Mask):
     visited : int
         Pairs computed and compared by the query.
     """
+
+    lists = None
 
     index: Any
     counts: Array
@@ -46,9 +50,17 @@ class FlipMask(Mask):
         chosen, counts = self.index.chosen, self.index.pair_counts
         return PairCounts(counts if chosen is None else counts[chosen][:, chosen], recounted=False)
 
-    def jacobian(self, system: Any) -> Any:
+    def jacobian(self, system: Any) -> Jacobian:
         """Return J of the implicit rows."""
-        return FlipJacobian(self.index, system.weights)
+        return FlipJacobian(self.index, system.problem.weights)
+
+    def masked(self, device: Device, X: Array) -> MaskedPoints:
+        """Refuse: rows that follow from the steps move with their first layer alone."""
+        raise OptionError("rows that follow from the steps train the first layer alone; use mask='lists' or 'bits'")
+
+    def fires(self, device: Device, rows: int) -> Array:
+        """Return whether each of the rows held fires somewhere, (rows,) bool."""
+        return self.index.bits.any(axis=1)
 
     def forward(self, device: Device, signs: Array, shift: float) -> Array:
         """Return ``sum_{r in S_i} a_r (P_ir - b)``, (n,) float64, kept through the flips."""
@@ -56,17 +68,33 @@ class FlipMask(Mask):
 
 
 @dataclass(frozen=True)
-class FlipJacobian(Products):
-    """J of implicit weights: it takes the step by remembering g."""
+class FlipJacobian:
+    """J of implicit weights: it takes the step by remembering g.
 
-    has_products, implicit = False, True
+    Attributes
+    ----------
+    index : FlipIndex
+        Whose rows follow from the steps.
+    weights : SampleWeights
+        Of the points.
+    """
+
+    products = None  # the index keeps the Gram matrix
+    gram_is_whole = True
 
     index: Any
     weights: SampleWeights
 
-    def step(self, W: Array, g: Array, theta: float = 0.0) -> None:
-        """Apply ``W <- W - theta (W - W_0) - (S J)^T g`` without writing a row; ``W`` is left alone."""
+    def step(self, W: Array, g: Array) -> tuple[Array, Array]:
+        """Take the step ``-(S J)^T g`` without writing a row; return none that moved."""
+        self.pull(W, W, g, 0.0)
+        xp = self.index.device.xp
+        return xp.zeros(0, np.int32), xp.zeros(0)
+
+    def pull(self, W: Array, initial: Array, g: Array, theta: float) -> tuple[Array, Array]:
+        """Take the step ``-theta (W - W_0) - (S J)^T g`` without writing a row; return W as it is written."""
         self.index.step(self.index.spread(self.weights.scaled(g)), theta)
+        return W, self.index.device.xp.zeros(len(W))
 
     def along(self, W: Array, initial: Array) -> Array:
         """Return ``S J (W - W_0)``, (n,) float64, of the implicit rows; the arguments are what others read."""

@@ -15,7 +15,7 @@ SAMPLE = 4096  # rows from which the first step's length is foreseen
 FIRST = 1.5  # of the first step's length (root mean square): rows that move further are looked at on all points
 FIRST_PULLED = 12.0  # the same of a first step with a penalty, for several steps and for a bound that few rows reach
 SMALLEST_SHARE = 1e-3  # of tr(G)/n, added to its diagonal: a sample of rows says nothing of smaller eigenvalues
-LARGEST = 0.3  # radius beyond which a quarter of all pairs would be listed
+MOST_RADIUS = 0.3  # radius beyond which a quarter of all pairs would be listed
 
 
 def foreseen_radius(device: Device, X: Array, network: ShiftedReluNetwork, y: Array, alpha: float = 0.0) -> float:
@@ -41,7 +41,7 @@ def foreseen_radius(device: Device, X: Array, network: ShiftedReluNetwork, y: Ar
     Returns
     -------
     float
-        A distance, at most ``LARGEST``; only the speed depends on it.
+        A distance, at most ``MOST_RADIUS``; only the speed depends on it.
     """
     xp, u = device.xp, len(network.rows)
     chosen = network.rows[:: max(1, u // SAMPLE)]
@@ -51,7 +51,7 @@ def foreseen_radius(device: Device, X: Array, network: ShiftedReluNetwork, y: Ar
     point_max = float(xp.sqrt(xp.diagonal(K).max()))
     length = point_max * math.sqrt(network.width * (1.0 if network.paired else 2.0)) / max(1, u)
     longest = FIRST * length * _movement(device, G, y)
-    return min(LARGEST, longest, FIRST_PULLED * length * _movement(device, G, y, alpha) if alpha else longest)
+    return min(MOST_RADIUS, longest, FIRST_PULLED * length * _movement(device, G, y, alpha) if alpha else longest)
 
 
 def _movement(device: Device, G: Array, r: Array, alpha: float = 0.0) -> float:

@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from ...devices.clock import PHASES
 from ...errors import CheckpointError, OptionError, shown
 from ...files.atomic import check_writable
 from ...files.tensors import DAMAGE, FileKind
 from ...index.flips.kept import check_flips
-from ...step.history import PHASES, StepRecord
+from ...step.history import StepRecord
+from ..prepare import KINDS
 
 FORMAT_VERSION = 2
 CHECKPOINT = FileKind(
@@ -33,14 +35,13 @@ CHECKPOINT = FileKind(
     "take a copy of the file, or remove it to start from the beginning",
     sealed=True,  # a flipped bit in a model shows in its predictions; here it would only make the bytes differ
 )
-INDICES = ("trees", "lists", "bits", "flips")
 ROWS = (
     "rows",
     "initial",
     "best_rows",
     "validation_rows",
 )  # arrays (u, d) of the network's dtype; only the first is a must
-SECOND_LAYERS = ("second", "initial_second", "best_second", "validation_second")  # arrays (u,) of the network's dtype
+SECOND_LAYERS = ("second", "initial_second", "best_second", "validation_second")  # arrays (u,) or (u, c)
 SHARES = ("shares", "best_shares")  # arrays (blocks, u, d)
 CONTROL = (
     "damping", "part", "watches", "failures", "predicted", "best_step", "halved", "since", "last", "before",
@@ -191,7 +192,7 @@ class Checkpoint:
 
     def _check(self) -> None:
         """Raise ValueError unless every part is one that :meth:`save` could have written."""
-        if self.index not in INDICES or self.best_index not in INDICES:
+        if self.index not in KINDS or self.best_index not in KINDS:
             raise ValueError(f"it speaks of the index {shown(str(self.index))}")
         if not self.history:
             raise ValueError("it has no history")
@@ -219,7 +220,10 @@ class Checkpoint:
             raise ValueError(f"the points seen have shape {seen.shape}")
         if neurons.dtype != np.int64 or neurons.shape != rows.shape[:1] or (np.diff(neurons) <= 0).any():
             raise ValueError("the numbers of the neurons are not ascending")
-        if any(name in self.arrays and _kind(self.arrays[name]) != _kind(rows[:, 0]) for name in SECOND_LAYERS):
+        seconds = [self.arrays[name] for name in SECOND_LAYERS if name in self.arrays]
+        if any(_kind(array) != _kind(seconds[0]) or array.ndim not in (1, 2) for array in seconds):
+            raise ValueError("the second layers at different steps do not fit together")
+        if any(array.dtype != rows.dtype or array.shape[:1] != rows.shape[:1] for array in seconds):
             raise ValueError("the second layer does not fit the weights")
         if ("second" in self.arrays) is not (self.identity.get("both_layers") is True):
             raise ValueError("the second layer is there without being trained, or trained without being there")

@@ -10,8 +10,8 @@ import numpy as np
 
 from ...devices import Array, Device
 from ...files.tensors import update
-from ...model.loss import SampleWeights
 from ...model.network import ShiftedReluNetwork
+from ...model.problem import Problem
 from ...options import Options
 from ..validation import Validation
 
@@ -19,25 +19,21 @@ LIMITS = ("max_steps", "time_budget", "memory_limit", "tolerance")  # say when t
 
 
 def identity(
-    trainer: Options,
+    options: Options,
     network: ShiftedReluNetwork,
-    X: Array,
-    y: Array,
-    weights: SampleWeights,
+    problem: Problem,
     watch: Validation,
 ) -> dict[str, Any]:
     """Return all that a trajectory begins from: settings as they are, arrays as digests.
 
     Parameters
     ----------
-    trainer : Options
-        Its options, without those that only say when to end.
+    options : Options
+        What the user chose, without what only says when to end.
     network : ShiftedReluNetwork
         As it is before training.
-    X, y : Array
-        (n, d), and (n,) or (n, c) training points and targets.
-    weights : SampleWeights
-        Of the training points.
+    problem : Problem
+        What is trained on.
     watch : Validation
         Its points.
 
@@ -46,19 +42,19 @@ def identity(
     dict
         Of numbers and words, as JSON gives them back.
     """
-    device, activation = network.device, network.activation
+    device, activation, roots = network.device, network.activation, problem.weights.roots
     parts = {part.name: getattr(network, part.name) for part in fields(network)}
     drawn = {name: value for name, value in parts.items() if hasattr(value, "shape")}
-    settings = {name: value for name, value in asdict(trainer).items() if name not in LIMITS}
+    settings = {name: value for name, value in asdict(options).items() if name not in LIMITS}
     settings |= {name: value for name, value in parts.items() if name not in drawn}
     if not activation.plain:  # its name alone does not say what it is
         settings |= {f"activation.{name}": value for name, value in activation.as_dict().items() if name != "name"}
     settings |= {"features": network.features, "dtype": network.dtype, "device": device.name}
     return {
         **_plain(settings),
-        "training points": digest(device, X=X),
-        "targets": digest(device, y=y),
-        "sample weights": None if weights.roots is None else digest(device, roots=weights.roots),
+        "training points": digest(device, X=problem.X),
+        "targets": digest(device, y=problem.y),
+        "sample weights": None if roots is None else digest(device, roots=roots),
         "validation points": digest(device, X=watch.X, y=watch.y) if watch.active else None,
         "initial weights": digest(device, **drawn),
     }

@@ -18,21 +18,18 @@ from ...devices import Array
 from ...environment import package_version
 from ...errors import CheckpointError, OptionError
 from ...files.atomic import discard_temporary
-from ...index.flips.index import FlipIndex
-from ...index.flips.kept import kept
-from ...model.loss import SampleWeights
 from ...model.network import ShiftedReluNetwork
+from ...model.problem import Problem
 from ...options import Options
 from ...step.damping import StepControl
-from ...step.epochs import BatchRun
 from ...step.history import StepRecord
 from ...step.run import Run
 from ...step.state import State
-from ..prepare import prepare
+from ...step.stepper import Stepper
+from ..prepare import prepare, resumed
 from ..validation import Validation
 from .file import CHECKPOINT, CONTROL, SHARES, WATCH, Checkpoint, Checkpointing
 from .identity import identity
-from .rebuild import kind_of, rebuilt_flips, rebuilt_run
 
 _log = logging.getLogger(__name__)
 
@@ -62,24 +59,18 @@ class Keeper:
         """Seconds of training before this process."""
         return 0.0
 
-    def prepare(
-        self,
-        trainer: Options,
-        network: ShiftedReluNetwork,
-        X: Array,
-        y: Array,
-        weights: SampleWeights,
-        watch: Validation,
-    ) -> Run:
+    def prepare(self, options: Options, network: ShiftedReluNetwork, problem: Problem, watch: Validation) -> Stepper:
         """Return a run that is ready for its next step."""
-        run = prepare(trainer, network, X, y, weights)
+        run = prepare(options, network, problem)
         watch.prepare()
         return run
 
     def restore_control(self, control: StepControl) -> None:
         """Bring back what damping has learnt."""
 
-    def after(self, run: Run, control: StepControl, watch: Validation, history: list[StepRecord], ending: bool) -> None:
+    def after(
+        self, run: Stepper, control: StepControl, watch: Validation, history: list[StepRecord], ending: bool
+    ) -> None:
         """Look at a run after a step; ``ending`` if no further one will be taken."""
 
 
@@ -88,16 +79,14 @@ class CheckpointKeeper(Keeper):
 
     Parameters
     ----------
-    options : Checkpointing
+    where : Checkpointing
         File, interval, and whether to resume.
-    trainer : Options
-        Options of the run.
+    options : Options
+        Of the run.
     network : ShiftedReluNetwork
         As it is given to ``fit``.
-    X, y : Array
-        (n, d), and (n,) or (n, c) training points and targets, without those held out.
-    weights : SampleWeights
-        Of the training points.
+    problem : Problem
+        What is trained on, without the points held out.
     watch : Validation
         Its points.
 
@@ -109,21 +98,19 @@ class CheckpointKeeper(Keeper):
 
     def __init__(
         self,
-        options: Checkpointing,
-        trainer: Options,
+        where: Checkpointing,
+        options: Options,
         network: ShiftedReluNetwork,
-        X: Array,
-        y: Array,
-        weights: SampleWeights,
+        problem: Problem,
         watch: Validation,
     ):
         super().__init__()
-        self.options = options
-        self.identity = identity(trainer, network, X, y, weights, watch)
-        self.saved = options.find()
-        discard_temporary(options.path)
+        self.where = where
+        self.identity = identity(options, network, problem, watch)
+        self.saved = where.find()
+        discard_temporary(where.path)
         if self.saved is not None:
-            self._check(self.saved, trainer, len(X))
+            self._check(self.saved, options, len(problem))
             self.history, self.seconds = self.saved.history, self.saved.seconds["checkpoints"]
             self.build_seconds = self.saved.seconds["build"]
         self._resumed = self.seconds + self.build_seconds + sum(record.seconds for record in self.history)
@@ -133,100 +120,91 @@ class CheckpointKeeper(Keeper):
         """Seconds of training before this process."""
         return self._resumed
 
-    def _check(self, saved: Checkpoint, trainer: Options, n: int) -> None:
+    def _check(self, saved: Checkpoint, options: Options, n: int) -> None:
         different = list(saved.differences(self.identity))
         if different:
             raise CheckpointError(
-                f"'{self.options.path}' is a checkpoint of another run: {'; '.join(different[:6])}; give the settings, "
+                f"'{self.where.path}' is a checkpoint of another run: {'; '.join(different[:6])}; give the settings, "
                 "network and data of that run, or another path"
             )
         if len(saved.arrays.get("flips_total", range(n))) != n:
-            raise CHECKPOINT.damaged(self.options.path, "its flips are those of other points")
+            raise CHECKPOINT.damaged(self.where.path, "its flips are those of other points")
         if any(
-            len(saved.arrays[name]) != -(-n // (trainer.batch_size or n)) for name in SHARES if name in saved.arrays
+            len(saved.arrays[name]) != -(-n // (options.batch_size or n)) for name in SHARES if name in saved.arrays
         ):
-            raise CHECKPOINT.damaged(self.options.path, "its shares are those of other batches")
-        if trainer.max_steps < len(saved.history):
+            raise CHECKPOINT.damaged(self.where.path, "its shares are those of other batches")
+        if options.max_steps < len(saved.history):
             raise OptionError(
-                f"'{self.options.path}' has {len(saved.history)} steps already, more than max_steps, which is "
-                f"{trainer.max_steps}"
+                f"'{self.where.path}' has {len(saved.history)} steps already, more than max_steps, which is "
+                f"{options.max_steps}"
             )
         if saved.package_version != package_version():
             _log.warning(
                 "'%s' was written by version %s; the rest of the run may have other bytes than it would have had there",
-                self.options.path,
+                self.where.path,
                 saved.package_version,
             )
 
     # ---- bringing a run back ----------------------------------------------------------------------------
 
-    def prepare(
-        self,
-        trainer: Options,
-        network: ShiftedReluNetwork,
-        X: Array,
-        y: Array,
-        weights: SampleWeights,
-        watch: Validation,
-    ) -> Run:
+    def prepare(self, options: Options, network: ShiftedReluNetwork, problem: Problem, watch: Validation) -> Stepper:
         """Return the run where the checkpoint left it; a new one if there is none.
 
         Parameters
         ----------
-        trainer : Options
-            Options.
+        options : Options
+            Of the run.
         network : ShiftedReluNetwork
             Gets the rows of the checkpoint.
-        X, y : Array
-            (n, d), and (n,) or (n, c) training points and targets.
-        weights : SampleWeights
-            Of the training points.
+        problem : Problem
+            What is trained on.
         watch : Validation
             Gets the state of early stopping.
 
         Returns
         -------
-        Run
+        Stepper
             Ready for its next step.
         """
         if self.saved is None:
-            return super().prepare(trainer, network, X, y, weights, watch)
-        saved, device = self.saved, network.device
-
-        def on_device(name: str, dtype: str = network.dtype) -> Array:
-            return device.asarray(saved.arrays[name], dtype) if name in saved.arrays else None
-
-        network.sampling, network.seen = saved.sampling, on_device("seen")
-        network.hold(on_device("neurons", "int64"), on_device("rows"))
-        network.second = on_device("second")
-        watch.best_rows, watch.best_second = on_device("validation_rows"), on_device("validation_second")
-        restore_watch(watch, saved, on_device("validation_rest", "float64"))
-        trainer = replace(trainer, alpha=saved.alpha)  # "auto" was settled when the run began
-        if saved.index == "flips":
-            run, self.best = rebuilt_flips(trainer, network, X, y, weights, saved.ridge, saved.arrays)
-            return run
-
-        home = on_device("initial"), on_device("initial_second")
-
-        def build(index: str, shares: str) -> Run:
-            run = rebuilt_run(trainer, network, X, y, weights, *home, saved.ridge, index)
-            if isinstance(run, BatchRun) and shares in saved.arrays:
-                run.shares = tuple(on_device(shares))
-            return run
-
-        best_rows, here = on_device("best_rows"), (network.rows, network.second)
-        if best_rows is None:
-            return build(saved.index, "shares")
-        network.rows, network.second = best_rows, on_device("best_second")
-        self.best = build(saved.best_index, "best_shares").look()
-        network.rows, network.second = here
-        trees = self.best.index is not None and saved.best_index == "trees"
-        if trees:
-            self.best.index = None  # the one set of trees that a run has follows its rows, there and back
-        run = build(saved.index, "shares")
-        if trees:
-            self.best.index = run.index
+            return super().prepare(options, network, problem, watch)
+        saved = self.saved
+        network.sampling, network.seen = saved.sampling, self._on(network, "seen")
+        network.hold(self._on(network, "neurons", "int64"), self._on(network, "rows"))
+        network.second = self._on(network, "second")
+        watch.best_rows, watch.best_second = (self._on(network, f"validation_{part}") for part in ("rows", "second"))
+        restore_watch(watch, saved, self._on(network, "validation_rest", "float64"))
+        options = replace(options, alpha=saved.alpha)  # "auto" was settled when the run began
+        best = self._best(options, network, problem)
+        run = self._run(saved.index, "shares", options, network, problem)
+        self.best = run.rows.go_on(run, saved.arrays) or best
         return run
+
+    def _best(self, options: Options, network: ShiftedReluNetwork, problem: Problem) -> State | None:
+        """Return the best place, where another one was, whose rows are stored; the network stays where it is."""
+        saved, here = self.saved, (network.rows, network.second)
+        if saved is None or "best_rows" not in saved.arrays:
+            return None
+        network.rows, network.second = self._on(network, "best_rows"), self._on(network, "best_second")
+        state = self._run(saved.best_index, "best_shares", options, network, problem).look()
+        network.rows, network.second = here
+        return state
+
+    def _run(self, kind: str, shares: str, options: Options, network: ShiftedReluNetwork, problem: Problem) -> Run:
+        """Return a run made anew over the rows that the network holds, with the shares of that name."""
+        assert self.saved is not None
+        initial, ridge = self._on(network, "initial"), self.saved.ridge
+        if initial is None and ridge:  # rows that follow from the steps begin with W_0
+            initial = network.rows
+        run = resumed(kind, options, network, problem, ridge, initial, self._on(network, "initial_second"))
+        run.shares = tuple(self._on(network, shares)) if shares in self.saved.arrays else run.shares
+        return run
+
+    def _on(self, network: ShiftedReluNetwork, name: str, dtype: str | None = None) -> Array:
+        """Return an array of the file on the network's device, of its type by default; None where there is none."""
+        assert self.saved is not None
+        arrays = self.saved.arrays
+        return network.device.asarray(arrays[name], dtype or network.dtype) if name in arrays else None
 
     def restore_control(self, control: StepControl) -> None:
         """Bring back what damping has learnt."""
@@ -236,56 +214,40 @@ class CheckpointKeeper(Keeper):
 
     # ---- writing ----------------------------------------------------------------------------------------
 
-    def after(self, run: Run, control: StepControl, watch: Validation, history: list[StepRecord], ending: bool) -> None:
+    def after(
+        self, run: Stepper, control: StepControl, watch: Validation, history: list[StepRecord], ending: bool
+    ) -> None:
         """Write a checkpoint if one is due; the network stands at the place that the last step led to."""
-        if not history[-1].moved_neurons or not (ending or len(history) % self.options.every == 0):
+        if not history[-1].moved_neurons or not (ending or len(history) % self.where.every == 0):
             return
         begin = time.perf_counter()
-        self._captured(run, control, watch, history).save(self.options.path)
+        self._captured(run, control, watch, history).save(self.where.path)
         self.seconds += time.perf_counter() - begin
 
-    def _captured(self, run: Run, control: StepControl, watch: Validation, history: list[StepRecord]) -> Checkpoint:
-        network, here = run.network, kind_of(run.index)
-        host = network.device.to_host
-        elsewhere = not control.always and control.best is not control.source
-        best_shares = control.best.mark if elsewhere and isinstance(run, BatchRun) else None
-        arrays = {
-            "shares": _stacked(network, run.shares) if isinstance(run, BatchRun) else None,
-            "best_shares": _stacked(network, best_shares),
-            "rows": run.index.base if isinstance(run.index, FlipIndex) else network.rows,
-            "second": network.second,
+    def _captured(self, run: Stepper, control: StepControl, watch: Validation, history: list[StepRecord]) -> Checkpoint:
+        network, elsewhere = run.network, not control.always and control.best is not control.source
+        best = control.best if elsewhere else None
+        arrays = run.captured(best) | {
             "neurons": network.neurons,
             "seen": network.seen,
-            "initial": None if isinstance(run.index, FlipIndex) else run.initial,  # its rows are those of the start
-            "initial_second": run.home,
-            "best_rows": control.best.rows if elsewhere else None,
-            "best_second": control.best.second if elsewhere else None,
             "validation_rest": watch.rest if watch.active else None,
             "validation_rows": watch.best_rows,
             "validation_second": watch.best_second,
         }
-        stored = {name: host(array) for name, array in arrays.items() if array is not None}
-        if isinstance(run.index, FlipIndex):
-            stored |= kept(run.index, control.best.mark if elsewhere else None)
         return Checkpoint(
             identity=self.identity,
-            arrays=stored,
+            arrays={name: np.asarray(network.device.to_host(a)) for name, a in arrays.items() if a is not None},
             history=history,
-            index=here,
-            best_index=kind_of(control.best.index) if elsewhere and control.best.index is not None else here,
+            index=run.index.kind,
+            best_index=best.kind if best else run.index.kind,
             control={name: getattr(control, name) for name in CONTROL},
             watch={name: getattr(watch, name) for name in WATCH},
             ridge=run.ridge,
-            alpha=float(run.trainer.alpha),
+            alpha=float(run.options.alpha),
             sampling=network.sampling,
             seconds={"build": self.build_seconds, "checkpoints": self.seconds},
             package_version=package_version(),
         )
-
-
-def _stacked(network: ShiftedReluNetwork, shares: tuple[Array, ...] | None) -> Array:
-    """Return the shares of blocks as one array (blocks, u, d) on the host; None before the first epoch."""
-    return None if not shares or shares[0] is None else np.stack([network.device.to_host(share) for share in shares])
 
 
 def restore_watch(watch: Validation, saved: Checkpoint, rest: Array) -> None:
