@@ -48,9 +48,9 @@ __device__ __forceinline__ Random philox4x32(Word c0, Word c1, Word c2, Word c3,
   return Random{{c0, c1, c2, c3}};
 }
 
-// ---- the computed numbers of a tile: fill_leaves.cu, scan.cu ----------------------------------------------------
+// ---- the computed numbers of a tile: fill_leaves.cu, scan_bits.cu, pack_mask.cu ---------------------------------
 
-#define TILE_POINTS 64     // 8 warps x 8, one word of scan.cu
+#define TILE_POINTS 64     // 8 warps x 8, one word of scan_bits.cu
 #define TILE_NEURONS 128   // 4 x 32 lanes
 #define TILE_FEATURES 16   // per pass
 #define TILE_PAD 4         // keeps rows aligned to 16 bytes and the transposing writes at two-way bank conflicts
@@ -94,7 +94,7 @@ __device__ __forceinline__ void tile_numbers(REAL (&sum)[8][4], REAL* points_til
   }
 }
 
-// ---- sums over the listed points of a neuron: factored.cu, move_rows.cu -----------------------------------------
+// ---- sums over the listed points of a neuron: list_products.cu, move_rows.cu ------------------------------------
 
 #define SUM_PER_LANE 2
 #define SUM_FEATURES (WARP * SUM_PER_LANE)

@@ -6,7 +6,7 @@
 //               time through shared memory.  Tiles above the diagonal are mirrored, not computed.
 // Floor         n^2 words / 2 population counts of 64 bits (16 results of 32 bits per multiprocessor and clock).
 // Deterministic yes, exact: whole numbers below 2^53.
-// Versions      this one only.  Not yet measured on hardware: 1-bit tensor cores (mma b1 with AND and POPC).
+// Versions      this one only.  Not yet measured on hardware: tensor cores, 1-bit (mma b1 with AND and POPC) or int8.
 
 #define COUNT_TILE 32
 #define COUNT_WORDS 32

@@ -4,18 +4,17 @@
 // Computes      bits[w, i], bit k: whether ((x_i0 w_r0 + x_i1 w_r1) + x_i2 w_r2) + ... > threshold, r = 64 w + k, products
 //               and sums rounded as in fill_leaves; totals[p, i] = sum of signs[r] (number - shift) over the firing r of
 //               the neuron tiles p, p + parts, ..., in float64.  near[w, i], bit k: whether |number - threshold|, the
-//               difference rounded, is at most radius.  mask_counts: counts[p, i] = bits set in the words w = p,
-//               p + parts, ...  mask_union: fired[w] = neurons of word w with a bit for some point.
+//               difference rounded, is at most radius.
 // Arguments     X (n, d), W (u, d), signs (u,), threshold, radius REAL; bits, near (words, n) int64, words = ceil(u / 64);
-//               totals (parts, n) float64; counts (parts, n) int64; fired (words,) int32.
-// Parallel      pack_mask, near_mask: the tile of fill_leaves, 64 points x 128 neurons for a block of 8 warps; lanes hold neighbouring
-//               neurons, so a vote of the warp is half a word.  A block keeps its tile of points and strides over the
-//               neuron tiles of its part.  mask_counts, mask_union: a thread per (part, point), and per word.
+//               totals (parts, n) float64.
+// Parallel      the tile of fill_leaves, 64 points x 128 neurons for a block of 8 warps; lanes hold neighbouring neurons,
+//               so a vote of the warp is half a word.  A block keeps its tile of points and strides over the neuron tiles
+//               of its part.
 // Floor         2 u n d operations (not fused); bytes: sizeof(REAL) (u d + n d) + u n / 8, near_mask u n / 4.
 // Deterministic yes: parts depend on the problem alone; votes and shuffles.
-// Versions      this one only.  Not yet measured on hardware: int8 tensor cores for the counts; a pass with TF32 that
-//               leaves only pairs within its rounding of the threshold to the computed number.  near_mask wishes for one
-//               block in its launch bounds: ptxas 13 aims at more otherwise, and spills.
+// Versions      this one only.  Not yet measured on hardware: a pass with TF32 that leaves only pairs within its rounding
+//               of the threshold to the computed number.  near_mask wishes for one block in its launch bounds: ptxas 13
+//               aims at more otherwise, and spills.
 
 __device__ __forceinline__ Index word_of_votes(const Word (&half)[4], int which) {
   return (Index)((Word64)(which ? half[2] : half[0]) | (Word64)(which ? half[3] : half[1]) << 32);
@@ -80,22 +79,4 @@ near_mask(const REAL* __restrict__ X, Index n, const REAL* __restrict__ W, const
           double shift, Index u, int d, Index parts, Index words, Index* __restrict__ bits,
           double* __restrict__ totals, REAL radius, Index* __restrict__ near) {
   pack<true>(X, n, W, signs, threshold, shift, u, d, parts, words, bits, totals, radius, near);
-}
-
-extern "C" __global__ void __launch_bounds__(256)
-mask_counts(const Index* __restrict__ bits, Index words, Index n, Index parts, Index* __restrict__ counts) {
-  for (Index t = thread_index(); t < parts * n; t += thread_count()) {
-    Index total = 0;
-    for (Index w = t / n; w < words; w += parts) total += __popcll((Word64)bits[w * n + t % n]);
-    counts[t] = total;
-  }
-}
-
-extern "C" __global__ void __launch_bounds__(256)
-mask_union(const Index* __restrict__ bits, Index words, Index n, int* __restrict__ fired) {
-  for (Index w = thread_index(); w < words; w += thread_count()) {
-    Word64 some = 0;
-    for (Index i = 0; i < n; ++i) some |= (Word64)bits[w * n + i];
-    fired[w] = __popcll(some);
-  }
 }

@@ -1,4 +1,4 @@
-"""Seconds by phase of a step."""
+"""The clock of a step: seconds of each of its phases, as the device spent them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ PHASES = ("query", "forward", "jacobian", "sketch", "solve", "update")
 
 @dataclass
 class PhaseClock:
-    """Adds up wall-clock seconds by phase, waiting for the device at both ends of each."""
+    """Adds up wall-clock seconds by phase, waiting for the device at the end of each.
+
+    Attributes
+    ----------
+    device : Device
+        Whose work is timed.
+    seconds : dict of str to float
+        Seconds of each of :data:`PHASES` so far.
+    """
 
     device: Device
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))

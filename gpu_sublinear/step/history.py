@@ -41,7 +41,7 @@ class StepRecord:
     seconds : float
         Wall-clock time of the step, without callbacks.
     phases : dict of str to float
-        Seconds by phase; the keys are ``PHASES``.
+        Seconds by phase; the keys are ``gpu_sublinear.devices.clock.PHASES``.
     peak_bytes : int
         Largest memory held so far (GPU pool, or resident memory of the process).
     damping : float

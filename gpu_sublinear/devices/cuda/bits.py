@@ -63,8 +63,8 @@ class BitOperations:
         counts = self._gpu.zeros("partial counts", (parts, n), np.int64)
         fired = self._gpu.zeros("neurons that fire", words, np.int32)
         mask = (bits.view(np.int64), np.int64(words), np.int64(n))
-        self._gpu.run("pack_mask", "mask_counts", "float32", parts * n, (*mask, np.int64(parts), counts))
-        self._gpu.run("pack_mask", "mask_union", "float32", words if n else 0, (*mask, fired))
+        self._gpu.run("mask_counts", "mask_counts", "float32", parts * n, (*mask, np.int64(parts), counts))
+        self._gpu.run("mask_union", "mask_union", "float32", words if n else 0, (*mask, fired))
         return counts.sum(axis=0), int(fired.sum(dtype=np.int64))
 
     @names_memory

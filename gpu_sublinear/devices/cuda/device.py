@@ -216,13 +216,13 @@ class CudaDevice(ImplicitOperations):
         t_indptr = xp.concatenate([starts, xp.full(1, nnz, starts.dtype)]).astype(np.int64)
         compact = self._gpu.empty("positions of the neurons", nnz, np.int32)
         compact[order] = xp.cumsum(first, dtype=np.int32) - np.int32(1)
-        return ordered[starts], t_indptr, self._entry_rows(indptr, nnz)[order], compact
+        return ordered[starts], t_indptr, self._rows_of_entries(indptr, nnz)[order], compact
 
-    def _entry_rows(self, indptr: Array, nnz: int) -> Array:
+    def _rows_of_entries(self, indptr: Array, nnz: int) -> Array:
         """Return the row of every entry, (nnz,) int32."""
         rows, n = self._gpu.empty("rows of the pairs", nnz, np.int32), len(indptr) - 1
         if nnz:
-            self._gpu.run("entry_rows", "entry_rows", "float32", -(-nnz // n), (indptr, np.int64(n), rows), rows=n)
+            self._gpu.run("rows_of_entries", "rows_of_entries", "float32", -(-nnz // n), (indptr, np.int64(n), rows), rows=n)
         return rows
 
     @names_memory

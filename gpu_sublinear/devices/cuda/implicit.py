@@ -1,6 +1,6 @@
 """The part of the cuda device that works on implicit rows and near pairs.
 
-Every search for flips chooses pairs, computes these exactly (kernels/look.cu) and keeps what is wrong or near; the
+Every search for flips chooses pairs, computes these exactly (kernels/look_pairs.cu) and keeps what is wrong or near; the
 searches differ in what they choose.  They make rows for a chunk of neurons at a time, so scratch memory stays bounded.
 """
 
@@ -58,7 +58,7 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
         columns = -(-n // 64)
         out = self._gpu.empty("packed mask by rows", (rows, columns), np.int64)
         arguments = (bits.view(np.int64), np.int64(words), np.int64(n), np.int64(rows), np.int64(columns), out)
-        self._gpu.run("turn_mask", "turn_mask", "float32", words * columns * WARP, arguments)
+        self._gpu.run("transpose_mask", "transpose_mask", "float32", words * columns * WARP, arguments)
         return out.view(np.uint64)
 
     @names_memory
@@ -163,7 +163,7 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
             rows, implicit.X, np.int32(d), implicit.bits.view(np.int64), np.int64(words), neurons, starts, points,
             np.float64(shift), np.int64(count), products, wrong,
         )  # fmt: skip
-        self._gpu.run("look", "look", implicit.X.dtype.name, GROUP * count if len(points) else 0, arguments)
+        self._gpu.run("look_pairs", "look_pairs", implicit.X.dtype.name, GROUP * count if len(points) else 0, arguments)
         return Look(neurons, starts, points, products, wrong)
 
     def _rows(self, implicit: ImplicitRows, weighted: Array, neurons: Array) -> Array:
@@ -214,14 +214,14 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
             mask, words, runs, np.int64(len(first)), flips.neurons, flips.points, total, np.int32(size), heads, before,
             coefficients, change,
         )  # fmt: skip
-        self._gpu.run("flip_mask", "flip_bits", "float32", len(first), turning)
+        self._gpu.run("flip_bits", "flip_bits", "float32", len(first), turning)
         slots = xp.zeros(f, np.int32)
         slots[first] = 1
         slots = xp.cumsum(slots, dtype=np.int32) - np.int32(1)  # the run of each flip
         order, ends = self.by_point(flips.points, n)
         twice = self._gpu.empty("changes of the pair counts", (n, n), np.int32)
         counting = (mask, old, words, flips.neurons, slots, order, ends, np.int64(n), twice)
-        self._gpu.run("flip_mask", "count_flips", "float32", n, counting, rows=n)
+        self._gpu.run("count_flips", "count_flips", "float32", n, counting, rows=n)
         counts += (twice + twice.T) * 0.5
         sums = self.sums_by_point(order, ends, terms)
         return sums, int(change.sum(dtype=np.int64)), before, coefficients

@@ -12,8 +12,8 @@ from .launcher import BLOCK, Launcher, names_memory
 from .toolkit import Toolkit
 
 WARP = 32
-GROUP = 8  # lanes that share a list in evaluate.cu, splice.cu and change_pairs.cu
-SCAN_TILE = (64, 128)  # points x neurons of a block of kernels/scan.cu
+GROUP = 8  # lanes that share a list in evaluate_candidates.cu, keep_above.cu, splice.cu and change_pairs.cu
+SCAN_TILE = (64, 128)  # points x neurons of a block of kernels/scan_bits.cu
 SCAN_BYTES = 1 << 26  # bits of a scan, for as many neurons at a time as fit
 PART_BYTES = 1 << 26  # sums of their own for as many parts of the neurons as fit, ...
 PARTS = (512, 8192)  # ... within these: few leave the GPU idle, many cost more to add than they save
@@ -52,7 +52,7 @@ class ListOperations:
         (n, d), count, real = X.shape, len(neurons), X.dtype.name
         bits = self._gpu.empty("bits of the scan", (tiles, count), np.int64)
         arguments = (X, np.int64(n), W, neurons, thresholds, np.int64(count), np.int32(d), bits)
-        self._gpu.run("scan", "scan_bits", real, tiles * -(-count // SCAN_TILE[1]) * BLOCK, arguments)
+        self._gpu.run("scan_bits", "scan_bits", real, tiles * -(-count // SCAN_TILE[1]) * BLOCK, arguments)
         return self._listed_bits(bits, real)
 
     def _listed_bits(self, bits: Array, real: str) -> tuple[Array, Array]:
@@ -60,11 +60,11 @@ class ListOperations:
         words, count = bits.shape
         mask = bits, np.int64(words), np.int64(count)
         counts = self._gpu.empty("numbers of candidates", count, np.int32)
-        self._gpu.run("scan", "count_bits", real, count, (*mask, counts))
+        self._gpu.run("list_bits", "count_bits", real, count, (*mask, counts))
         starts = self._starts(counts)
         points = self._gpu.empty("candidates", int(starts[-1]), np.int32)
         if len(points):
-            self._gpu.run("scan", "list_bits", real, count, (*mask, starts, points))
+            self._gpu.run("list_bits", "list_bits", real, count, (*mask, starts, points))
         return starts, points
 
     @names_memory
@@ -107,7 +107,7 @@ class ListOperations:
             X, W, lists.neurons, lists.indptr, lists.points, thresholds, np.int64(count), np.int32(X.shape[1]),
             products, counts,
         )  # fmt: skip
-        self._gpu.run("evaluate", "evaluate_candidates", X.dtype.name, count * GROUP, arguments)
+        self._gpu.run("evaluate_candidates", "evaluate_candidates", X.dtype.name, count * GROUP, arguments)
         return products, counts
 
     def _keep_above(
@@ -122,7 +122,7 @@ class ListOperations:
             lists.indptr, lists.points, products, thresholds, starts, positions if valued else slots, np.int64(count),
             points, slots, values, np.int32(valued),
         )  # fmt: skip
-        self._gpu.run("evaluate", "keep_above", products.dtype.name, count * GROUP if nnz else 0, arguments)
+        self._gpu.run("keep_above", "keep_above", products.dtype.name, count * GROUP if nnz else 0, arguments)
         return points, slots, values
 
     @names_memory
@@ -174,7 +174,7 @@ class ListOperations:
         arguments = (
             X, g, fired.indptr, fired.points, np.int64(u), np.int64(n), np.int32(d), np.int64(len(partial)), partial,
         )  # fmt: skip
-        self._gpu.run("factored", "factored_gram", X.dtype.name, len(partial) * WARP, arguments)
+        self._gpu.run("list_products", "factored_gram", X.dtype.name, len(partial) * WARP, arguments)
         return partial.sum(axis=0)
 
     @names_memory
@@ -187,7 +187,7 @@ class ListOperations:
             X, V, weights, fired.indptr, fired.points, np.int64(u), np.int64(n), np.int32(d),
             np.int64(len(partial)), partial,
         )  # fmt: skip
-        self._gpu.run("factored", "factored_product", X.dtype.name, len(partial) * WARP, arguments)
+        self._gpu.run("list_products", "factored_product", X.dtype.name, len(partial) * WARP, arguments)
         return partial.sum(axis=0)
 
     @names_memory
@@ -197,7 +197,7 @@ class ListOperations:
         _, d = _check_factors(X, fired, {"weights": (weights, (u,)), "g": (g, (len(X),))})
         out = self._gpu.empty("J^T g", (u, d), np.float64)
         arguments = (X, g, weights, fired.indptr, fired.points, np.int64(u), np.int32(d), out)
-        self._gpu.run("factored", "factored_transposed", X.dtype.name, u * WARP, arguments)
+        self._gpu.run("list_products", "factored_transposed", X.dtype.name, u * WARP, arguments)
         return out
 
     @names_memory

@@ -40,7 +40,7 @@ def folder() -> Any:
         If neither place has the sources: a damaged installation.
     """
     installed = files("gpu_sublinear") / "kernels"
-    checkout = Path(__file__).resolve().parents[2] / "kernels"
+    checkout = Path(__file__).resolve().parents[3] / "kernels"
     for place in (installed, checkout):
         if (place / HEADER).is_file():
             return place

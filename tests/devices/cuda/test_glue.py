@@ -245,7 +245,7 @@ def test_sources():
 
 def test_damaged_installation(monkeypatch, tmp_path):
     monkeypatch.setattr(kernels, "files", lambda package: tmp_path)
-    monkeypatch.setattr(kernels, "__file__", str(tmp_path / "a" / "b" / "kernels.py"))
+    monkeypatch.setattr(kernels, "__file__", str(tmp_path / "a" / "b" / "c" / "sources.py"))
     with pytest.raises(FileNotFoundError, match="reinstall"):
         kernels.folder.__wrapped__()
 

@@ -25,7 +25,7 @@ from tests.helpers.problems import Problem, make_problem
 REFERENCE = get_device("reference")
 EPS = np.finfo(np.float64).eps
 
-# points, neurons, features: one of each, a tile of scan.cu and one more of everything, several stages of features
+# points, neurons, features: one of each, a tile of scan_bits.cu and one more of everything, several stages of features
 SHAPES = [(1, 1, 1), (1, 40, 3), (40, 1, 3), (64, 128, 16), (65, 129, 17), (9, 300, 70), (70, 20, 33)]
 DENSITIES = [0.0, 0.2, 1.0]
 

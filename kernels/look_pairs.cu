@@ -1,4 +1,4 @@
-// look.cu -- exact pre-activations of chosen pairs, and whose bit is wrong.
+// look_pairs.cu -- exact pre-activations of chosen pairs, and whose bit is wrong.
 //
 // Computes      products[e] = <rows_k, x_i> in float64 for k < count, starts[k] <= e < starts[k + 1], i = points[e]; wrong[e]
 //               = whether (products[e] > shift) differs from bit i % 64 of bits[neurons[k], i / 64].
@@ -8,16 +8,17 @@
 // Floor         c d float64 fused products; bytes: 8 d + 20 per neuron, 13 per pair; rows of X from the L2 cache.
 // Deterministic yes, for any grid: features by lanes, lanes in a tree.
 // Versions      this one only.  Not yet measured on hardware: a lane per pair with rows staged through shared memory, as in
-//               evaluate.cu; a row kept in registers while its pairs are walked.
+//               evaluate_candidates.cu; a row kept in registers while its pairs are walked.
 //               Without the wish for 4 blocks in the launch bounds ptxas 13 aims at more, and spills.
 
 #define GROUP 8
 #define GROUPS (WARP / GROUP)
 
 extern "C" __global__ void __launch_bounds__(256, 4)
-look(const double* __restrict__ rows, const REAL* __restrict__ X, int d, const Index* __restrict__ bits, Index words,
-     const int* __restrict__ neurons, const Index* __restrict__ starts, const int* __restrict__ points, double shift,
-     Index count, double* __restrict__ products, unsigned char* __restrict__ wrong) {
+look_pairs(const double* __restrict__ rows, const REAL* __restrict__ X, int d, const Index* __restrict__ bits,
+           Index words, const int* __restrict__ neurons, const Index* __restrict__ starts,
+           const int* __restrict__ points, double shift, Index count, double* __restrict__ products,
+           unsigned char* __restrict__ wrong) {
   const int slot = lane_index() % GROUP;
   for (Index first = warp_index() * GROUPS; first < count; first += warp_count() * GROUPS) {
     const Index k = first + lane_index() / GROUP;

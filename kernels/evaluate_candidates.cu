@@ -1,27 +1,22 @@
-// evaluate.cu -- exact products of the candidate pairs, and those above a threshold, neuron by neuron.
+// evaluate_candidates.cu -- exact products of the candidate pairs, neuron by neuron, and how many exceed a threshold.
 //
 // Computes      products[q] = ((x_i0 w_r0 + x_i1 w_r1) + x_i2 w_r2) + ..., every product and sum rounded to REAL, for
 //               k < count, r = neurons[k], indptr[k] <= q < indptr[k + 1], i = points[q]; counts[k] = how many of these
-//               exceed thresholds[k], strictly; then the points of those that do and, where valued is not 0, their
-//               positions and products, all in order.
+//               exceed thresholds[k], strictly.  keep_above.cu makes lists of those.
 // Arguments     X (n, d), W (m, d), thresholds (count,) REAL; neurons (count,) int32, indptr (count + 1,) int64, points
-//               (c,) int32; products (c,) REAL; counts (count,) int32; starts (count + 1,) int64: exclusive sums of
-//               counts; slots (count,) int32: position of the neuron among those that fire; out_points, out_slots
-//               (nnz,) int32, out_values (nnz,) REAL.
+//               (c,) int32; products (c,) REAL; counts (count,) int32.
 // Parallel      groups of 8 lanes take one neuron each, a lane per candidate (the sum runs through the features in
 //               order, so lanes cannot share it).  A warp stages the rows of its 32 points and 4 neurons through shared
 //               memory, one cache line of features at a time: a row is read whole by neighbouring lanes, and rows of 33
-//               (17) entries keep the lanes' walks free of bank conflicts.  keep_above: a vote gives each lane its place.
-//               The order by points is a stable sort of out_points by the caller.
-// Floor         c d products and sums (not fused).  Bytes: sizeof(REAL) d per neuron listed, c (4 + sizeof(REAL)), and
-//               c (4 + sizeof(REAL)) again to keep, 44 per neuron; kept: nnz (8 + sizeof(REAL)), and the sort.  Rows of
-//               X, c d sizeof(REAL), come from the L2 cache, which is the tightest of these where lists are long.
+//               (17) entries keep the lanes' walks free of bank conflicts.
+// Floor         c d products and sums (not fused).  Bytes: sizeof(REAL) d + 20 per neuron listed, c (4 + sizeof(REAL)).
+//               Rows of X, c d sizeof(REAL), come from the L2 cache, which is the tightest of these where lists are long.
 // Deterministic yes; bits equal on every device.
 // Versions      staged, groups of 8: this file.  Rejected on paper: each lane reads its own row of X directly (a cache
 //               line per lane and load: 64 line reads per candidate at d = 64 against about 6 here); a warp per neuron
-//               (lists of 5 to 10 candidates leave most lanes idle); the dense tile of scan.cu (n / candidates times the
-//               work).  Not yet measured on hardware: 16-byte loads without staging; rows of W kept where lists exceed
-//               8; a sort of 16-bit points, or of none (counts per block of neurons and point).
+//               (lists of 5 to 10 candidates leave most lanes idle); the dense tile of scan_bits.cu (n / candidates times
+//               the work).  Not yet measured on hardware: 16-byte loads without staging; rows of W kept where lists
+//               exceed 8.
 //               Without the wish for 4 blocks in the launch bounds ptxas 13 aims at more, and spills.
 
 #define GROUP 8
@@ -70,32 +65,5 @@ evaluate_candidates(const REAL* __restrict__ X, const REAL* __restrict__ W, cons
       above += __popc(votes >> group * GROUP & 0xffu);
     }
     if (listed && lane % GROUP == 0) counts[k] = above;
-  }
-}
-
-extern "C" __global__ void __launch_bounds__(256, 4)
-keep_above(const Index* __restrict__ indptr, const int* __restrict__ points, const REAL* __restrict__ products,
-           const REAL* __restrict__ thresholds, const Index* __restrict__ starts, const int* __restrict__ slots, Index count,
-           int* __restrict__ out_points, int* __restrict__ out_slots, REAL* __restrict__ out_values, int valued) {
-  const int lane = lane_index(), group = lane / GROUP;
-  for (Index first = warp_index() * GROUPS; first < count; first += warp_count() * GROUPS) {
-    const Index k = first + group;
-    const bool listed = k < count;
-    const REAL threshold = listed ? thresholds[k] : (REAL)0;
-    const Index stop = listed ? indptr[k + 1] : 0;
-    Index place = listed ? starts[k] : 0;
-    for (Index q = (listed ? indptr[k] : 0) + lane % GROUP; __any_sync(FULL_WARP, q < stop); q += GROUP) {
-      const REAL value = q < stop ? products[q] : threshold;
-      const unsigned above = __ballot_sync(FULL_WARP, value > threshold) >> group * GROUP & 0xffu;
-      if (value > threshold) {
-        const Index here = place + __popc(above & ((1u << lane % GROUP) - 1u));
-        out_points[here] = points[q];
-        if (valued) {
-          out_slots[here] = slots[k];
-          out_values[here] = value;
-        }
-      }
-      place += __popc(above);
-    }
   }
 }

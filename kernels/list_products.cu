@@ -1,4 +1,4 @@
-// factored.cu -- products with J, J^T and J J^T from the lists of fired pairs; J itself is never stored.
+// list_products.cu -- products with J, J^T and J J^T from the lists of fired pairs; J itself is never stored.
 //
 // Computes      s_k = sum_q g_i x_i over indptr[k] <= q < indptr[k + 1], i = points[q], in float64;
 //               gram: sum over parts of partial[part, i] = sum over the neurons k of i of <s_k, x_i>;

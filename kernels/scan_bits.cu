@@ -1,19 +1,17 @@
-// scan.cu -- which pairs exceed their neuron's threshold: the candidates of the certified lazy index.
+// scan_bits.cu -- which pairs exceed their neuron's threshold, one bit each: candidates of the certified lazy index.
 //
-// Computes      for k < count, r = neurons[k]: the ascending points i with
-//               ((x_i0 w_r0 + x_i1 w_r1) + x_i2 w_r2) + ... > thresholds[k], products and sums rounded as in fill_leaves.
+// Computes      for k < count, r = neurons[k]: bits[t, k], bit p: whether ((x_i0 w_r0 + x_i1 w_r1) + x_i2 w_r2) + ... >
+//               thresholds[k], i = 64 t + p, products and sums rounded as in fill_leaves; 0 for points from n on.
 // Arguments     X (n, d), W (m, d), thresholds (count,) REAL; neurons (count,) int32; bits (tiles, count) int64, tiles =
-//               ceil(n / 64): bit p of bits[t, k] says whether point 64 t + p is above; counts (count,) int32; starts
-//               (count + 1,) int64: their exclusive sums; points (starts[count],) int32.
-// Parallel      scan_bits: the tile of fill_leaves, 64 points x 128 neurons for a block of 8 warps, 16 features at a time
-//               through shared memory, 8 points x 4 neurons in a thread's registers; a thread compares its 32 numbers and
-//               leaves 4 bytes in shared memory, then 128 threads write one word each, neighbours in memory.
-//               count_bits, list_bits: one thread per neuron walks its words; neighbouring threads read neighbouring
-//               words and write neighbouring lists.  The caller takes as many neurons at a time as 64 MiB of bits hold.
+//               ceil(n / 64).  list_bits.cu makes lists of them.
+// Parallel      the tile of fill_leaves, 64 points x 128 neurons for a block of 8 warps, 16 features at a time through
+//               shared memory, 8 points x 4 neurons in a thread's registers; a thread compares its 32 numbers and leaves
+//               4 bytes in shared memory, then 128 threads write one word each, neighbours in memory.  The caller takes
+//               as many neurons at a time as 64 MiB of bits hold.
 // Floor         count n d products and as many sums (not fused, as the computed number demands): this is what it costs.
-//               Bytes: sizeof(REAL) (count d + n d), bits 3 x count n / 8, 4 per pair found.
+//               Bytes: sizeof(REAL) (count d + n d), count n / 8 of bits.
 // Deterministic yes; bits equal on every device.
-// Versions      bits, count, list: this file.  Rejected on paper: computing twice, to count and to fill (twice the floor
+// Versions      bits, then lists: this file.  Rejected on paper: computing twice, to count and to fill (twice the floor
 //               to save 3/8 byte per pair); numbers in memory, then a compaction (4 to 8 bytes per pair, 32 to 64 times
 //               the bits); appending by atomics (order of the output left to chance).  Not yet measured on hardware:
 //               what fill_leaves.cu lists, and a first pass with fused multiply-adds or TF32 tensor cores that leaves
@@ -49,25 +47,5 @@ scan_bits(const REAL* __restrict__ X, Index n, const REAL* __restrict__ W, const
     if (threadIdx.x < TILE_NEURONS && k0 + threadIdx.x < count)
       bits[t * count + k0 + threadIdx.x] = (Index)words[threadIdx.x];
     // the barriers of the next tile's features keep its bytes behind these reads
-  }
-}
-
-extern "C" __global__ void __launch_bounds__(256)
-count_bits(const Index* __restrict__ bits, Index tiles, Index count, int* __restrict__ counts) {
-  for (Index k = thread_index(); k < count; k += thread_count()) {
-    int above = 0;
-    for (Index t = 0; t < tiles; ++t) above += __popcll((Word64)bits[t * count + k]);
-    counts[k] = above;
-  }
-}
-
-extern "C" __global__ void __launch_bounds__(256)
-list_bits(const Index* __restrict__ bits, Index tiles, Index count, const Index* __restrict__ starts,
-          int* __restrict__ points) {
-  for (Index k = thread_index(); k < count; k += thread_count()) {
-    int* place = points + starts[k];
-    for (Index t = 0; t < tiles; ++t)
-      for (Word64 left = (Word64)bits[t * count + k]; left; left &= left - 1)
-        *place++ = (int)(t * TILE_POINTS) + __ffsll((Index)left) - 1;
   }
 }

@@ -1,4 +1,4 @@
-// turn_mask.cu -- packed masks from words of neurons to words of points: a transposition of bits.
+// transpose_mask.cu -- packed masks from words of neurons to words of points: a transposition of bits.
 //
 // Computes      out[r, q], bit k = bits[r / 64, 64 q + k], bit r % 64, for r < u, q < columns; 0 for points from n on.
 // Arguments     bits (words, n) int64, words = ceil(u / 64); out (u, columns) int64, columns = ceil(n / 64).
@@ -10,7 +10,7 @@
 //               written together; the exchange of halves, quarters, ... by shuffles (6 steps instead of 128 votes).
 
 extern "C" __global__ void __launch_bounds__(256)
-turn_mask(const Index* __restrict__ bits, Index words, Index n, Index u, Index columns, Index* __restrict__ out) {
+transpose_mask(const Index* __restrict__ bits, Index words, Index n, Index u, Index columns, Index* __restrict__ out) {
   const int lane = lane_index();
   for (Index tile = warp_index(); tile < words * columns; tile += warp_count()) {
     const Index w = tile / columns, q = tile % columns, i = 64 * q + lane;
