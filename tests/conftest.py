@@ -1,18 +1,17 @@
-"""The devices every test body runs on, and how the suite behaves where one is missing."""
+"""Fixtures of the whole suite: the devices every test body runs on, and an empty working folder."""
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
-from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from gpu_sublinear.devices import Device, get_device
-from gpu_sublinear.errors import GpuSublinearError
-from tests.cuda_emulator import SCHEDULES, require_compiler, schedule
+from tests.cuda_emulator import SCHEDULES, schedule
+from tests.helpers.devices import DEVICES, GPU_IS_TESTED, KERNELS, machine, make_device
 from tests.helpers.problems import DTYPES
 
 settings.register_profile("suite", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
@@ -20,25 +19,11 @@ settings.load_profile("suite")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # background jobs of scripts; tests of Ctrl-C need it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-DEVICES = ("reference", "cpu", "emulated", "cuda")
 
-
-@cache
-def make_device(name: str) -> Device:
-    """Return a device for tests; skip (or fail, where the environment demands it) if this machine lacks it."""
-    if name == "emulated":
-        from tests.helpers.emulated import emulated_cuda_device
-
-        require_compiler()
-        return emulated_cuda_device()
-    if name != "cuda":
-        return get_device(name)
-    try:
-        return get_device("cuda")
-    except GpuSublinearError as reason:
-        if os.environ.get("REQUIRE_GPU") == "1":
-            pytest.fail(f"REQUIRE_GPU=1 and no GPU works here: {reason}")
-        pytest.skip(f"no GPU: {reason}")
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once, instead of for each test, that no GPU was asked for."""
+    if not GPU_IS_TESTED:
+        terminalreporter.write_line("device cuda: left out, CuPy is not installed; REQUIRE_GPU=1 demands it")
 
 
 @pytest.fixture(params=DEVICES)
@@ -53,18 +38,7 @@ def reference() -> Device:
     return get_device("reference")
 
 
-CASES = [*(("emulated", order) for order in SCHEDULES), ("cuda", "")]
-
-
-@cache
-def machine(name: str, multiprocessors: int = 1):
-    """Return the cuda device for kernel tests: a tiny emulated GPU, whose grids leave work over, or the real one."""
-    if name == "cuda":
-        return make_device("cuda")
-    from tests.helpers.emulated import emulated_cuda_device
-
-    require_compiler()
-    return emulated_cuda_device(multiprocessors)
+CASES = [(name, order) for name in KERNELS for order in (SCHEDULES if name == "emulated" else ("",))]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(filter(None, case)))
@@ -85,3 +59,10 @@ def gpu(request: pytest.FixtureRequest) -> Iterator[Device]:
 def dtype(request: pytest.FixtureRequest) -> str:
     """Both data types in turn."""
     return request.param
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

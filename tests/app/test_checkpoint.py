@@ -13,7 +13,7 @@ import pytest
 from gpu_sublinear.app import train as train_command
 from gpu_sublinear.app.cli import main
 from gpu_sublinear.training.checkpoints.file import Checkpoint
-from tests.app.test_cli import SPHERE, here, refusal  # noqa: F401  (a fixture)
+from tests.helpers.command_line import SPHERE, refusal
 from tests.helpers.kill import results
 
 RUN = [*SPHERE, "--tolerance", "1e-7", "--history", "h.json", "--out", "m"]
@@ -38,7 +38,7 @@ def files(name: str) -> tuple:
     return results(Path(), name)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(here, capsys, monkeypatch):  # noqa: F811
+def test_ctrl_c_saves_and_says_how_to_go_on(here, capsys, monkeypatch):
     assert main(RUN) == 0
     expected = files("whole")
     said = capsys.readouterr().out
@@ -75,13 +75,13 @@ def test_ctrl_c_saves_and_says_how_to_go_on(here, capsys, monkeypatch):  # noqa:
     assert not [name for name in os.listdir() if name.startswith(".")]
 
 
-def test_a_command_with_resume_is_told_as_it_is(here, capsys, monkeypatch):  # noqa: F811
+def test_a_command_with_resume_is_told_as_it_is(here, capsys, monkeypatch):
     press(monkeypatch, 0)
     assert main([*SPHERE, *RESUME]) == 130
     assert f"go on    gpu-sublinear {shlex.join([*SPHERE, *RESUME])}\n" in capsys.readouterr().out
 
 
-def test_mistakes(here, capsys):  # noqa: F811
+def test_mistakes(here, capsys):
     assert "--resume needs --checkpoint FILE" in refusal(capsys, [*SPHERE, "--resume"])
     assert "--checkpoint-every needs --checkpoint FILE" in refusal(capsys, [*SPHERE, "--checkpoint-every", "2"])
     assert "is also the file of --out" in refusal(capsys, [*SPHERE, "--out", "c", "--checkpoint", "c"])

@@ -9,14 +9,9 @@ import pytest
 
 from gpu_sublinear.app.cli import main
 from gpu_sublinear.app.option_values import size
-from tests.app.test_cli import SPHERE
+from tests.helpers.command_line import SPHERE
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """Run in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.mark.parametrize(

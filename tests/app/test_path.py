@@ -25,7 +25,7 @@ from gpu_sublinear.index.protocol import Beside
 from gpu_sublinear.tuning.shared_scan import SharedScan
 from gpu_sublinear.views.path_rows import PathRow
 from gpu_sublinear.views.run_text import narrowed
-from tests.app.test_cli import here, refusal, usage_error  # noqa: F401  (a fixture)
+from tests.helpers.command_line import refusal, usage_error
 
 PLACE = ["--width", "1024", "--shift", "1", "--device", "cpu"]
 SEARCH = ["--folds", "3", "--alphas", "100,1,10"]
@@ -45,7 +45,7 @@ def rows_of(out: str) -> list[list[str]]:
     return [cells for cells in lines if len(cells) == 7 and cells[1].isdigit()]
 
 
-def test_path_prints_a_line_per_penalty_and_writes_all_files(here, capsys):  # noqa: F811
+def test_path_prints_a_line_per_penalty_and_writes_all_files(here, capsys):
     files = ["--out", "m.safetensors", "--history", "h.json", "--figure", "f.svg"]
     assert main([*DIABETES, *files]) == 0
     out = capsys.readouterr().out
@@ -72,7 +72,7 @@ def test_path_prints_a_line_per_penalty_and_writes_all_files(here, capsys):  # n
     assert history["settings"]["alphas"] == [100.0, 1.0, 10.0]
 
 
-def test_same_seed_same_bytes(here):  # noqa: F811
+def test_same_seed_same_bytes(here):
     for name in ("a", "b"):
         assert main([*DIABETES, "--out", name, "--quiet"]) == 0
     assert (here / "a").read_bytes() == (here / "b").read_bytes()
@@ -96,7 +96,7 @@ def waves_csv(folder: Path) -> None:
     np.savetxt(folder / "waves.csv", np.c_[X, y], delimiter=",", header="p,q,r,y", comments="")
 
 
-def test_the_search_ends_where_nothing_is_gained(here, capsys):  # noqa: F811
+def test_the_search_ends_where_nothing_is_gained(here, capsys):
     waves_csv(here)
     command = ["path", "waves.csv", *PLACE, "--folds", "2", "--alphas", "1e3:1e-3:13"]
     assert main(command) == 0
@@ -133,7 +133,7 @@ def test_one_penalty_is_at_no_end(capsys):
     assert "it is the" not in capsys.readouterr().out
 
 
-def test_errors_that_are_no_numbers_are_told(here, capsys, monkeypatch):  # noqa: F811
+def test_errors_that_are_no_numbers_are_told(here, capsys, monkeypatch):
     monkeypatch.setattr(Beside, "outputs", lambda beside: np.full(len(beside.index.X), np.nan))
     assert "no numbers; give larger alphas" in refusal(capsys, [*DIABETES, "--out", "m", "--history", "h.json"])
     (target,) = json.loads((here / "h.json").read_text())["targets"]
@@ -155,7 +155,7 @@ def test_classes_have_equal_shares_in_all_folds(capsys):
     assert sorted(np.concatenate([test for _, test in folds])) == list(range(40))
 
 
-def test_targets_apart_from_one_scan(here, capsys):  # noqa: F811
+def test_targets_apart_from_one_scan(here, capsys):
     targets_csv(here)
     command = ["path", "two.csv", "--target", "price,rent/m2", *PLACE, *SEARCH, "--out", "m.st", "--history", "h.json"]
     assert main([*command, "--per-target", "--figure", "f.png"]) == 0
@@ -176,7 +176,7 @@ def test_targets_apart_from_one_scan(here, capsys):  # noqa: F811
 # ---- refusals -------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_searched_is_one_sentence(here, capsys):  # noqa: F811
+def test_what_cannot_be_searched_is_one_sentence(here, capsys):
     targets_csv(here, "a/b,a_b")
     several = ["path", "two.csv", "--target", "a/b,a_b", *PLACE, "--per-target"]
     assert "is also the file of --out for target 'a/b'" in refusal(capsys, [*several, "--out", "m"])
@@ -243,7 +243,7 @@ def press_ctrl_c(*_) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_keeps_the_best_so_far(here, capsys, monkeypatch):  # noqa: F811
+def test_ctrl_c_keeps_the_best_so_far(here, capsys, monkeypatch):
     interrupt_at(monkeypatch, 2, press_ctrl_c)
     trained, whole = watch(monkeypatch, path_command, "trainings"), watch(monkeypatch, SharedScan, "path")
     models: list[str | None] = []  # that the history names, whenever it is written
@@ -266,14 +266,14 @@ def test_ctrl_c_keeps_the_best_so_far(here, capsys, monkeypatch):  # noqa: F811
     FittedModel.load("m", "cpu")
 
 
-def test_ctrl_c_before_the_first_penalty_is_done(here, capsys, monkeypatch):  # noqa: F811
+def test_ctrl_c_before_the_first_penalty_is_done(here, capsys, monkeypatch):
     watch(monkeypatch, path_command, "trainings", press_ctrl_c)
     assert main([*DIABETES, "--out", "m", "--figure", "f.svg"]) == 130
     assert "no penalty was tried on all folds; no model was saved" in capsys.readouterr().out
     assert os.listdir() == []
 
 
-def test_ctrl_c_in_the_last_fold_trains_no_more(here, capsys, monkeypatch):  # noqa: F811
+def test_ctrl_c_in_the_last_fold_trains_no_more(here, capsys, monkeypatch):
     watch(monkeypatch, path_command, "trainings", lambda state: state[:2] == (1, 2) and press_ctrl_c())
     whole = watch(monkeypatch, SharedScan, "path")
     assert main([*DIABETES, "--all", "--out", "m"]) == 130
@@ -285,7 +285,7 @@ def test_ctrl_c_in_the_last_fold_trains_no_more(here, capsys, monkeypatch):  # n
 
 
 @pytest.mark.parametrize("command", [["train", "sphere:n=40,d=4", *PLACE], DIABETES], ids=["train", "path"])
-def test_ctrl_c_while_files_are_written_waits_for_them(here, capsys, monkeypatch, command):  # noqa: F811
+def test_ctrl_c_while_files_are_written_waits_for_them(here, capsys, monkeypatch, command):
     model = Prepared.model
 
     def pressed(*given):
@@ -304,7 +304,7 @@ def test_refusals_come_before_work(capsys, monkeypatch):
     assert "one by one" in refusal(capsys, ["path", "diabetes", *PLACE, "--activation", "abs"])
 
 
-def test_an_abort_leaves_the_history_of_what_was_done(here, capsys, monkeypatch):  # noqa: F811
+def test_an_abort_leaves_the_history_of_what_was_done(here, capsys, monkeypatch):
     def abort():
         raise KeyboardInterrupt
 

@@ -16,25 +16,11 @@ from gpu_sublinear.data.classes import Classes, label_text, names_from
 from gpu_sublinear.data.sources import load, load_for_prediction
 from gpu_sublinear.errors import DataError, ModelFileError, OptionError
 from gpu_sublinear.fitted.model import FittedModel
-from tests.app.test_cli import refusal
-from tests.fitted.test_outputs_files import change_header
+from tests.helpers.command_line import refusal
+from tests.helpers.models import change_header
+from tests.helpers.targets import NAMES, flowers
 
 SMALL = ["--width", "2048", "--shift", "1", "--device", "reference", "--max-steps", "3"]
-NAMES = ("rose", "ash, white", "elm")  # one of them needs quotes in a CSV file
-
-
-def flowers(path: Path, classes: tuple[str, ...] = NAMES, n: int = 36, header: bool = True) -> list[str]:
-    """Write points around one centre for each class, the label in the middle column; return the labels."""
-    rng = np.random.default_rng(0)
-    numbers = np.arange(n) % len(classes)
-    X = 3 * np.eye(3)[numbers] + 0.1 * rng.standard_normal((n, 3))  # (n, 3), far apart
-    labels = [classes[k] for k in numbers]
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        if header:
-            rows.writerow(["a", "b", "kind", "c"])
-        rows.writerows([x[0], x[1], label, x[2]] for x, label in zip(X.tolist(), labels, strict=True))
-    return labels
 
 
 # ---- classes --------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def small_blocks(monkeypatch):
     """Several blocks, the last one ragged."""
     for library in ("torch", "onnx"):
         if importlib.util.find_spec(library):
-            monkeypatch.setattr(importlib.import_module(f"gpu_sublinear.export_{library}"), "BLOCK", 3000)
+            monkeypatch.setattr(importlib.import_module(f"gpu_sublinear.fitted.{library}"), "BLOCK", 3000)
 
 
 @pytest.mark.parametrize("run", RUNNERS)
@@ -158,14 +158,14 @@ def test_too_large_for_one_onnx_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("write", "module"), [(to_torchscript, "torch"), (to_onnx, "onnx")])
 def test_missing_libraries(write, module, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, f"gpu_sublinear.export_{module}", raising=False)
+    monkeypatch.delitem(sys.modules, f"gpu_sublinear.fitted.{module}", raising=False)
     with pytest.raises(ExportLibraryError, match=r"pip install 'gpu-sublinear\[export\]'"):
         write(make("bare", "float32", width=64)[0], tmp_path / "m")
     assert not list(tmp_path.iterdir())
 
 
 def test_importing_the_package_imports_neither_library():
-    code = "import sys, gpu_sublinear, gpu_sublinear.fitted.export, gpu_sublinear.app.cli; print({'torch', 'onnx'} & {*sys.modules})"
+    code = "import sys, gpu_sublinear.fitted.export, gpu_sublinear.app.cli; print({'torch', 'onnx'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

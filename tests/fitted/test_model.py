@@ -13,25 +13,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
-from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, ModelFileError
 from gpu_sublinear.files.atomic import OutputFileError, check_writable, write_text
 from gpu_sublinear.fitted.model import HEADER, FittedModel
-from gpu_sublinear.model.network import ShiftedReluNetwork
-
-X = np.random.default_rng(0).standard_normal((20, 3))
-Y = X @ [1.0, -2.0, 0.5] + 40
-
-
-def make_model(dtype: str = "float32", kind: str = "standard") -> FittedModel:
-    preprocessing = Preprocessing.fit(X, kind)
-    network = ShiftedReluNetwork.initialize(
-        64, preprocessing.inputs, shift=0.5, seed=5, dtype=dtype, device=get_device("reference")
-    )
-    network.hold_all()
-    return FittedModel(
-        network, preprocessing, TargetScaling.fit(Y), {"feature_names": ["a", "b", "c"], "target_name": "t"}
-    )
+from tests.helpers.models import X, Y, make_model
 
 
 def leftovers(folder: Path) -> list[str]:

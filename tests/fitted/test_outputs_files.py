@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
-
 import numpy as np
 import pytest
 
@@ -12,10 +9,11 @@ from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling, as_ta
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, ModelFileError
 from gpu_sublinear.fitted.export import parts, to_onnx, to_torch, to_torchscript
-from gpu_sublinear.fitted.model import HEADER, FittedModel
+from gpu_sublinear.fitted.model import FittedModel
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.views.run_text import Fit
+from tests.helpers.models import change_header
 
 X = np.random.default_rng(0).standard_normal((30, 3))
 Y = np.stack([X @ [1.0, -2.0, 0.5] + 40, np.sin(X[:, 0]), 1e3 * X[:, 1] * X[:, 2]], axis=1)
@@ -28,18 +26,6 @@ def make_model(sampling: str = "explicit", dtype: str = "float64", paired: bool 
     )
     GaussNewton(max_steps=2).fit(network, preprocessing.transform(X), targets.transform(Y))
     return FittedModel(network, preprocessing, targets, {"feature_names": ["a", "b", "c"], "target_name": "t"})
-
-
-def change_header(path, change) -> None:
-    """Rewrite our entry of a safetensors header in place."""
-    content = path.read_bytes()
-    length = struct.unpack("<Q", content[:8])[0]
-    header = json.loads(content[8 : 8 + length])
-    ours = json.loads(header["__metadata__"][HEADER])
-    change(ours)
-    header["__metadata__"][HEADER] = json.dumps(ours)
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
 
 
 @pytest.mark.parametrize("sampling", ["explicit", "virtual"])

@@ -16,8 +16,7 @@ from gpu_sublinear.foresight.inspection import inspect
 from gpu_sublinear.foresight.seconds import Work
 from gpu_sublinear.foresight.wide_limit import WideLimit
 from gpu_sublinear.model.shifts import firing_probability
-from tests.data.test_classes import NAMES, flowers
-from tests.linear.test_outputs import columns
+from tests.helpers.targets import NAMES, columns, flowers
 
 HOST = get_device("cpu")
 

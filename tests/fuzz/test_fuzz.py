@@ -15,10 +15,10 @@ from gpu_sublinear.data.sources import load, load_for_prediction
 from gpu_sublinear.errors import DataError, ModelFileError, shown
 from gpu_sublinear.fitted.model import HEADER, FittedModel
 from gpu_sublinear.training.checkpoints.file import Checkpoint
-from tests.fitted.test_model import make_model
 from tests.fuzz.campaign import campaign
 from tests.fuzz.corpus import FEATURES, TARGET, valid_files
 from tests.fuzz.mutate import mutate
+from tests.helpers.models import make_model
 
 COUNT = 1500  # files for each of two workers, about ten seconds in all
 

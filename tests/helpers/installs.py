@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.helpers.packaging import build
 from tests.helpers.repository import ROOT
-from tests.repository.test_packaging import build
 
 TRAIN = ("train", "sphere:n=64,d=8", "--out", "model.safetensors")
 KERNELS = "from gpu_sublinear.devices import kernels; kernels.folder(); print(len(kernels.names()), 'kernels')"

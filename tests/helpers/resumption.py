@@ -12,7 +12,7 @@ from gpu_sublinear.options import SketchOptions
 from gpu_sublinear.step.history import StepRecord, TrainingResult
 from gpu_sublinear.training.checkpoints.file import Checkpoint, Checkpointing
 from gpu_sublinear.training.gauss_newton import GaussNewton
-from tests.conftest import make_device
+from tests.helpers.devices import make_device
 from tests.helpers.problems import clusters, sphere
 
 # What depends on clocks, on the process, or on how the fired pairs were found; everything else must be equal.

@@ -19,11 +19,10 @@ from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
-from tests.conftest import DEVICES, make_device
+from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import Problem, make_problem, problems, sphere
 
 REFERENCE = get_device("reference")
-FAST = [name for name in DEVICES if name != "reference"]
 EPS = np.finfo(np.float64).eps
 
 

@@ -16,7 +16,7 @@ from gpu_sublinear.linear.gram import GramMatrix
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.memory import plan
-from tests.conftest import DEVICES, make_device
+from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import DTYPES, Problem, same_active_set, sphere
 
 SHIFT = 1.0
@@ -206,9 +206,9 @@ def test_growing_lists_stop_at_the_limit(monkeypatch):
 PEAK = """
 import json, sys
 from gpu_sublinear.devices import get_device
-from gpu_sublinear.gauss_newton import GaussNewton
-from gpu_sublinear.memory import plan
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.training.gauss_newton import GaussNewton
+from gpu_sublinear.training.memory import plan
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from tests.helpers.problems import sphere
 n, m, shift, options = json.loads(sys.argv[1])
 X, y = sphere(n, 16)

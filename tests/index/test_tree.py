@@ -9,7 +9,7 @@ from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError, OptionError
 from gpu_sublinear.index.tree import ThresholdTree
 from gpu_sublinear.options import TreeOptions
-from tests.conftest import DEVICES, make_device
+from tests.helpers.devices import DEVICES, FAST, make_device
 from tests.helpers.problems import Problem, make_problem, same_active_set
 
 CASES = 10_000
@@ -57,7 +57,7 @@ def test_ten_thousand_queries_between_updates(name):
     assert compared >= CASES
 
 
-@pytest.mark.parametrize("name", ["cpu", "emulated", "cuda"])
+@pytest.mark.parametrize("name", FAST)
 def test_a_tree_larger_than_one_batch_or_grid(name):
     device = make_device(name)
     problem = make_problem(np.random.default_rng(0), 40, 5003, 3, "float32", False, 0.0)

@@ -18,8 +18,8 @@ from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.memory import plan
 from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
-from tests.conftest import DEVICES, make_device
-from tests.helpers.problems import sphere
+from tests.helpers.devices import DEVICES, make_device
+from tests.helpers.targets import columns
 
 OUTPUTS = (2, 3, 8)
 EPS = np.finfo(np.float64).eps
@@ -27,14 +27,6 @@ EPS = np.finfo(np.float64).eps
 
 def network_for(device, d=4, m=256, shift=0.5, outputs=3, **options) -> ShiftedReluNetwork:
     return ShiftedReluNetwork.initialize(m, d, shift=shift, seed=1, outputs=outputs, device=device, **options)
-
-
-def columns(n=24, d=4, outputs=3, seed=0) -> tuple[np.ndarray, np.ndarray]:
-    """Points on the sphere and smooth targets (n, c), each of mean 0 and variance 1."""
-    X, _ = sphere(n, d, seed)
-    rng = np.random.default_rng(seed + 1)
-    Y = np.sin(2 * X @ rng.standard_normal((d, outputs))) + (X @ rng.standard_normal((d, outputs))) ** 2
-    return X, (Y - Y.mean(axis=0)) / Y.std(axis=0)
 
 
 def run_of(device, outputs=3, n=24, **options) -> tuple[Run, np.ndarray]:

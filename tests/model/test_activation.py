@@ -20,7 +20,7 @@ from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.memory import plan
 from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.tuning.shared_scan import SharedScan
-from tests.conftest import DEVICES, make_device
+from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import sphere
 
 DEAD_ZONE = Activation("dead-zone", (Hinge(), Hinge(-1)))

@@ -9,7 +9,7 @@ from gpu_sublinear.errors import DataError, OptionError
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.penalty import ALPHAS, leave_one_out
-from tests.conftest import make_device
+from tests.helpers.devices import make_device
 from tests.helpers.problems import sphere
 
 SAME = 1e-9  # relative; the two runs differ by the order of float64 sums, magnified by cond(G) of some hundreds

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gpu_sublinear.app import cli
-from tests.conftest import make_device
+from tests.helpers.devices import make_device
 from tests.helpers.markdown import FENCE, KINDS, PAGES, Block, blocks, commands
 from tests.helpers.repository import ROOT
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -13,19 +12,8 @@ from pathlib import Path
 import pytest
 
 from gpu_sublinear.devices.cuda import sources as kernels
+from tests.helpers.packaging import build
 from tests.helpers.repository import ROOT
-
-
-def build(kind: str, name: str, root: Path, folder: Path, **options: object) -> Path:
-    """Build a distribution with the build backend itself, without an environment of its own or a network."""
-    builder = getattr(importlib.import_module(f"hatchling.builders.{kind}"), name)(str(root))
-    before = os.getcwd()
-    try:
-        os.chdir(root)
-        (path,) = builder.build(directory=str(folder), **options)
-    finally:
-        os.chdir(before)
-    return Path(path)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from gpu_sublinear.training import penalty
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.tuning.shared_scan import SharedScan
-from tests.conftest import DEVICES, make_device
+from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import DTYPES, Problem, same_active_set, sphere
 
 D = 5

@@ -15,7 +15,7 @@ from gpu_sublinear.options import CGOptions
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
-from tests.conftest import DEVICES, make_device
+from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import Problem, clusters, sphere
 
 

@@ -11,7 +11,7 @@ from gpu_sublinear.errors import DataError, OptionError
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import SOLVERS
 from gpu_sublinear.training.gauss_newton import GaussNewton
-from tests.conftest import DEVICES, make_device
+from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import Problem, clusters, sphere
 
 

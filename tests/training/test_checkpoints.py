@@ -18,7 +18,7 @@ from gpu_sublinear.options import SketchOptions
 from gpu_sublinear.step.history import StepRecord
 from gpu_sublinear.training.checkpoints.file import CHECKPOINT, Checkpoint, Checkpointing
 from gpu_sublinear.training.gauss_newton import GaussNewton
-from tests.conftest import make_device
+from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.kill import campaign
 from tests.helpers.problems import sphere
 from tests.helpers.resumption import CASES, StopAfter, fit, interrupted, network_for, trajectory, uninterrupted, weights
@@ -49,20 +49,21 @@ def test_a_run_that_sets_out_again_goes_on_where_it_was(tmp_path, monkeypatch):
         assert [*interrupted("far", tmp_path / str(middle), [middle])] == expected
 
 
-ELSEWHERE = ["watchdog", "ridge", "leaky", "softshrink", "both layers", "batches, watchdog"]
-SLOW = ELSEWHERE[4:]  # hundreds of emulated products: a quarter of a minute each
+ELSEWHERE = [name for name in DEVICES if name != "cpu"]
+KINDS = ["watchdog", "ridge", "leaky", "softshrink", "both layers", "batches, watchdog"]
+SLOW = KINDS[4:]  # hundreds of emulated products: a quarter of a minute each
 
 
 @pytest.mark.parametrize(
     ("device", "case"),
-    [(d, case) for d in ("reference", "emulated", "cuda") for case in ELSEWHERE if d != "emulated" or case not in SLOW],
+    [(d, case) for d in ELSEWHERE for case in KINDS if d != "emulated" or case not in SLOW],
 )
 def test_other_devices(tmp_path, device, case):
     *expected, _ = uninterrupted(case, tmp_path / "whole", device)
     assert [*interrupted(case, tmp_path / "parts", [3, 1], device)] == expected
 
 
-@pytest.mark.parametrize("device", ["reference", "emulated", "cuda"])
+@pytest.mark.parametrize("device", ELSEWHERE)
 @pytest.mark.parametrize("case", ["flips, watchdog", "flips, back to the start", "flips, ridge"])
 def test_flips_on_other_devices(tmp_path, device, case):
     if not make_device(device).follows_flips:

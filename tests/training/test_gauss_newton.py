@@ -17,7 +17,7 @@ from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.opponents.dense import DenseGaussNewton
 from gpu_sublinear.options import SOLVERS, CGOptions, SketchOptions, TreeOptions
 from gpu_sublinear.training.gauss_newton import GaussNewton
-from tests.conftest import DEVICES, make_device
+from tests.helpers.devices import DEVICES, KERNELS, make_device
 from tests.helpers.problems import Problem, sphere
 
 ENGINES = {
@@ -234,8 +234,8 @@ DIGEST = """
 import hashlib, sys
 import numpy as np
 from gpu_sublinear.devices import get_device
-from gpu_sublinear.gauss_newton import GaussNewton
-from gpu_sublinear.network import ShiftedReluNetwork
+from gpu_sublinear.training.gauss_newton import GaussNewton
+from gpu_sublinear.model.network import ShiftedReluNetwork
 from tests.helpers.problems import sphere
 X, y = sphere(300, 12)
 for trainer in (GaussNewton(), GaussNewton(solver="sketch-cg"), GaussNewton.faithful()):
@@ -257,7 +257,7 @@ def test_same_bytes_for_any_number_of_threads():
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", ["emulated", "cuda"])
+@pytest.mark.parametrize("name", KERNELS)
 def test_same_bytes_twice(name, engine):
     device = make_device(name)
     X, y = sphere(40, 6)

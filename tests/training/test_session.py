@@ -19,7 +19,7 @@ from gpu_sublinear.step.run import Run
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.training.session import Session
-from tests.conftest import DEVICES, make_device
+from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import DTYPES, Problem, same_active_set, sphere
 
 D = 5

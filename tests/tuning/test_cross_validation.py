@@ -17,7 +17,7 @@ from gpu_sublinear.training.memory import plan
 from gpu_sublinear.tuning.cross_validation import ALPHAS as ALPHAS_BY_DEFAULT
 from gpu_sublinear.tuning.cross_validation import CrossValidation, Rise, cross_validate
 from gpu_sublinear.tuning.shared_scan import SharedScan
-from tests.conftest import DEVICES, make_device
+from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import sphere
 
 TRAINER = GaussNewton(max_steps=30, tolerance=1e-5, mask="lists")

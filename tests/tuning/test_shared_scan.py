@@ -13,7 +13,7 @@ from gpu_sublinear.errors import DataError, DeviceMemoryError, OptionError
 from gpu_sublinear.step.run import Run
 from gpu_sublinear.training.memory import plan
 from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
-from tests.conftest import DEVICES, make_device
+from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import sphere
 
 TRAINER = GaussNewton(mask="flips", max_steps=30, tolerance=1e-5)

@@ -11,8 +11,8 @@ from gpu_sublinear.app.cli import main
 from gpu_sublinear.views import progress
 from gpu_sublinear.views.progress import ERASE, LiveLine, ProgressBar
 from gpu_sublinear.views.run_text import STEP_HEADER, narrowed, step_line
-from tests.app.test_cli import SPHERE
-from tests.views.test_run_text import record
+from tests.helpers.command_line import SPHERE
+from tests.helpers.records import record
 
 
 class Terminal(io.StringIO):

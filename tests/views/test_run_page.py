@@ -11,7 +11,7 @@ import pytest
 
 from gpu_sublinear.app.cli import main
 from gpu_sublinear.views.run_page import command_of, page, read_history
-from tests.app.test_cli import SPHERE, refusal
+from tests.helpers.command_line import SPHERE, refusal
 
 VOID = {"meta", "path", "use", "rect", "img", "br"}
 

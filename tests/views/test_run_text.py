@@ -12,16 +12,7 @@ from gpu_sublinear.errors import OptionError
 from gpu_sublinear.step.history import StepRecord, TrainingResult
 from gpu_sublinear.views.run_figure import check_figure, draw, save_figure
 from gpu_sublinear.views.run_text import STEP_HEADER, Fit, closing_table, memory, percent, phase_seconds, step_line
-
-
-def record(step: int, loss: float = 1.0, moved: int = 10, **changes) -> StepRecord:
-    phases = {phase: 0.1 * (k + 1) for k, phase in enumerate(PHASES)}
-    values = {
-        "step": step, "loss": loss, "mse": loss / 50, "residual_norm": loss**0.5, "fired": 700.25, "union": 50_000,
-        "solver_iterations": 7, "solver_residual": 3e-3, "solver_reason": "", "moved_neurons": moved,
-        "refreshed": 0, "tree_nodes_visited": 5, "seconds": 2.1, "phases": phases, "peak_bytes": 3 * 2**30,
-    }  # fmt: skip
-    return StepRecord(**(values | changes))
+from tests.helpers.records import record
 
 
 def result(history: list[StepRecord]) -> TrainingResult:

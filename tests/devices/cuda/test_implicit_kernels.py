@@ -18,9 +18,9 @@ from gpu_sublinear.devices.cuda import launcher as launcher_module
 from gpu_sublinear.devices.cuda.device import CudaDevice
 from tests.conftest import machine
 from tests.devices.cuda.test_list_kernels import awkward_problem
+from tests.helpers.flips import all_pairs, call, check_mask_flips, check_operations, made_implicit, moved
 from tests.helpers.kernel_checks import check_refusals
 from tests.helpers.problems import make_problem
-from tests.index.flips.test_index import all_pairs, call, check_mask_flips, check_operations, made_implicit, moved
 
 REFERENCE = get_device("reference")
 
