@@ -12,6 +12,7 @@ from gpu_sublinear.devices import get_device
 from gpu_sublinear.devices.clock import PhaseClock
 from gpu_sublinear.linear.solver_costs import cheapest_solver, solver_seconds
 from gpu_sublinear.model.network import ShiftedReluNetwork
+from gpu_sublinear.model.problem import Problem
 from gpu_sublinear.options import SketchOptions
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.prepare import prepare
@@ -27,7 +28,7 @@ def measure(n: int, d: int, shift: float, m: int, device_name: str, repeats: int
     data = load(f"sphere:n={n},d={d}")
     X, y = device.asarray(data.X, "float32"), device.asarray((data.y - data.y.mean()) / data.y.std())
     network = ShiftedReluNetwork.initialize(m, d, shift=shift, seed=1, device=device)
-    run = prepare(GaussNewton(), network, X, y)
+    run = prepare(GaussNewton(), network, Problem(X, y))
     active = run.index.query(shift)
     seconds, iterations = {}, {}
     for solver in SOLVERS:

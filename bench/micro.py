@@ -17,6 +17,7 @@ from bench.measure import summary
 from bench.problems import make
 from gpu_sublinear import GaussNewton, SketchOptions, SparseJacobian, ThresholdTree
 from gpu_sublinear.devices import Device, get_device
+from gpu_sublinear.model.problem import Problem
 from gpu_sublinear.training.prepare import prepare
 
 FLUSH = 256 << 20  # bytes written to empty the caches: twice the largest L2 or L3 we know
@@ -97,7 +98,7 @@ def operations(n: int, d: int, m: int, b: float, device: Device) -> dict[str, Op
     problem = make(f"sphere:n={n * 5 // 4},d={d}", m, b, device=device.name)
     network = problem.network()
     X, y = device.asarray(problem.X, "float32"), device.asarray(problem.y)
-    run = prepare(GaussNewton(mask="lists"), network, X, y)
+    run = prepare(GaussNewton(mask="lists"), network, Problem(X, y))
     active = run.index.query(b)
     factored, explicit = run.jacobian(active), SparseJacobian.build(device, active, X, network.signs, network.width)
     tree = ThresholdTree.build(device, X, network.W)

@@ -12,6 +12,7 @@ from bench.measure import slope, summary
 from bench.problems import Problem, make
 from bench.words import compare, interval, number, power_of_two, seconds, spread
 from gpu_sublinear import GaussNewton, get_device
+from gpu_sublinear.model.problem import Problem
 from gpu_sublinear.training.warmup import warm_up
 
 GOAL = 1e-10  # mse of standardised targets
@@ -94,7 +95,7 @@ def _flips(problem: Problem) -> list[int]:
     network = problem.network()
     device, found = network.device, []
     X, y = device.asarray(problem.X, network.dtype), device.asarray(problem.y)
-    run = prepare(GaussNewton(mask="flips"), network, X, y)
+    run = prepare(GaussNewton(mask="flips"), network, Problem(X, y))
     for step in range(5):
         state = run.look()
         found.append(len(run.index.implicit.before))  # type: ignore[union-attr]

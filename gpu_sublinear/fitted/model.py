@@ -126,7 +126,7 @@ class FittedModel:
             "feature_scale": self.preprocessing.scale,  # (features,)
         }
         if network.second is not None:
-            tensors["second"] = network.device.to_host(network.second)  # (u,), only where it was trained
+            tensors["second"] = network.device.to_host(network.second)  # (u,) or (u, c), only where it was trained
         MODEL.write(path, self._header(), tensors)
 
     def _header(self) -> dict[str, Any]:
@@ -219,7 +219,8 @@ def _network(settings: dict[str, Any], tensors: dict[str, np.ndarray], d: int, d
     network.hold(device.asarray(neurons, np.int64), device.asarray(rows, network.dtype))
     if "second" in tensors:
         second = tensors["second"]
-        if network.outputs > 1 or second.shape != neurons.shape or second.dtype != rows.dtype:
+        outputs = () if network.outputs == 1 else (network.outputs,)
+        if second.shape != (*neurons.shape, *outputs) or second.dtype != rows.dtype:
             raise ValueError(f"the second layer has shape {second.shape} and type {second.dtype}")
         if not np.isfinite(second).all():
             raise ValueError("the second layer is not finite")

@@ -399,7 +399,8 @@ def gram_of_both(network: ShiftedReluNetwork, active: Mask, X: Array, K: Array, 
     X : Array
         (n, d) points of unit norm.
     K : Array
-        (n, n) float64, their inner products, weighted.
+        (k n, k n) float64, inner products of the weighted points that the hinges look at; the first n are those here,
+        up to the sign of all.
     weights : SampleWeights
         Of the points.
 
@@ -418,7 +419,7 @@ def gram_of_both(network: ShiftedReluNetwork, active: Mask, X: Array, K: Array, 
             a2, h, phi = to_host(a2), to_host(h), to_host(phi)
             first += (h * a2) @ h.T
             second += phi @ phi.T
-    return (to_host(K) * first + second * np.outer(roots, roots)) / network.width
+    return (to_host(K[:n, :n]) * first + second * np.outer(roots, roots)) / network.width
 
 
 def _listed_grams(network: ShiftedReluNetwork, active: Mask) -> tuple[np.ndarray, np.ndarray]:

@@ -57,7 +57,7 @@ class ShiftedReluNetwork:
     activation : Activation
         What a neuron makes of ``<w_r, x>``.
     second : Array or None
-        (u,) second layer of the neurons held, once it was trained (:mod:`gpu_sublinear.linear.both_layers`).
+        (u,) or (u, c) second layer of the neurons held, once it was trained (:mod:`gpu_sublinear.linear.layers`).
     """
 
     rows: Array
@@ -321,12 +321,13 @@ class ShiftedReluNetwork:
         """Return the second layer of neurons ``first`` .. ``first + count`` of an explicit network."""
         if self.outputs == 1:
             signs = balanced_signs(count, self.dtype, self.device)
-            if self.second is not None:
-                places = self.device.xp.searchsorted(self.neurons, self.span(first, first + count))
-                low, high = (int(place) for place in places)
-                signs[self.neurons[low:high] - first] = self.second[low:high]
-            return signs
-        return sign_matrix(self, self.device.xp.arange(first, first + count, dtype=np.int64))
+        else:
+            signs = sign_matrix(self, self.device.xp.arange(first, first + count, dtype=np.int64))
+        if self.second is not None:
+            places = self.device.xp.searchsorted(self.neurons, self.span(first, first + count))
+            low, high = (int(place) for place in places)
+            signs[self.neurons[low:high] - first] = self.second[low:high]
+        return signs
 
 
 def check_combined(outputs: int, activation: Activation) -> None:

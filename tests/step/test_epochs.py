@@ -16,6 +16,7 @@ from gpu_sublinear.index.blocks import dealt, permutation
 from gpu_sublinear.index.lazy import LazyIndex
 from gpu_sublinear.linear.jacobian import FactoredJacobian
 from gpu_sublinear.model.network import ShiftedReluNetwork
+from gpu_sublinear.model.problem import Problem
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.step.epochs import BatchRun
 from gpu_sublinear.training import penalty
@@ -38,11 +39,11 @@ def problem_of(device, n=30, width=2000, shift=1.0, seed=0, dtype="float32", **o
 def every_block_is_exact(run: BatchRun) -> bool:
     """Tell whether each block finds exactly the pairs of a full computation."""
     device, network = run.network.device, run.network
-    rows, X = device.to_host(network.rows), device.to_host(run.X)
+    rows, X = device.to_host(network.rows), device.to_host(run.problem.X)
     for number, points in enumerate(run.blocks.points):
         P = Problem(X[device.to_host(points)], rows, rows[:, 0], network.shift).P
         active = run.blocks.visit(number).query(network.shift)
-        if isinstance(run.blocks.parts[number], BitIndex):
+        if isinstance(run.blocks.indices[number], BitIndex):
             right = (device.to_host(active.counts) == (P.dtype.type(network.shift) < P).sum(axis=1)).all()
         else:
             right = same_active_set(device, active, P, network.shift)
@@ -96,7 +97,7 @@ def test_an_epoch_is_the_formula(margin):
     network, X, y = problem_of(get_device("cpu"), dtype="float64")
     W = network.W.copy()
     signs = np.where(np.arange(len(W)) % 2 == 0, 1.0, -1.0)
-    run = prepare(GaussNewton(batch_size=8, margin=margin, max_steps=2, tolerance=0), network, X, y)
+    run = prepare(GaussNewton(batch_size=8, margin=margin, max_steps=2, tolerance=0), network, Problem(X, y))
     assert len(run.blocks.points) == 4
     for epoch in range(2):
         for number in run.blocks.order(epoch):
@@ -106,7 +107,7 @@ def test_an_epoch_is_the_formula(margin):
             f = (Z * A).sum(axis=1) / np.sqrt(len(W))
             g = np.linalg.solve((X[points] @ X[points].T) * (A @ A.T) / len(W), f - y[points])
             W -= (A.T @ (g[:, None] * X[points])) / np.sqrt(len(W))
-    run.trainer.train(run)
+    run.options.train(run)
     assert np.allclose(network.W, W, rtol=1e-9, atol=1e-9)  # no pair is within this of the threshold
 
 
@@ -134,8 +135,8 @@ def test_batches_reach_the_tolerance_and_memory_is_of_the_batch():
 def test_a_step_looks_at_the_batch_alone(monkeypatch):
     """Products made in a visit are those of the block's candidates: about one in ten of all."""
     network, X, y = problem_of(get_device("cpu"), n=100, width=2**12)
-    run = prepare(GaussNewton(batch_size=10, mask="lists"), network, X, y)
-    everything = sum(part.candidates.nnz for part in run.blocks.parts)
+    run = prepare(GaussNewton(batch_size=10, mask="lists"), network, Problem(X, y))
+    everything = sum(part.candidates.nnz for part in run.blocks.indices)
     whole = LazyIndex.build(network.device, X, replace(network, rows=network.rows.copy()))
     assert everything == whole.candidates.nnz
     visited = [run.blocks.visit(number).query(1.0).visited for number in range(10)]
@@ -218,10 +219,10 @@ def test_a_row_that_moves_a_little_after_a_long_way_is_heard_of(device):
     network, X, y = problem_of(device, dtype="float64", n=12, width=200)
     blocks = GaussNewton(batch_size=4, margin=0).begin(network, X, y).run.blocks
     rows = device.asarray(np.arange(3), "int64")
-    blocks.update_any(network.rows, rows, device.asarray(np.array([100.0, 100.0, 100.0]), np.float64))
+    blocks.update(network.rows, rows, device.asarray(np.array([100.0, 100.0, 100.0]), np.float64))
     blocks.visit(0)
     network.rows[1, 0] = np.nextafter(float(network.rows[1, 0]), np.inf)
-    blocks.update_any(network.rows, rows, device.asarray(np.array([0.0, 1e-17, 0.0]), np.float64))
+    blocks.update(network.rows, rows, device.asarray(np.array([0.0, 1e-17, 0.0]), np.float64))
     before = device.to_host(blocks.visited[0])
     blocks.visit(0)
     assert np.flatnonzero(device.to_host(blocks.visited[0]) > before).tolist() == [1]
@@ -234,7 +235,7 @@ def test_blocks_are_exact_again_after_rows_overflowed(device, engine, lost):
     run = GaussNewton(batch_size=4, **ENGINES[engine]).begin(network, X, y).run
     state = run.look()
     network.rows[2:5] = lost
-    run.blocks.update_any(network.rows, device.xp.arange(2, 5), device.xp.full(3, lost))
+    run.blocks.update(network.rows, device.xp.arange(2, 5), device.xp.full(3, lost))
     run.blocks.visit(1)
     run.restore(state)
     run.move(run.look(), 0.0, 1)
@@ -266,7 +267,7 @@ def dense_epochs(X, y, W, order, lam, epochs):
 def test_an_epoch_with_a_penalty_is_the_formula(device, options):
     network, X, y = problem_of(device, dtype="float64", width=600)
     trainer = GaussNewton(batch_size=8, alpha=0.5, max_steps=3, damping="none", solver="gram", **options)
-    run = prepare(trainer, network, device.asarray(X, "float64"), device.asarray(y, "float64"))
+    run = prepare(trainer, network, Problem(device.asarray(X, "float64"), device.asarray(y, "float64")))
     blocks = run.blocks
 
     def order(epoch):
@@ -299,7 +300,7 @@ def test_batches_settle_at_the_minimum_of_the_penalised_loss(outputs, weighted):
 def test_a_standstill_on_batches_is_the_condition_of_the_minimum():
     """``lambda (W - W_0) = -J^T (f - y)``; targets so small that the mask can stand still."""
     network, X, y = problem_of(get_device("cpu"), n=40, width=2**12, dtype="float64", paired=True)
-    run = prepare(GaussNewton(batch_size=9, alpha=0.1), network, X, 1e-6 * y)
+    run = prepare(GaussNewton(batch_size=9, alpha=0.1), network, Problem(X, 1e-6 * y))
     start, state = run.initial.copy(), run.look()
     for step in range(60):
         run.move(state, 0.0, step)
@@ -320,7 +321,7 @@ def test_points_that_arrive_later_get_shares_of_their_own():
     held = len(network.rows)
     later = session.partial_fit(X[30:], y[30:])
     run = session.run
-    assert later.converged and len(network.rows) > held and len(run.shares) == len(run.blocks.parts)
+    assert later.converged and len(network.rows) > held and len(run.shares) == len(run.blocks.indices)
     assert np.allclose(sum(run.shares), network.rows - run.initial, atol=1e-12)
     assert later.final.objective == pytest.approx(whole.final.objective, rel=0.05)  # lambda is tr(G)/n of fewer points
 

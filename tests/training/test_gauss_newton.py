@@ -166,7 +166,7 @@ def test_one_point(device):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_point_that_falls_silent_in_training_costs_no_nan(device, solver, monkeypatch, caplog):
     """Without the check at the start: least norm leaves silent points alone until a neighbour's step wakes them."""
-    monkeypatch.setattr("gpu_sublinear.training.gauss_newton.check_every_point_fires", lambda active, X, network: None)
+    monkeypatch.setattr("gpu_sublinear.training.loop.check_every_point_fires", lambda counts, X, network: None)
     X, y = sphere(60, 8)
     result = GaussNewton(solver=solver, max_steps=6).fit(network_for(device, 512, shift=2.6), X, y)
     assert "step 0: 4 of 60 points fire no neuron" in caplog.text

@@ -10,6 +10,7 @@ import pytest
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork, TrainingResult
 from gpu_sublinear.devices import Array, Device
 from gpu_sublinear.errors import DataError, DeviceMemoryError, OptionError
+from gpu_sublinear.linear.system import Place
 from gpu_sublinear.step.run import Run
 from gpu_sublinear.training.memory import plan
 from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
@@ -89,7 +90,7 @@ def test_the_mask_of_some_points_is_that_of_their_rows_at_every_step(name):
 
 
 def _along(run: Run, active) -> Array:
-    return run.network.device.to_host(run.jacobian(active).along(run.network.rows, run.initial))
+    return run.network.device.to_host(run.linearised(Place(active)).along(run.network.rows, run.initial))
 
 
 def _exact_along(run: Run, fired: np.ndarray, moved: np.ndarray, X: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from gpu_sublinear.devices.reference import mask_of_rows, wide_rows
 from gpu_sublinear.errors import OptionError
 from gpu_sublinear.index.flips.index import FlipIndex
 from gpu_sublinear.model.loss import SampleWeights
+from gpu_sublinear.model.problem import Problem
 from gpu_sublinear.training.memory import plan
 from gpu_sublinear.training.prepare import prepare
 from tests.helpers.devices import DEVICES, FAST, KERNELS, make_device
@@ -106,7 +107,7 @@ def test_a_run_agrees_with_full_recomputation_at_every_step(name, dtype, shift, 
     X, y = sphere(n, D)
     X = X.astype(dtype)
     network = network_for(device, m, shift, dtype=dtype)
-    run = prepare(GaussNewton(mask="flips"), network, *map(device.asarray, (X, y)))
+    run = prepare(GaussNewton(mask="flips"), network, Problem(*map(device.asarray, (X, y))))
     index = run.index
     assert isinstance(index, FlipIndex)
     W, signs, kinds, norms = here(network.rows).astype(np.float64), here(network.signs).astype(np.float64), [], []
@@ -174,7 +175,7 @@ def test_a_run_with_a_penalty_agrees_with_full_recomputation_at_every_step(name,
     X, w = X.astype(dtype), np.linspace(0.5, 1.5, n)
     network = network_for(device, m, shift, dtype=dtype)
     where, weights = map(device.asarray, (X, y)), SampleWeights.of(device, w, n)
-    run = prepare(GaussNewton(mask="flips", alpha=0.02), network, *where, weights)
+    run = prepare(GaussNewton(mask="flips", alpha=0.02), network, Problem(*where, weights))
     index, roots = run.index, np.sqrt(w)
     assert isinstance(index, FlipIndex)
     W0, signs, kinds, flipped = here(network.rows).astype(np.float64), here(network.signs).astype(np.float64), [], []
@@ -258,7 +259,7 @@ def test_the_memory_of_flips_is_that_of_their_log_and_not_of_rows_of_earlier_ste
 def test_errors_of_many_small_steps_end_with_a_look_at_all_rows(name, monkeypatch):
     """On a path of penalties small steps follow larger ones; the certificate holds where its error was reset."""
     device, (X, y) = make_device(name), sphere(60, D)
-    run = prepare(GaussNewton(mask="flips", alpha=1.0), network_for(device, 800), *map(device.asarray, (X, y)))
+    run = prepare(GaussNewton(mask="flips", alpha=1.0), network_for(device, 800), Problem(*map(device.asarray, (X, y))))
     index, unit, real, asked = run.index, run.ridge, type(device).all_flips, []
 
     def noted(self, *arguments):
@@ -285,7 +286,7 @@ def test_coming_back_gives_the_same_bytes(name, alpha):
     X, y = sphere(60, D)
     network = network_for(device, 800)
     trainer = GaussNewton(mask="flips", damping="auto", alpha=alpha)
-    run = prepare(trainer, network, *map(device.asarray, (X, y)))
+    run = prepare(trainer, network, Problem(*map(device.asarray, (X, y))))
     index, state = run.index, run.look()
 
     def kept() -> tuple[Any, ...]:
