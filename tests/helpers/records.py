@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gpu_sublinear.step.history import PHASES, StepRecord
+from gpu_sublinear.devices.clock import PHASES
+from gpu_sublinear.step.history import StepRecord
 
 
 def record(step: int, loss: float = 1.0, moved: int = 10, **changes) -> StepRecord:

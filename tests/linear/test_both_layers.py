@@ -17,10 +17,10 @@ from gpu_sublinear.opponents.dense import DenseGaussNewton
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.training import penalty
 from gpu_sublinear.training.gauss_newton import GaussNewton
-from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.tuning.shared_scan import SharedScan
 from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import sphere
+from tests.helpers.runs import begun, linearised
 
 BOTH = GaussNewton(both_layers=True)
 TIGHT = CGOptions(1e-12, 400)
@@ -93,13 +93,13 @@ def check_operators(device, seed, shift, n, weighted):
     w = rng.uniform(0.2, 3, n) if weighted else None
     network = network_for(device, m=64, shift=shift)
     weights = SampleWeights.of(device, w, n)
-    run = prepare(BOTH, network, device.asarray(X), device.asarray(y), weights)
+    run = begun(BOTH, network, device.asarray(X), device.asarray(y), weights)
     network.second = device.asarray(rng.uniform(-2, 2, len(network.rows)))  # far from +1 and -1
     state, dense = run.look(), Dense(network, X, w)
     J, g = dense.J, rng.standard_normal(n)
     G, to_host = J @ J.T, device.to_host
     assert np.allclose(to_host(state.residual), dense.roots * (dense.f() - y), atol=1e-12)
-    operator = run.jacobian(state.active)
+    operator = linearised(run, state.active)
     assert np.allclose(to_host(operator.gram(device.asarray(g))), G @ g, atol=1e-11)
     total = n if w is None else w.sum()
     assert run.mean_diagonal(state.active) == pytest.approx(np.trace(G) / total, rel=1e-12)
@@ -107,12 +107,12 @@ def check_operators(device, seed, shift, n, weighted):
     assert np.allclose(to_host(operator.matvec(device.asarray(v))), J[:, columns] @ v, atol=1e-11)
     assert np.allclose(to_host(operator.rmatvec(device.asarray(g))), J[:, columns].T @ g, atol=1e-12)
     before = to_host(network.rows).copy()
-    moved = to_host(operator.step(network.rows, device.asarray(g)))
+    neurons, moved = map(to_host, operator.step(network.rows, device.asarray(g)))
     after, change = Dense(network, X), J.T @ g
     assert np.allclose(after.W, dense.W - change[: dense.W.size].reshape(dense.W.shape), atol=1e-12)
     assert np.allclose(after.a, dense.a - change[dense.W.size :], atol=1e-12)
-    fired = to_host(state.active.neurons)
-    assert np.allclose(moved, np.linalg.norm(to_host(network.rows) - before, axis=1)[fired])
+    assert np.array_equal(neurons, to_host(state.active.neurons))
+    assert np.allclose(moved, np.linalg.norm(to_host(network.rows) - before, axis=1)[neurons])
     assert state.second is not network.second  # a state keeps its own
 
 
@@ -171,11 +171,11 @@ def test_the_penalty_pulls_to_where_this_training_began():
     network = network_for(get_device("cpu"))
     BOTH.fit(network, X, y)
     assert np.abs(np.abs(network.second) - 1).max() > 1e-3
-    run = prepare(GaussNewton(both_layers=True, alpha=0.2), network, X, -y)
+    run = begun(GaussNewton(both_layers=True, alpha=0.2), network, X, -y)
     want = Dense(network, X).J
     assert run.look().penalty == 0.0 and run.ridge == pytest.approx(0.2 * (want**2).sum() / 20)
     start = run.home
-    result = run.trainer.train(run)
+    result = run.options.train(run)
     assert run.home is start and result.final.penalty > 0
     assert np.allclose(penalty._of_both_layers(run, run.look().active), Dense(network, X).J @ Dense(network, X).J.T)
 
@@ -241,7 +241,7 @@ def test_damped_steps_are_the_dense_ones():
 def test_a_step_taken_back_brings_both_layers_back():
     X, y = sphere(16, 5)
     network = network_for(get_device("cpu"))
-    run = prepare(BOTH, network, X, y)
+    run = begun(BOTH, network, X, y)
     state = run.look()
     rows, second = network.rows.tobytes(), network.signs.tobytes()
     run.move(state, 0.0, 0)
@@ -289,7 +289,7 @@ def test_training_again_starts_from_both_layers():
     assert first.residual_norm == pytest.approx(np.linalg.norm(dense.f() - y), rel=1e-9)
     more, target = sphere(9, 5, 8)  # other points: rows join, the trained ones keep their a_r
     old = dict(zip(network.neurons.tolist(), network.signs.tolist(), strict=True))
-    prepare(BOTH, network, more, target)
+    begun(BOTH, network, more, target)
     joined = [r for r in network.neurons.tolist() if r not in old]
     now = dict(zip(network.neurons.tolist(), network.signs.tolist(), strict=True))
     assert joined and all(now[r] == old[r] for r in old) and all(now[r] == 1 - 2 * (r % 2) for r in joined)

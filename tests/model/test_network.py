@@ -10,10 +10,10 @@ from scipy import stats
 
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DataError, OptionError
+from gpu_sublinear.index.protocol import forward
 from gpu_sublinear.index.tree import ThresholdTree
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.model.shifts import firing_probability, paper_shift, resolve_shift, shift_for_fired
-from gpu_sublinear.step.state import forward
 from tests.helpers.problems import sphere
 
 

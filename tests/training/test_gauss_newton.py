@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from gpu_sublinear.devices import get_device
+from gpu_sublinear.devices.clock import PHASES
 from gpu_sublinear.errors import DataError, OptionError, SilentPointsError
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.opponents.dense import DenseGaussNewton
 from gpu_sublinear.options import SOLVERS, CGOptions, SketchOptions, TreeOptions
-from gpu_sublinear.devices.clock import PHASES
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from tests.helpers.devices import DEVICES, KERNELS, make_device
 from tests.helpers.problems import Problem, sphere
@@ -166,7 +166,7 @@ def test_one_point(device):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_point_that_falls_silent_in_training_costs_no_nan(device, solver, monkeypatch, caplog):
     """Without the check at the start: least norm leaves silent points alone until a neighbour's step wakes them."""
-    monkeypatch.setattr("gpu_sublinear.training.gauss_newton.check_every_point_fires", lambda active, X, network: None)
+    monkeypatch.setattr("gpu_sublinear.training.loop.check_every_point_fires", lambda counts, X, network: None)
     X, y = sphere(60, 8)
     result = GaussNewton(solver=solver, max_steps=6).fit(network_for(device, 512, shift=2.6), X, y)
     assert "step 0: 4 of 60 points fire no neuron" in caplog.text

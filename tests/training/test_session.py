@@ -17,10 +17,10 @@ from gpu_sublinear.index.tree import ThresholdTree
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.step.run import Run
 from gpu_sublinear.training.gauss_newton import GaussNewton
-from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.training.session import Session
 from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import DTYPES, Problem, same_active_set, sphere
+from tests.helpers.runs import begun
 
 D = 5
 ENGINES = {"lazy": {"mask": "lists"}, "fixed": {"margin": 0.02}, "trees": {"margin": 0}, "bits": {"mask": "bits"}}
@@ -36,7 +36,7 @@ def exact(run: Run) -> bool:
     """Tell whether the index finds exactly the pairs of a full computation over the rows held."""
     device, network = run.network.device, run.network
     rows = device.to_host(network.rows)
-    P = Problem(device.to_host(run.X), rows, rows[:, 0], network.shift).P
+    P = Problem(device.to_host(run.problem.X), rows, rows[:, 0], network.shift).P
     active = run.index.query(network.shift)
     if isinstance(run.index, BitIndex):
         return bool((device.to_host(active.counts) == (P.dtype.type(network.shift) < P).sum(axis=1)).all())
@@ -76,7 +76,7 @@ def test_an_extended_session_is_a_fresh_one(name, engine, seed, sampling, dtype,
         session.extend(X[first : first + size], y[first : first + size])
         first += size
     fresh = copied(network)
-    again = prepare(trainer, fresh, device.asarray(X), device.asarray(y))
+    again = begun(trainer, fresh, device.asarray(X), device.asarray(y))
     assert bytes_of(network) == bytes_of(fresh) and type(again.index) is KINDS[engine]
     assert exact(session.run) and exact(again)
     longer = replace(trainer, max_steps=2)
@@ -115,8 +115,8 @@ def crept(device, seed: int, margin: float = 0.1) -> bool:
     for step in range(16):
         if not exact(run):
             return False
-        if step % 3 == 1 and len(run.X) < 24:
-            run.extend(X[len(run.X) : len(run.X) + 4], y[len(run.X) : len(run.X) + 4])
+        if step % 3 == 1 and len(run.problem.X) < 24:
+            run.extend(X[len(run.problem.X) : len(run.problem.X) + 4], y[len(run.problem.X) : len(run.problem.X) + 4])
         fired = run.index.query(1.0).fired.neurons
         P = X @ network.rows[fired].T  # (n, u)
         nearest = np.argmax(np.where(P.T > 1.0, -np.inf, P.T), axis=1)  # of all points, also those to come
@@ -214,7 +214,7 @@ def test_what_fails_leaves_the_session_as_it_was():
     before = bytes_of(network)
     with pytest.raises(SilentPointsError, match="1 of 1 points fire no neuron"):
         session.extend(X[bad[:1]], y[bad[:1]])
-    session.trainer = session.run.trainer = replace(session.trainer, memory_limit=10**6)
+    session.trainer = session.run.options = replace(session.trainer, memory_limit=10**6)
     with pytest.raises(DeviceMemoryError):
         session.extend(X[good], y[good])
     assert bytes_of(network) == before and len(session.X) == len(good) and exact(session.run)

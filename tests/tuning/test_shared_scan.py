@@ -15,6 +15,7 @@ from gpu_sublinear.training.memory import plan
 from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
 from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import sphere
+from tests.helpers.runs import linearised
 
 TRAINER = GaussNewton(mask="flips", max_steps=30, tolerance=1e-5)
 EVEN = np.arange(0, 40, 2)
@@ -89,7 +90,7 @@ def test_the_mask_of_some_points_is_that_of_their_rows_at_every_step(name):
 
 
 def _along(run: Run, active) -> Array:
-    return run.network.device.to_host(run.jacobian(active).along(run.network.rows, run.initial))
+    return run.network.device.to_host(linearised(run, active).along(run.network.rows, run.initial))
 
 
 def _exact_along(run: Run, fired: np.ndarray, moved: np.ndarray, X: np.ndarray) -> np.ndarray:

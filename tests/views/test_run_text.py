@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpu_sublinear.errors import OptionError
 from gpu_sublinear.devices.clock import PHASES
+from gpu_sublinear.errors import OptionError
 from gpu_sublinear.step.history import StepRecord, TrainingResult
 from gpu_sublinear.views.run_figure import check_figure, draw, save_figure
 from gpu_sublinear.views.run_text import STEP_HEADER, Fit, closing_table, memory, percent, phase_seconds, step_line
