@@ -101,11 +101,12 @@ def test_the_adversary_bites(rule, monkeypatch):
     """Weaken the certificate and the same walk finds missed pairs: the tests above can fail."""
     device = get_device("cpu")
     if rule == "drift halved":
-        reach = LazyIndex._reach
-        monkeypatch.setattr(LazyIndex, "_reach", lambda self, drift: 0.5 * reach(self, drift))
+        update = LazyIndex.update
+        monkeypatch.setattr(LazyIndex, "update", lambda self, W, neurons, far: update(self, W, neurons, 0.5 * far))
         margin, sizes, spread, d = 0.05, [0.08], 4, 5
     else:
-        monkeypatch.setattr(LazyIndex, "_gamma", 0.0)
+        nothing = property(lambda self: 0.0, lambda self, value: None)  # rounding is measured by the largest row
+        monkeypatch.setattr(LazyIndex, "row_max", nothing, raising=False)
         monkeypatch.setattr("gpu_sublinear.index.lazy.SMALLEST_MARGIN", 0.0)
         margin, sizes, spread, d = 1.5e-7, [2e-8], 6, 60
     missed = 0

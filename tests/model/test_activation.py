@@ -324,9 +324,8 @@ def test_sample_weights_count_points_as_often(activation):
 
 def test_alpha_is_chosen_for_any_activation(monkeypatch):
     assert fit_auto_alpha(40).alpha > 0
-    monkeypatch.setattr(penalty, "MOST_POINTS", 39)  # more points are chosen from by a shared scan
-    with pytest.raises(OptionError, match="alpha='auto'.*softshrink"):
-        fit_auto_alpha(40)
+    monkeypatch.setattr(penalty, "MOST_POINTS", 39)  # more points are chosen from by a look at some
+    assert fit_auto_alpha(40).alpha > 0
 
 
 def trained(activation) -> tuple[FittedModel, np.ndarray]:

@@ -23,7 +23,7 @@ from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.tuning.shared_scan import SharedScan
 from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import DTYPES, Problem, same_active_set, sphere
-from tests.helpers.runs import begun
+from tests.helpers.runs import begun, innermost
 
 D = 5
 ENGINES = {"lazy": {"mask": "lists"}, "fixed": {"margin": 0.02}, "trees": {"margin": 0}, "bits": {"mask": "bits"}}
@@ -42,7 +42,7 @@ def every_block_is_exact(run: BatchRun) -> bool:
     for number, points in enumerate(run.blocks.points):
         P = Problem(X[device.to_host(points)], rows, rows[:, 0], network.shift).P
         active = run.blocks.visit(number).query(network.shift)
-        if isinstance(run.blocks.parts[number], BitIndex):
+        if isinstance(innermost(run.blocks.indices[number]), BitIndex):
             right = (device.to_host(active.counts) == (P.dtype.type(network.shift) < P).sum(axis=1)).all()
         else:
             right = same_active_set(device, active, P, network.shift)
@@ -135,7 +135,7 @@ def test_a_step_looks_at_the_batch_alone(monkeypatch):
     """Products made in a visit are those of the block's candidates: about one in ten of all."""
     network, X, y = problem_of(get_device("cpu"), n=100, width=2**12)
     run = begun(GaussNewton(batch_size=10, mask="lists"), network, X, y)
-    everything = sum(part.candidates.nnz for part in run.blocks.parts)
+    everything = sum(part.candidates.nnz for part in run.blocks.indices)
     whole = LazyIndex.build(network.device, X, replace(network, rows=network.rows.copy()))
     assert everything == whole.candidates.nnz
     visited = [run.blocks.visit(number).query(1.0).visited for number in range(10)]
@@ -218,10 +218,10 @@ def test_a_row_that_moves_a_little_after_a_long_way_is_heard_of(device):
     network, X, y = problem_of(device, dtype="float64", n=12, width=200)
     blocks = GaussNewton(batch_size=4, margin=0).begin(network, X, y).run.blocks
     rows = device.asarray(np.arange(3), "int64")
-    blocks.update_any(network.rows, rows, device.asarray(np.array([100.0, 100.0, 100.0]), np.float64))
+    blocks.update(network.rows, rows, device.asarray(np.array([100.0, 100.0, 100.0]), np.float64))
     blocks.visit(0)
     network.rows[1, 0] = np.nextafter(float(network.rows[1, 0]), np.inf)
-    blocks.update_any(network.rows, rows, device.asarray(np.array([0.0, 1e-17, 0.0]), np.float64))
+    blocks.update(network.rows, rows, device.asarray(np.array([0.0, 1e-17, 0.0]), np.float64))
     before = device.to_host(blocks.visited[0])
     blocks.visit(0)
     assert np.flatnonzero(device.to_host(blocks.visited[0]) > before).tolist() == [1]
@@ -234,7 +234,7 @@ def test_blocks_are_exact_again_after_rows_overflowed(device, engine, lost):
     run = GaussNewton(batch_size=4, **ENGINES[engine]).begin(network, X, y).run
     state = run.look()
     network.rows[2:5] = lost
-    run.blocks.update_any(network.rows, device.xp.arange(2, 5), device.xp.full(3, lost))
+    run.blocks.update(network.rows, device.xp.arange(2, 5), device.xp.full(3, lost))
     run.blocks.visit(1)
     run.restore(state)
     run.move(run.look(), 0.0, 1)
@@ -320,7 +320,7 @@ def test_points_that_arrive_later_get_shares_of_their_own():
     held = len(network.rows)
     later = session.partial_fit(X[30:], y[30:])
     run = session.run
-    assert later.converged and len(network.rows) > held and len(run.shares) == len(run.blocks.parts)
+    assert later.converged and len(network.rows) > held and len(run.shares) == len(run.blocks.indices)
     assert np.allclose(sum(run.shares), network.rows - run.initial, atol=1e-12)
     assert later.final.objective == pytest.approx(whole.final.objective, rel=0.05)  # lambda is tr(G)/n of fewer points
 
