@@ -9,10 +9,10 @@ import numpy as np
 from bench.measure import power_of_two, save
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.devices import get_device
+from gpu_sublinear.devices.clock import PhaseClock
 from gpu_sublinear.linear.solver_costs import cheapest_solver, solver_seconds
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.options import SketchOptions
-from gpu_sublinear.devices.clock import PhaseClock
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.training.warmup import warm_up

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gpu_sublinear.devices import TreeLayout
 from gpu_sublinear.devices.cuda import sources as kernels
-from gpu_sublinear.devices.cuda.lists import PART_BYTES, PARTS
+from gpu_sublinear.devices.cuda.products import FEWEST_PARTS, MOST_PARTS, PART_BYTES
 
 BANDWIDTH = 4.3e12  # bytes/s: a copy on an H200, read plus written
 PEAKS = {  # operations/s on an H200 without tensor cores; None: no peak assumed, bytes alone count
@@ -44,7 +44,7 @@ def counts(b: float) -> dict[str, float]:
         "n": N, "d": D, "m": M, "h": sum(sizes[1:]), "u": union, "nnz": N * M * q, "v": listed, "c": N * M * near,
         "pairs": M * (N * q * (1 - q) + (N * q) ** 2), "s": ARITY * sum(frontier), "e": sum(frontier),
         "flips": FLIPPED * N * M * q, "length": 1 + (N - 1) * q, "B": BUCKETS, "S": SKETCH_ROWS, "k": NONZEROS,
-        "parts": min(union, max(PARTS[0], min(PARTS[1], PART_BYTES // (8 * N)))),
+        "parts": min(union, max(FEWEST_PARTS, min(MOST_PARTS, PART_BYTES // (8 * N)))),
     }  # fmt: skip
 
 

@@ -40,7 +40,7 @@ count_mask(const Index* __restrict__ bits, Index words, Index n, double* __restr
       const Index i = i0 + row + 8 * t, j = j0 + column;
       if (i >= n || j >= n) continue;
       counts[i * n + j] = (double)total[t];
-      counts[j * n + i] = (double)total[t];
+      if (j0 < i0) counts[j * n + i] = (double)total[t];  // a tile on the diagonal has both already
     }
   }
 }

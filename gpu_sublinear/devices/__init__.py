@@ -6,8 +6,8 @@ import logging
 from functools import cache
 
 from ..errors import CupyMissingError, KernelCompileError, NoCudaDeviceError, OptionError
-from .base import CSR, Array, Device, NeuronLists, TreeLayout
-from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs
+from .base import Device
+from .formats import CSR, Array, Flips, ImplicitRows, NearPairs, NeuronLists, TreeLayout
 
 __all__ = [
     "CSR",
@@ -15,7 +15,6 @@ __all__ = [
     "Array",
     "Device",
     "Flips",
-    "ImplicitDevice",
     "ImplicitRows",
     "NearPairs",
     "NeuronLists",

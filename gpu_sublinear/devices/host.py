@@ -18,7 +18,8 @@ import numpy as np
 import scipy.linalg
 from threadpoolctl import ThreadpoolController
 
-from .base import Array, Device
+from .base import Device
+from .formats import Array
 
 
 def sums_before(counts: Any) -> np.ndarray:

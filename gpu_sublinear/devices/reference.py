@@ -11,9 +11,8 @@ import numpy as np
 import scipy.sparse
 
 from . import philox
-from .base import CSR, Array, NeuronLists, TreeLayout
+from .formats import CSR, Array, Flips, ImplicitRows, NearPairs, NeuronLists, TreeLayout
 from .host import HostDevice, one_blas_thread, sums_before
-from .implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs
 
 
 def computed_numbers(X: Array, rows: Array) -> Array:
@@ -79,7 +78,7 @@ def wrong(implicit: ImplicitRows, P: Array, shift: float, looked: Array) -> Flip
     return Flips(neurons.astype(np.int32), points.astype(np.int32), abs(P[neurons, points] - shift))
 
 
-class ReferenceDevice(HostDevice, ImplicitDevice):
+class ReferenceDevice(HostDevice):
     """NumPy, one thread, nothing clever."""
 
     name = "reference"

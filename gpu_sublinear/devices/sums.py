@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from . import Array
+from .formats import Array
 
-SERIAL = 8192  # numbers: BLAS shares out an inner product only beyond 10^4
+SERIAL_NUMBERS = 8192  # BLAS shares out an inner product only beyond 10^4
 
 
 def dot(a: Array, b: Array) -> Array:
     """Return ``<a, b>`` of two arrays of one shape, a scalar on the device."""
-    if a.size <= SERIAL:
+    if a.size <= SERIAL_NUMBERS:
         return a.ravel() @ b.ravel()
     return (a * b).sum()
 
@@ -29,3 +31,8 @@ def rows_of(mask: Array, values: Array) -> Array:
 def row_distances(A: Array, B: Array) -> Array:
     """Return the Euclidean distance of each row of A (u, d) from that of B, (u,) float64."""
     return ((A.astype(np.float64) - B) ** 2).sum(axis=1) ** 0.5
+
+
+def longest_point(X: Array) -> float:
+    """Return the norm of the longest row of X (n, d) float64."""
+    return math.sqrt(float((X * X).sum(axis=1).max()))

@@ -209,7 +209,7 @@ def _count_floats(mask: Array) -> Array:
 
 
 def _count_bits(mask: np.ndarray) -> np.ndarray:
-    from ..devices.cpu.kernels import count_bits
+    from ..devices.cpu.bits import count_bits
 
     n, block = mask.shape
     padded = np.zeros((n, -(-block // 64) * 64), bool)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..devices import Device, ImplicitDevice, NearPairs
+from ..devices import Device, NearPairs
 from ..index.bits import BitIndex
 from ..index.flips.index import FlipIndex
 from ..index.lazy import LazyIndex
@@ -76,7 +76,6 @@ def warm_up(
         everything = device.xp.full(len(index.candidates.neurons), -np.inf, dtype=dtype)
         device.rescan(index.X, network.rows, index.candidates, everything)
     if flips:  # nor are all its flips looked for in every way
-        assert isinstance(device, ImplicitDevice)
         followed = FlipIndex.look(device, device.asarray(X, dtype), network, 1.0)
         followed.step(device.xp.full(len(X), 1e-3))
         followed.query(network.shift)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 import subprocess
 import sys
+from abc import ABC
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_sublinear.devices import CSR, ImplicitDevice, NeuronLists, TreeLayout, get_device
+from gpu_sublinear.devices import CSR, Device, NeuronLists, TreeLayout, get_device
 from gpu_sublinear.devices.cpu.device import CpuDevice
 from gpu_sublinear.devices.cuda.device import CudaDevice
 from gpu_sublinear.devices.reference import ReferenceDevice
@@ -19,15 +22,48 @@ from gpu_sublinear.errors import OptionError
 from tests.conftest import DEVICES, make_device
 from tests.helpers.problems import ARITIES, DTYPES, Problem, active_arrays, dot_bound, lists_of, make_problem, problems
 
-OPERATIONS = sorted(name for name in ImplicitDevice.__abstractmethods__)
+KINDS = [ReferenceDevice, CpuDevice, CudaDevice]
 FAST = [name for name in DEVICES if name != "reference"]
 EXAMPLES = {"cpu": 200, "emulated": 40, "cuda": 100}
 
 
-@pytest.mark.parametrize("kind", [ReferenceDevice, CpuDevice, CudaDevice])
-@pytest.mark.parametrize("name", OPERATIONS)
+def operations(kind: type[Device]) -> dict[str, inspect.Signature]:
+    """Return the signatures of the public operations of a kind of device: names, defaults, annotations."""
+    members = inspect.getmembers(kind, inspect.isfunction)
+    return {name: inspect.signature(function) for name, function in members if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", operations(Device))
 def test_signatures_are_the_specification(kind, name):
-    assert inspect.signature(getattr(kind, name)) == inspect.signature(getattr(ImplicitDevice, name))
+    assert operations(kind)[name] == operations(Device)[name]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_device_has_operations_or_lacks_facts_of_its_own(kind):
+    assert set(operations(kind)) == set(operations(Device))
+    assert not inspect.isabstract(kind)
+    assert kind.follows_flips and kind.check_every >= 1 and kind.sort_bytes >= 0 and kind.name
+
+
+def families(package: str) -> dict[str, set[str]]:
+    """Return the public operations of every file of a package that defines some, by file."""
+    found: dict[str, set[str]] = {}
+    for entry in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        module = importlib.import_module(f"{package}.{entry.name}")
+        for _, kind in inspect.getmembers(module, lambda member: inspect.isclass(member) and issubclass(member, ABC)):
+            if kind.__module__ == module.__name__:
+                names = {name for name, part in vars(kind).items() if inspect.isfunction(part)}
+                found.setdefault(entry.name, set()).update(name for name in names if not name.startswith("_"))
+    return found
+
+
+@pytest.mark.parametrize("side", ["cpu", "cuda"])
+def test_a_family_of_operations_has_one_file_name_on_every_side(side):
+    specified, here = families("gpu_sublinear.devices.ops"), families(f"gpu_sublinear.devices.{side}")
+    del here["device"]
+    assert set(here) == set(specified) and len(specified) > 5
+    assert all(here[file] <= specified[file] for file in specified)
 
 
 def test_unknown_device():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from gpu_sublinear.devices.base import CSR
+from gpu_sublinear.devices import CSR
 from gpu_sublinear.devices.cuda.device import CudaDevice
 from gpu_sublinear.devices.reference import ReferenceDevice
 

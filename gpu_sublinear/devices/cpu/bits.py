@@ -1,4 +1,4 @@
-"""Numba loops over packed masks: word w of point i holds whether neurons 64 w .. 64 w + 63 fire on i.
+"""Packed masks: word w of point i holds whether neurons 64 w .. 64 w + 63 fire on i.
 
 No branch depends on who fires.  Every sum has a fixed order (a fixed number of blocks of neurons for the outputs, tasks
 that own rows for the counts), so any thread count gives equal bytes.
@@ -11,19 +11,22 @@ import math
 import numpy as np
 from numba import prange
 
-from .kernels import LANES, computed_numbers, parallel, serial
-from .lists import BLOCKS
+from ..formats import Array
+from ..ops.bits import BitOps
+from .jit import BLOCKS, parallel, serial
+from .numbers import LANES, computed_numbers
 from .vectors import popcount
 
 WORD = 64  # neurons
-CHUNK = 8  # words counted in one pass over a row of counts
-PARTS = 16  # of the words, with (n, d) sums of their own
-MOVED = 1024  # neurons moved together: their sums fit a second-level cache
-BYTE = 8  # points whose 256 possible sums are tabulated
+COUNTED_WORDS = 8  # in one pass over a row of counts
+CHANGED_COST = 8  # words of a recount that take as long as one that changed
+PRODUCT_PARTS = 16  # of the words, with (n, d) sums of their own
+MOVED_NEURONS = 1024  # moved together: their sums fit a second-level cache
+TABLE_POINTS = 8  # points whose 256 possible sums are tabulated
 
 
 @serial
-def load_rows(W, signs, first, last, columns, sign, bound, limit):
+def _load_rows(W, signs, first, last, columns, sign, bound, limit):
     """Copy rows first .. last to lanes, feature by feature; lanes beyond never fire."""
     for k in range(LANES):
         inside = first + k < last
@@ -34,7 +37,7 @@ def load_rows(W, signs, first, last, columns, sign, bound, limit):
 
 
 @serial
-def pack(numbers, bound, start, powers):
+def _pack(numbers, bound, start, powers):
     """Return the word of the comparisons of 64 lanes from ``start`` on."""
     word = np.uint64(0)
     for k in range(WORD):
@@ -43,7 +46,7 @@ def pack(numbers, bound, start, powers):
 
 
 @serial
-def folded(parts):
+def _folded(parts):
     """Return the sum of LANES numbers, halves added to halves (destroys them)."""
     for k in range(64):
         parts[k] += parts[k + 64]
@@ -60,7 +63,7 @@ def folded(parts):
 
 
 @parallel
-def pack_mask(X, W, signs, limit, shift, bits, totals):
+def _pack_mask(X, W, signs, limit, shift, bits, totals):
     """Write the mask, and the sums ``a_r (P - b)`` of every block of neurons to totals (BLOCKS, n)."""
     n, d = X.shape
     u, words = len(W), len(bits)
@@ -70,20 +73,81 @@ def pack_mask(X, W, signs, limit, shift, bits, totals):
         sign, parts = np.empty(LANES), np.empty(LANES)
         powers = np.uint64(1) << np.arange(WORD).astype(np.uint64)
         for group in range(block * groups // BLOCKS, (block + 1) * groups // BLOCKS):
-            load_rows(W, signs, group * LANES, min((group + 1) * LANES, u), columns, sign, bound, limit)
+            _load_rows(W, signs, group * LANES, min((group + 1) * LANES, u), columns, sign, bound, limit)
             for i in range(n):
                 computed_numbers(X[i], columns, numbers)
-                bits[2 * group, i] = pack(numbers, bound, 0, powers)
+                bits[2 * group, i] = _pack(numbers, bound, 0, powers)
                 if 2 * group + 1 < words:
-                    bits[2 * group + 1, i] = pack(numbers, bound, WORD, powers)
+                    bits[2 * group + 1, i] = _pack(numbers, bound, WORD, powers)
                 for k in range(LANES):
                     above = sign[k] * (np.float64(numbers[k]) - shift)
                     parts[k] = above if numbers[k] > bound[k] else 0.0
-                totals[block, i] += folded(parts)
+                totals[block, i] += _folded(parts)
 
 
 @parallel
-def mask_sizes(bits, counts, union):
+def _near_mask(X, W, signs, limit, shift, beyond, bits, totals, near):
+    """Write what pack_mask does, and one bit for each pair less than ``beyond`` from the limit, near (words, n)."""
+    n, d = X.shape
+    u, words = len(W), len(bits)
+    groups = (u + LANES - 1) // LANES
+    for block in prange(BLOCKS):
+        columns, numbers, bound = np.empty((d, LANES), W.dtype), np.empty(LANES, W.dtype), np.empty(LANES, W.dtype)
+        sign, parts, distance = np.empty(LANES), np.empty(LANES), np.empty(LANES, W.dtype)
+        most = np.empty(LANES, W.dtype)
+        powers = np.uint64(1) << np.arange(WORD).astype(np.uint64)
+        for group in range(block * groups // BLOCKS, (block + 1) * groups // BLOCKS):
+            first, last = group * LANES, min((group + 1) * LANES, u)
+            _load_rows(W, signs, first, last, columns, sign, bound, limit)
+            for k in range(LANES):
+                most[k] = beyond if first + k < last else -1
+            for i in range(n):
+                computed_numbers(X[i], columns, numbers)
+                for k in range(LANES):
+                    above = sign[k] * (np.float64(numbers[k]) - shift)
+                    parts[k] = above if numbers[k] > bound[k] else 0.0
+                    distance[k] = abs(numbers[k] - limit)
+                totals[block, i] += _folded(parts)
+                bits[2 * group, i] = _pack(numbers, bound, 0, powers)
+                near[2 * group, i] = _pack(most, distance, 0, powers)
+                if 2 * group + 1 < words:
+                    bits[2 * group + 1, i] = _pack(numbers, bound, WORD, powers)
+                    near[2 * group + 1, i] = _pack(most, distance, WORD, powers)
+
+
+@serial
+def _transpose_word(a):
+    """Transpose 64 words of 64 bits in place (Warren, Hacker's Delight, section 7-3)."""
+    width, mask = 32, np.uint64(0x00000000FFFFFFFF)
+    while width:
+        shift = np.uint64(width)
+        for base in range(0, 64, 2 * width):
+            for k in range(base, base + width):
+                t = ((a[k] >> shift) ^ a[k + width]) & mask
+                a[k + width] ^= t
+                a[k] ^= t << shift
+        width //= 2
+        mask ^= mask << np.uint64(width)
+
+
+@parallel
+def _mask_by_rows(bits, out):
+    """Turn words of neurons, bits (words, n), into words of points, out (u, ceil(n / 64))."""
+    words, n = bits.shape
+    u = len(out)
+    for w in prange(words):
+        a = np.empty(64, np.uint64)
+        for q in range(out.shape[1]):
+            for k in range(64):
+                i = 64 * q + k
+                a[k] = bits[w, i] if i < n else np.uint64(0)
+            _transpose_word(a)
+            for k in range(min(64, u - 64 * w)):
+                out[64 * w + k, q] = a[k]
+
+
+@parallel
+def _mask_sizes(bits, counts, union):
     """Add up who fires on each point by blocks of words, counts (BLOCKS, n), and who fires at all, union (BLOCKS,)."""
     words, n = bits.shape
     for block in prange(BLOCKS):
@@ -96,12 +160,12 @@ def mask_sizes(bits, counts, union):
 
 
 @parallel
-def count_mask(bits, edges, out):
+def _count_mask(bits, edges, out):
     """Count common neurons below the diagonal of out (n, n) uint64; task t owns rows edges[t] .. edges[t + 1]."""
     words = len(bits)
-    whole = words // CHUNK * CHUNK
+    whole = words // COUNTED_WORDS * COUNTED_WORDS
     for task in prange(len(edges) - 1):
-        for w in range(0, whole, CHUNK):
+        for w in range(0, whole, COUNTED_WORDS):
             b0, b1, b2, b3 = bits[w], bits[w + 1], bits[w + 2], bits[w + 3]
             b4, b5, b6, b7 = bits[w + 4], bits[w + 5], bits[w + 6], bits[w + 7]
             for i in range(edges[task], edges[task + 1]):
@@ -118,7 +182,7 @@ def count_mask(bits, edges, out):
 
 
 @parallel
-def changed_words(before, after, counts):
+def _changed_words(before, after, counts):
     """Count the words that differ, counts (BLOCKS,)."""
     words, n = after.shape
     for block in prange(BLOCKS):
@@ -130,7 +194,7 @@ def changed_words(before, after, counts):
 
 
 @parallel
-def change_mask(before, after, edges, out):
+def _change_mask(before, after, edges, out):
     """Add ``sum_r (M'_ri - M_ri) (M'_rj + M_rj)`` to out (n, n) uint64, modulo 2^64."""
     words, n = after.shape
     for task in prange(len(edges) - 1):
@@ -148,7 +212,7 @@ def change_mask(before, after, edges, out):
 
 
 @parallel
-def tabulate(weighted, tables):
+def _tabulate(weighted, tables):
     """Write the sums of all subsets of eight rows of weighted (n, d) to tables (ceil(n / 8), 256, d)."""
     n, d = weighted.shape
     for group in prange(len(tables)):
@@ -156,13 +220,13 @@ def tabulate(weighted, tables):
             top = 7
             while not subset >> top & 1:
                 top -= 1
-            i = group * BYTE + top
+            i = group * TABLE_POINTS + top
             for j in range(d):
                 tables[group, subset, j] = tables[group, subset & ~(1 << top), j] + (weighted[i, j] if i < n else 0.0)
 
 
 @serial
-def transposed_bits(bits, w, first, last, lane):
+def _transposed_bits(bits, w, first, last, lane):
     """Return byte t = the bits of points first .. last (at most 8) for neuron 64 w + lane + t, t = 0 .. 7."""
     x = np.uint64(0)
     for i in range(first, last):
@@ -176,18 +240,18 @@ def transposed_bits(bits, w, first, last, lane):
 
 
 @parallel
-def move_mask(W, tables, n, bits, weights, moved):
+def _move_mask(W, tables, n, bits, weights, moved):
     """Subtract ``weights_r sum_i M_ri g_i x_i`` from every row, one table entry per eight points; measure the moves."""
     u, d = W.shape
-    for block in prange((u + MOVED - 1) // MOVED):
-        base = block * MOVED
-        count = min(MOVED, u - base)
-        total = np.zeros((MOVED, d))
+    for block in prange((u + MOVED_NEURONS - 1) // MOVED_NEURONS):
+        base = block * MOVED_NEURONS
+        count = min(MOVED_NEURONS, u - base)
+        total = np.zeros((MOVED_NEURONS, d))
         for group in range(len(tables)):
-            table, first = tables[group], group * BYTE
-            last = min(first + BYTE, n)
+            table, first = tables[group], group * TABLE_POINTS
+            last = min(first + TABLE_POINTS, n)
             for k in range(0, count, 8):
-                subsets = transposed_bits(bits, (base + k) // WORD, first, last, (base + k) % WORD)
+                subsets = _transposed_bits(bits, (base + k) // WORD, first, last, (base + k) % WORD)
                 for t in range(8):
                     subset = subsets >> np.uint64(8 * t) & np.uint64(0xFF)
                     for j in range(d):
@@ -203,13 +267,13 @@ def move_mask(W, tables, n, bits, weights, moved):
 
 
 @parallel
-def mask_product(bits, weights, V, sums):
-    """Write ``sum_r M_ri weights_r V_r`` of every part of the words to sums (PARTS, n, d), zeros on entry."""
+def _mask_product(bits, weights, V, sums):
+    """Write ``sum_r M_ri weights_r V_r`` of every part of the words to sums (PRODUCT_PARTS, n, d), zeros on entry."""
     words, n = bits.shape
     u, d = V.shape
-    for block in prange(PARTS):
+    for block in prange(PRODUCT_PARTS):
         rows = np.empty((WORD, d))
-        for w in range(block * words // PARTS, (block + 1) * words // PARTS):
+        for w in range(block * words // PRODUCT_PARTS, (block + 1) * words // PRODUCT_PARTS):
             for k in range(min(WORD, u - w * WORD)):
                 for j in range(d):
                     rows[k, j] = weights[w * WORD + k] * V[w * WORD + k, j]
@@ -221,3 +285,82 @@ def mask_product(bits, weights, V, sums):
                     row = rows[popcount(low - np.uint64(1))]
                     for j in range(d):
                         out[j] += row[j]
+
+
+@serial
+def count_bits(bits):
+    """Return the (n, n) float64 numbers of common set bits of the rows of bits (n, words) uint64."""
+    n, words = bits.shape
+    out = np.empty((n, n))
+    for i in range(n):
+        for j in range(i + 1):
+            total = np.uint64(0)
+            for w in range(words):
+                total += popcount(bits[i, w] & bits[j, w])
+            out[i, j] = total
+            out[j, i] = total
+    return out
+
+
+class CpuBitOps(BitOps):
+    """Loops over words."""
+
+    def pack_mask(self, X: Array, W: Array, signs: Array, shift: float) -> tuple[Array, Array]:
+        """Compare and sum as the numbers are computed; none is kept."""
+        bits = np.empty((-(-len(W) // WORD), len(X)), np.uint64)
+        totals = np.zeros((BLOCKS, len(X)))
+        _pack_mask(X, W, signs, X.dtype.type(shift), float(shift), bits, totals)
+        return bits, totals.sum(axis=0)
+
+    def near_mask(self, X: Array, W: Array, signs: Array, shift: float, radius: float) -> tuple[Array, Array, Array]:
+        """Compare twice and sum as the numbers are computed; none is kept."""
+        (n, _), u = X.shape, len(W)
+        limit, beyond = X.dtype.type(shift), np.nextafter(X.dtype.type(radius), X.dtype.type(np.inf))
+        bits, near = (np.empty((-(-u // 64), n), np.uint64) for _ in range(2))
+        totals = np.zeros((BLOCKS, n))
+        _near_mask(X, W, signs, limit, float(shift), beyond, bits, totals, near)
+        return bits, totals.sum(axis=0), near
+
+    def mask_by_rows(self, bits: Array, rows: int) -> Array:
+        """Transpose 64 x 64 bits at a time."""
+        out = np.empty((rows, -(-bits.shape[1] // 64)), np.uint64)
+        _mask_by_rows(bits, out)
+        return out
+
+    def mask_sizes(self, bits: Array) -> tuple[Array, int]:
+        """Count by blocks of words."""
+        counts = np.zeros((BLOCKS, bits.shape[1]), np.uint64)
+        union = np.zeros(BLOCKS, np.uint64)
+        _mask_sizes(bits, counts, union)
+        return counts.sum(axis=0).astype(np.int64), int(union.sum())
+
+    def count_mask(self, bits: Array, before: Array | None = None, counts: Array | None = None) -> Array:
+        """Count all bits, or with ``delta = M' - M`` add half of ``delta^T (M' + M)`` and of its transpose."""
+        words, n = bits.shape
+        out, changed = np.zeros((n, n), np.uint64), np.zeros(BLOCKS, np.int64)
+        if before is not None and counts is not None:
+            _changed_words(before, bits, changed)
+            if changed.sum() * CHANGED_COST <= words * n:
+                edges = np.linspace(0, n, BLOCKS + 1).astype(np.int64)
+                _change_mask(before, bits, edges, out)
+                change = out.view(np.int64).astype(np.float64)
+                return counts + (change + change.T) / 2
+        edges = np.round(n * np.sqrt(np.linspace(0, 1, BLOCKS + 1))).astype(np.int64)
+        _count_mask(bits, edges, out)
+        lower = out.astype(np.float64)
+        return lower + np.tril(lower, -1).T
+
+    def move_mask(self, W: Array, X: Array, bits: Array, weights: Array, g: Array) -> Array:
+        """Tabulate the sums of all subsets of eight points, then look up n / 8 of them for each row."""
+        n, d = X.shape
+        tables = np.zeros((-(-n // TABLE_POINTS), 256, d))
+        _tabulate(g[:, None] * X, tables)
+        moved = np.empty(len(W))
+        _move_mask(W, tables, n, bits, weights, moved)
+        return moved
+
+    def mask_product(self, X: Array, bits: Array, weights: Array, V: Array) -> Array:
+        """Add up rows by points in blocks of words, then multiply with the points."""
+        sums = np.zeros((PRODUCT_PARTS, *X.shape))
+        _mask_product(bits, weights, V, sums)
+        return (sums.sum(axis=0) * X).sum(axis=1)

@@ -1,4 +1,4 @@
-"""The part of the cpu device that works on implicit rows and near pairs: allocates, and runs the loops of cpu_flips."""
+"""Implicit rows and flips: makes tables and room, and runs the loops of :mod:`.implicit_loops`."""
 
 from __future__ import annotations
 
@@ -7,41 +7,27 @@ from typing import Any
 
 import numpy as np
 
-from ..base import Array
+from ..formats import Array, Flips, ImplicitRows, NearPairs
 from ..host import sums_before
-from ..implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs, longest_point
-from . import flips as cpu_flips
-from .lists import BLOCKS
+from ..ops.implicit import ImplicitOps
+from ..sums import longest_point
+from . import implicit_loops
+from .jit import BLOCKS
 from .vectors import TABLE, WIDE, padded
 
-kernels: Any = cpu_flips  # mypy does not know what numba makes of a function with many parameters
+loops: Any = implicit_loops  # mypy does not know what numba makes of a function with many parameters
 SHARE = 0.5  # of the pairs in a unit of distance, and a quarter: the density of N(0, 1) is at most 0.4
-LISTED = 0.01  # added to a radius whose pairs room is made for
-SLACK = 1024  # entries
+SPARE_RADIUS = 0.01  # added to a radius whose pairs room is made for
+SPARE_ENTRIES = 1024  # of every block
 
 
-class ImplicitOperations(ImplicitDevice):
-    """Operations on implicit rows for :class:`CpuDevice`."""
-
-    def near_mask(self, X: Array, W: Array, signs: Array, shift: float, radius: float) -> tuple[Array, Array, Array]:
-        """Compare twice and sum as the numbers are computed; none is kept."""
-        (n, _), u = X.shape, len(W)
-        limit, beyond = X.dtype.type(shift), np.nextafter(X.dtype.type(radius), X.dtype.type(np.inf))
-        bits, near = (np.empty((-(-u // 64), n), np.uint64) for _ in range(2))
-        totals = np.zeros((BLOCKS, n))
-        kernels.near_mask(X, W, signs, limit, float(shift), beyond, bits, totals, near)
-        return bits, totals.sum(axis=0), near
-
-    def mask_by_rows(self, bits: Array, rows: int) -> Array:
-        """Transpose 64 x 64 bits at a time."""
-        out = np.empty((rows, -(-bits.shape[1] // 64)), np.uint64)
-        kernels.mask_by_rows(bits, out)
-        return out
+class CpuImplicitOps(ImplicitOps):
+    """Loops over blocks of neurons, each with room of its own for what it finds."""
 
     def implicit_rows(self, implicit: ImplicitRows) -> Array:
         """Look up sums of sixteen subsets."""
         out = np.empty_like(implicit.W)
-        kernels.implicit_rows(*_wide(implicit), out)
+        loops.implicit_rows(*_wide(implicit), out)
         return out
 
     def near_flips(self, implicit: ImplicitRows, near: NearPairs, shift: float, reach: float) -> tuple[Flips, int]:
@@ -50,7 +36,7 @@ class ImplicitOperations(ImplicitDevice):
         counts, looked = np.zeros(BLOCKS, np.int64), np.zeros(BLOCKS, np.int64)
         flips = _room_for_flips(edges[-1])
         lists = near.starts, near.stops, near.points, near.values
-        kernels.near_flips(*_wide(implicit), *lists, float(shift), float(reach), edges, counts, looked, *flips)
+        loops.near_flips(*_wide(implicit), *lists, float(shift), float(reach), edges, counts, looked, *flips)
         return _packed(flips, edges, counts), int(looked.sum())
 
     def first_flips(
@@ -60,9 +46,10 @@ class ImplicitOperations(ImplicitDevice):
         W, X, bits, weights, tables = _wide(implicit)[:5]
         arguments = (W, X, bits, weights, tables, near, float(shift), float(radius), float(known), longest_point(X))
         n, u = len(X), len(W)
-        block = np.arange(BLOCKS + 1) * u // BLOCKS
-        edges = (block * n * min(1.0, SHARE * 2 * (radius + LISTED))).astype(np.int64) + SLACK * np.arange(BLOCKS + 1)
-        return _retried(kernels.first_flips, arguments, edges, implicit)
+        blocks = np.arange(BLOCKS + 1)
+        room = blocks * u // BLOCKS * n * min(1.0, SHARE * 2 * (radius + SPARE_RADIUS))
+        edges = room.astype(np.int64) + SPARE_ENTRIES * blocks
+        return _retried(loops.first_flips, arguments, edges, implicit)
 
     def all_flips(
         self,
@@ -84,7 +71,7 @@ class ImplicitOperations(ImplicitDevice):
             *wide, near.starts, near.stops, near.points, near.values, float(shift), float(radius), float(known),
             float(slack), bool(afresh), tables, X.astype(dtype, copy=False), logged, longest_point(X),
         )  # fmt: skip
-        return _retried(kernels.all_flips, arguments, _edges(near), implicit)
+        return _retried(loops.all_flips, arguments, _edges(near), implicit)
 
     def flip_mask(
         self, bits: Array, counts: Array, heads: Array, flips: Flips, terms: Array, total: Array, size: int
@@ -97,11 +84,11 @@ class ImplicitOperations(ImplicitDevice):
             marks = np.linspace(0, f, BLOCKS + 1).astype(np.int64)
             edges = np.append(np.searchsorted(flips.neurons, flips.neurons[marks[:-1]]), f)
             log = total, size, heads, before, coefficients
-            kernels.flip_bits(bits, edges, flips.neurons, flips.points, *log, union)
+            loops.flip_bits(bits, edges, flips.neurons, flips.points, *log, union)
             indptr, order, twice = np.zeros(n + 2, np.int64), np.empty(f, np.int64), np.zeros((n, n), np.int32)
-            kernels.sort_by_point(flips.points, indptr, order)
-            kernels.count_flips(bits, flips.neurons, flips.points, terms, indptr, order, twice, sums)
-            kernels.add_halves(counts, twice)
+            loops.sort_by_point(flips.points, indptr, order)
+            loops.count_flips(bits, flips.neurons, flips.points, terms, indptr, order, twice, sums)
+            loops.add_halves(counts, twice)
         return sums, int(union.sum()), before, coefficients
 
 
@@ -126,7 +113,7 @@ def _tables(X: Array, coefficients: Array, words: int, dtype: np.dtype) -> Array
     weighted = np.zeros((64 * words, width))
     np.multiply(coefficients[:, None], X, out=weighted[:n])
     tables = np.empty((width // WIDE, words, TABLE), dtype)
-    kernels.tabulate(weighted, tables)
+    loops.tabulate(weighted, tables)
     return tables
 
 
@@ -142,7 +129,7 @@ def _edges(near: NearPairs) -> Array:
     """Return where each block of neurons may write as many entries as it has near pairs, (BLOCKS + 1,)."""
     lengths = sums_before(near.stops - near.starts)
     u = len(near.starts)
-    return lengths[np.arange(BLOCKS + 1) * u // BLOCKS] + SLACK * np.arange(BLOCKS + 1)
+    return lengths[np.arange(BLOCKS + 1) * u // BLOCKS] + SPARE_ENTRIES * np.arange(BLOCKS + 1)
 
 
 def _room_for_flips(entries: int) -> tuple[Array, Array, Array]:

@@ -1,23 +1,24 @@
-"""Numba loops over neuron lists: scanning for candidates, exact products, what changed since the last query.
+"""Lists of candidates: scanning for them, exact products, those above a threshold.
 
-Parallel over blocks of neurons.  Where neurons add to the same point, every block has its own sums, which are added
-in the order of the blocks; the number of blocks is fixed, so any thread count gives equal bytes.
+Parallel over blocks of neurons.  Where neurons add to the same point, every block has its own numbers, which are added
+in the order of the blocks.
 """
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 from numba import prange
 
-from .. import philox
-from .kernels import LANES, computed_numbers, gather_rows, parallel, philox4x32, serial
-from .vectors import WIDE, sixteen_numbers
+from ..formats import Array, NeuronLists
+from ..host import sums_before
+from ..ops.lists import ListOps
+from .jit import BLOCKS, parallel, serial
+from .numbers import LANES, computed_numbers, gather_rows
+from .vectors import WIDE, padded, sixteen_numbers
 
-DENSE = 8  # hits among LANES from which writing all of them beats finding them
-BLOCKS = 64  # blocks of neurons with sums of their own: enough to balance tens of threads, n x 64 doubles of memory
-
-_NEURONS = np.uint64(philox.NEURONS)
-_32, _MASK = np.uint64(32), np.uint64(0xFFFFFFFF)
+MANY_HITS = 8  # among LANES, from which writing all of them beats finding them
+SCAN_BYTES = 1 << 26  # scratch memory of a scan, for as many neurons at a time as fit
 
 
 @serial
@@ -35,7 +36,7 @@ def _owners(indptr, first, last):
 
 
 @serial
-def listed_numbers(X, W, neurons, indptr, points, first, last, values):
+def _listed_numbers(X, W, neurons, indptr, points, first, last, values):
     """Write the computed numbers of the lists first .. last, each sum in its one order; X has features padded."""
     d, width, start, stop = W.shape[1], X.shape[1], indptr[first], indptr[last]
     owners, rows, flat_X, flat_W = _owners(indptr, first, last), np.empty(WIDE, np.int64), X.ravel(), W.ravel()
@@ -58,7 +59,7 @@ def listed_numbers(X, W, neurons, indptr, points, first, last, values):
 
 
 @parallel
-def scan(X, W, neurons, thresholds, found, counts):
+def _scan(X, W, neurons, thresholds, found, counts):
     """Write the points whose computed number exceeds the neuron's threshold to its row of ``found`` (u, n)."""
     n, d = X.shape
     u = len(neurons)
@@ -74,7 +75,7 @@ def scan(X, W, neurons, thresholds, found, counts):
             above = 0
             for k in range(LANES):
                 above += total[k] > bound[k]
-            if above > DENSE:
+            if above > MANY_HITS:
                 for k in range(lanes):  # written always, kept where above: no branch to mispredict
                     found[first + k, counts[first + k]] = i
                     counts[first + k] += total[k] > bound[k]
@@ -86,7 +87,7 @@ def scan(X, W, neurons, thresholds, found, counts):
 
 
 @parallel
-def pack(found, starts, points):
+def _pack(found, starts, points):
     """Move the rows of ``found`` end to end."""
     for k in prange(len(starts) - 1):
         for q in range(starts[k], starts[k + 1]):
@@ -94,13 +95,13 @@ def pack(found, starts, points):
 
 
 @parallel
-def evaluate(X, W, neurons, indptr, points, bound, values, fired, histogram, unions):
+def _evaluate(X, W, neurons, indptr, points, bound, values, fired, histogram, unions):
     """Compute all candidate products; count those above the bound by list and by (block, point), and lists by block."""
     c = len(neurons)
     blocks = len(histogram)
     for block in prange(blocks):
         first, last = block * c // blocks, (block + 1) * c // blocks
-        listed_numbers(X, W, neurons, indptr, points, first, last, values)
+        _listed_numbers(X, W, neurons, indptr, points, first, last, values)
         union = np.int64(0)
         for k in range(first, last):
             count = np.int64(0)
@@ -114,12 +115,12 @@ def evaluate(X, W, neurons, indptr, points, bound, values, fired, histogram, uni
 
 
 @parallel
-def count_above(X, W, neurons, indptr, points, limits, values, counts):
+def _count_above(X, W, neurons, indptr, points, limits, values, counts):
     """Compute all candidate products; count those above their neuron's limit."""
     c = len(neurons)
     for block in prange(BLOCKS):
         first, last = block * c // BLOCKS, (block + 1) * c // BLOCKS
-        listed_numbers(X, W, neurons, indptr, points, first, last, values)
+        _listed_numbers(X, W, neurons, indptr, points, first, last, values)
         for k in range(first, last):
             count = 0
             for q in range(indptr[k], indptr[k + 1]):
@@ -128,7 +129,7 @@ def count_above(X, W, neurons, indptr, points, limits, values, counts):
 
 
 @parallel
-def keep_above(indptr, points, limits, values, starts, out):
+def _keep_above(indptr, points, limits, values, starts, out):
     """Move the points whose product is above the limit to their new places."""
     for k in prange(len(limits)):
         at = starts[k]
@@ -139,7 +140,7 @@ def keep_above(indptr, points, limits, values, starts, out):
 
 
 @parallel
-def keep(indptr, points, bound, values, fired, starts, slots, ahead, places, t_indptr, t_points, compact, kept):
+def _keep(indptr, points, bound, values, fired, starts, slots, ahead, places, t_indptr, t_points, compact, kept):
     """Write the pairs above the bound in both orders.
 
     A block goes on from ``starts`` in the order of neurons, from ``slots`` among the lists that have such pairs, and
@@ -165,7 +166,7 @@ def keep(indptr, points, bound, values, fired, starts, slots, ahead, places, t_i
 
 
 @serial
-def splice(indptr, points, places, new_indptr, new_points, joined, out):
+def _splice(indptr, points, places, new_indptr, new_points, joined, out):
     """Copy the lists, those at ``places``, ascending, from the new ones: runs between them as they are."""
     k, at = 0, 0
     for new in range(len(places) + 1):
@@ -183,107 +184,57 @@ def splice(indptr, points, places, new_indptr, new_points, joined, out):
         k = last + 1
 
 
-@serial
-def _flips(old, p, p_end, new, q, q_end):
-    """Count the points that are in one of two ascending lists and not in the other."""
-    flips = 0
-    while p < p_end and q < q_end:
-        if old[p] == new[q]:
-            p += 1
-            q += 1
-        elif old[p] < new[q]:
-            p += 1
-            flips += 1
-        else:
-            q += 1
-            flips += 1
-    return flips + (p_end - p) + (q_end - q)
+class CpuListOps(ListOps):
+    """Loops over blocks of neurons."""
 
+    def scan(self, X: Array, W: Array, neurons: Array, thresholds: Array) -> tuple[Array, Array]:
+        """Scan a chunk of neurons at a time into rows long enough for any answer, then pack them."""
+        u, n = len(neurons), len(X)
+        chunk = min(u, max(SCAN_BYTES // (4 * n), LANES * numba.get_num_threads()))
+        found = np.empty((chunk, n), np.int32)  # pages that no answer reaches are never touched
+        counts = np.zeros(u, np.int64)
+        parts = [np.empty(0, np.int32)]
+        for first in range(0, u, max(1, chunk)):
+            rows = slice(first, min(first + chunk, u))
+            _scan(X, W, neurons[rows], thresholds[rows], found, counts[rows])
+            starts = sums_before(counts[rows])
+            parts.append(np.empty(starts[-1], np.int32))
+            _pack(found, starts, parts[-1])
+        return sums_before(counts), np.concatenate(parts)
 
-@parallel
-def compare(old_neurons, old_indptr, old_points, new_neurons, new_indptr, new_points, edges, starts, match, lone, cost):
-    """Find the lists that differ, block by block of new neurons.
+    def evaluate(
+        self, X: Array, W: Array, lists: NeuronLists, shift: float
+    ) -> tuple[NeuronLists, Array, Array, Array, Array]:
+        """Two passes over the candidates: products and counts, then both orders of those that fire."""
+        neurons, c_indptr, points = lists.neurons, lists.indptr, lists.points
+        bound, blocks = X.dtype.type(shift), BLOCKS
+        products, counts = np.empty(lists.nnz, X.dtype), np.empty(len(neurons), np.int32)
+        histogram, unions = np.zeros((blocks, len(X)), np.int64), np.empty(blocks, np.int64)
+        wide = padded(X, X.dtype)
+        _evaluate(wide, W, neurons, c_indptr, points, bound, products, counts, histogram, unions)
+        starts, slots = sums_before(histogram.sum(axis=1)), sums_before(unions)
+        indptr = sums_before(histogram.sum(axis=0))
+        ahead = indptr[:-1] + np.cumsum(histogram, axis=0) - histogram  # (blocks, n)
+        nnz, union = starts[-1], slots[-1]
+        places, t_indptr = np.empty(union, np.int64), np.full(union + 1, nnz)
+        t_points, compact, values = np.empty(nnz, np.int32), np.empty(nnz, np.int32), np.empty(nnz, X.dtype)
+        found = places, t_indptr, t_points, compact, values
+        _keep(c_indptr, points, bound, products, counts, starts, slots, ahead, *found)
+        return NeuronLists(neurons[places], t_indptr, t_points), places, indptr, compact, values
 
-    ``match[k]`` becomes the old list of new neuron k if they differ (-1 for none) and stays -2 if they are equal;
-    ``lone[o]`` marks old neurons without a new list; ``cost`` adds up the increments that the change will take.
-    """
-    for block in prange(len(cost)):
-        o = starts[block]
-        for k in range(edges[block], edges[block + 1]):
-            while o < starts[block + 1] and old_neurons[o] < new_neurons[k]:
-                lone[o] = True
-                cost[block] += (old_indptr[o + 1] - old_indptr[o]) ** 2
-                o += 1
-            length = new_indptr[k + 1] - new_indptr[k]
-            if o < starts[block + 1] and old_neurons[o] == new_neurons[k]:
-                flips = _flips(
-                    old_points, old_indptr[o], old_indptr[o + 1], new_points, new_indptr[k], new_indptr[k + 1]
-                )
-                if flips:
-                    match[k] = o
-                    cost[block] += flips * (length + old_indptr[o + 1] - old_indptr[o])
-                o += 1
-            else:
-                match[k] = -1
-                cost[block] += length * length
-        while o < starts[block + 1]:
-            lone[o] = True
-            cost[block] += (old_indptr[o + 1] - old_indptr[o]) ** 2
-            o += 1
+    def rescan(self, X: Array, W: Array, lists: NeuronLists, thresholds: Array) -> NeuronLists:
+        """Compute the products of the lists and keep those above."""
+        values, counts = np.empty(lists.nnz, X.dtype), np.zeros(len(lists.neurons), np.int64)
+        arrays = lists.indptr, lists.points, thresholds, values
+        _count_above(padded(X, X.dtype), W, lists.neurons, *arrays, counts)
+        starts = sums_before(counts)
+        out = np.empty(starts[-1], np.int32)
+        _keep_above(*arrays, starts, out)
+        return NeuronLists(lists.neurons, starts, out)
 
-
-@serial
-def _add_outer(counts, points, start, stop, sign):
-    for p in range(start, stop):
-        for q in range(start, stop):
-            counts[points[p], points[q]] += sign
-
-
-@serial
-def change_pairs(counts, old_indptr, old_points, new_indptr, new_points, match, changed, gone):
-    """Add ``delta 1_new^T + 1_old delta^T`` for every neuron whose list changed, with delta = 1_new - 1_old."""
-    for o in gone:
-        _add_outer(counts, old_points, old_indptr[o], old_indptr[o + 1], -1.0)
-    for k in changed:
-        q_start, q_end = new_indptr[k], new_indptr[k + 1]
-        if match[k] < 0:
-            _add_outer(counts, new_points, q_start, q_end, 1.0)
-            continue
-        p_start, p_end = old_indptr[match[k]], old_indptr[match[k] + 1]
-        p, q = p_start, q_start
-        while p < p_end or q < q_end:
-            if p < p_end and q < q_end and old_points[p] == new_points[q]:
-                p += 1
-                q += 1
-                continue
-            leaves = q == q_end or (p < p_end and old_points[p] < new_points[q])
-            i = old_points[p] if leaves else new_points[q]
-            sign = -1.0 if leaves else 1.0
-            for r in range(q_start, q_end):
-                counts[i, new_points[r]] += sign
-            for r in range(p_start, p_end):
-                counts[old_points[r], i] += sign
-            if leaves:
-                p += 1
-            else:
-                q += 1
-
-
-@parallel
-def hash_neurons(neurons, buckets, seed, draw, bucket, sign):
-    """Place every neuron in a bucket, with a sign."""
-    for k in prange(len(neurons)):
-        r = np.uint64(neurons[k])
-        group, lane = r >> np.uint64(2), r & np.uint64(3)
-        w0, w1, w2, w3 = philox4x32(group & _MASK, group >> _32, draw, _NEURONS, seed)
-        word = w0 if lane == 0 else w1 if lane == 1 else w2 if lane == 2 else w3
-        bucket[k] = (word >> np.uint64(1)) * np.uint64(buckets) >> np.uint64(31)
-        sign[k] = 1.0 - 2.0 * float(word & np.uint64(1))
-
-
-@parallel
-def sketch_neurons(indptr, compact, bucket, sign, out):
-    """Add the signs of the neurons that fire on each point in their buckets."""
-    for i in prange(len(out)):
-        for p in range(indptr[i], indptr[i + 1]):
-            out[i, bucket[compact[p]]] += sign[compact[p]]
+    def splice(self, lists: NeuronLists, places: Array, indptr: Array, points: Array) -> NeuronLists:
+        """Copy the runs between the replaced lists."""
+        gone = int((lists.indptr[places + 1] - lists.indptr[places]).sum())
+        joined, out = np.empty_like(lists.indptr), np.empty(lists.nnz - gone + len(points), np.int32)
+        _splice(lists.indptr, lists.points, places, indptr, points, joined, out)
+        return NeuronLists(lists.neurons, joined, out)

@@ -1,4 +1,4 @@
-"""Numba loops of the factored Jacobian: sums over neuron lists of weighted points, and the steps that they give.
+"""The factored Jacobian: sums over neuron lists of weighted points, and the steps that they give.
 
 Parallel over blocks of neurons.  Where neurons add to the same point, every block has its own sums, which are added in
 the order of the blocks.  Points, (n, padded) float64, have their features padded with zeros to a multiple of ``WIDE``;
@@ -8,15 +8,17 @@ the order of the blocks.  Points, (n, padded) float64, have their features padde
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numba import prange
 
-from .kernels import parallel, serial
-from .lists import BLOCKS
-from .vectors import WIDE, add, dot
+from ..formats import Array, NeuronLists
+from ..ops.products import ProductOps
+from .jit import BLOCKS, parallel, serial
+from .vectors import WIDE, add, dot, padded
 
-CHUNK = 32  # rows that are pulled at a time: their change stays in the first-level cache
+PULLED_ROWS = 32  # at a time: their change stays in the first-level cache
 
 
 @serial
@@ -43,7 +45,7 @@ def _spread(X, v, weight, points, start, stop, out):
 
 
 @parallel
-def factored_gram(X, weighted, indptr, points, out):
+def _factored_gram(X, weighted, indptr, points, out):
     """Add ``<x_i, sum_k weighted_k>`` over the neurons of each block; out (blocks, n)."""
     u = len(indptr) - 1
     blocks = len(out)
@@ -56,7 +58,7 @@ def factored_gram(X, weighted, indptr, points, out):
 
 
 @parallel
-def factored_product(X, V, weights, indptr, points, out):
+def _factored_product(X, V, weights, indptr, points, out):
     """Add ``weights_r <V_r, x_i>`` over the neurons of each block; out (blocks, n)."""
     u = len(indptr) - 1
     blocks = len(out)
@@ -71,7 +73,7 @@ def factored_product(X, V, weights, indptr, points, out):
 
 
 @parallel
-def factored_along(X, W, initial, weights, neurons, indptr, points, out):
+def _factored_along(X, W, initial, weights, neurons, indptr, points, out):
     """Do the same with the rows ``W_r - initial_r`` of the neurons in place of V."""
     u = len(indptr) - 1
     blocks = len(out)
@@ -86,7 +88,7 @@ def factored_along(X, W, initial, weights, neurons, indptr, points, out):
 
 
 @parallel
-def square_distances(A, B, out):
+def _square_distances(A, B, out):
     """Write ``||A - B||^2`` of each block of rows."""
     u, d = A.shape
     blocks = len(out)
@@ -101,7 +103,7 @@ def square_distances(A, B, out):
 
 
 @parallel
-def factored_transposed(weighted, weights, indptr, points, out):
+def _factored_transposed(weighted, weights, indptr, points, out):
     """Write ``weights_r sum_i weighted_i`` to row r of out (u, d)."""
     u, flat = len(indptr) - 1, weighted.ravel()
     for block in prange(BLOCKS):
@@ -131,7 +133,7 @@ def _norm(a):
 
 
 @parallel
-def move_rows(W, weighted, weights, neurons, indptr, points, moved):
+def _move_rows(W, weighted, weights, neurons, indptr, points, moved):
     """Subtract ``weights_r sum_i weighted_i`` from row r of W and write the norm of what the stored row moved."""
     u, flat = len(neurons), weighted.ravel()
     for block in prange(BLOCKS):
@@ -168,12 +170,12 @@ def _pull_chunk(W, initial, first, last, kept, change, after, moved):
 
 
 @parallel
-def pull_rows(W, initial, neurons, change, kept, edges, starts, after, moved):
+def _pull_rows(W, initial, neurons, change, kept, edges, starts, after, moved):
     """Write all rows; block b owns rows from edges[b] and neurons from starts[b]."""
     for block in prange(len(edges) - 1):
-        k, own = starts[block], np.empty((CHUNK, W.shape[1]))
-        for first in range(edges[block], edges[block + 1], CHUNK):
-            last = min(first + CHUNK, edges[block + 1])
+        k, own = starts[block], np.empty((PULLED_ROWS, W.shape[1]))
+        for first in range(edges[block], edges[block + 1], PULLED_ROWS):
+            last = min(first + PULLED_ROWS, edges[block + 1])
             own[:] = 0.0
             while k < starts[block + 1] and neurons[k] < last:
                 own[neurons[k] - first] = change[k]
@@ -182,13 +184,13 @@ def pull_rows(W, initial, neurons, change, kept, edges, starts, after, moved):
 
 
 @parallel
-def pull_lists(W, initial, weighted, weights, neurons, indptr, points, kept, edges, starts, after, moved):
+def _pull_lists(W, initial, weighted, weights, neurons, indptr, points, kept, edges, starts, after, moved):
     """Do the same with the changes ``weights_k sum_i weighted_i``, without an array of them."""
     flat = weighted.ravel()
     for block in prange(len(edges) - 1):
-        k, own, total = starts[block], np.empty((CHUNK, W.shape[1])), np.empty(weighted.shape[1])
-        for first in range(edges[block], edges[block + 1], CHUNK):
-            last = min(first + CHUNK, edges[block + 1])
+        k, own, total = starts[block], np.empty((PULLED_ROWS, W.shape[1])), np.empty(weighted.shape[1])
+        for first in range(edges[block], edges[block + 1], PULLED_ROWS):
+            last = min(first + PULLED_ROWS, edges[block + 1])
             own[:] = 0.0
             while k < starts[block + 1] and neurons[k] < last:
                 _weighted_sum(flat, points, indptr[k], indptr[k + 1], total)
@@ -197,3 +199,64 @@ def pull_lists(W, initial, weighted, weights, neurons, indptr, points, kept, edg
                     row[j] = weight * total[j]
                 k += 1
             _pull_chunk(W, initial, first, last, kept, own, after, moved)
+
+
+class CpuProductOps(ProductOps):
+    """Loops over blocks of neurons."""
+
+    def factored_gram(self, X: Array, fired: NeuronLists, g: Array) -> Array:
+        """Sum and spread, neuron by neuron."""
+        out = np.zeros((BLOCKS, len(X)))
+        wide = padded(X)
+        _factored_gram(wide, g[:, None] * wide, fired.indptr, fired.points, out)
+        return out.sum(axis=0)
+
+    def factored_product(self, X: Array, fired: NeuronLists, weights: Array, V: Array) -> Array:
+        """Spread, neuron by neuron."""
+        out = np.zeros((BLOCKS, len(X)))
+        _factored_product(padded(X), V, weights, fired.indptr, fired.points, out)
+        return out.sum(axis=0)
+
+    def factored_transposed(self, X: Array, fired: NeuronLists, weights: Array, g: Array) -> Array:
+        """Sum, neuron by neuron."""
+        out = np.empty((len(fired.neurons), X.shape[1]))
+        _factored_transposed(g[:, None] * padded(X), weights, fired.indptr, fired.points, out)
+        return out
+
+    def move_rows(self, W: Array, X: Array, fired: NeuronLists, weights: Array, g: Array) -> Array:
+        """Sum, subtract and measure in one pass over the moved rows."""
+        moved = np.empty(len(fired.neurons))
+        _move_rows(W, g[:, None] * padded(X), weights, fired.neurons, fired.indptr, fired.points, moved)
+        return moved
+
+    def pull_rows(self, W: Array, initial: Array, neurons: Array, change: Array, theta: float) -> tuple[Array, Array]:
+        """Do all in one pass over the rows."""
+        return self._pulled(_pull_rows, W, initial, neurons, theta, neurons, change)
+
+    def pull_lists(
+        self, W: Array, initial: Array, X: Array, fired: NeuronLists, weights: Array, g: Array, theta: float
+    ) -> tuple[Array, Array]:
+        """Do all in one pass over the rows, without an array of the changes."""
+        given = g[:, None] * padded(X), weights, fired.neurons, fired.indptr, fired.points
+        return self._pulled(_pull_lists, W, initial, fired.neurons, theta, *given)
+
+    def _pulled(
+        self, kernel: Callable[..., None], W: Array, initial: Array, neurons: Array, theta: float, *given: Array
+    ) -> tuple[Array, Array]:
+        after, moved = np.empty(W.shape, W.dtype), np.empty(len(W))
+        edges = np.arange(BLOCKS + 1) * len(W) // BLOCKS  # rows of each block
+        kernel(W, initial, *given, 1.0 - theta, edges, np.searchsorted(neurons, edges), after, moved)
+        return after, moved
+
+    def factored_along(self, X: Array, fired: NeuronLists, weights: Array, W: Array, initial: Array) -> Array:
+        """Subtract row by row, without an array of the movement."""
+        out = np.zeros((BLOCKS, len(X)))
+        _factored_along(padded(X), W, initial, weights, fired.neurons, fired.indptr, fired.points, out)
+        return out.sum(axis=0)
+
+    def square_distance(self, A: Array, B: Array) -> float:
+        """Sum block by block on all threads."""
+        out = np.zeros(BLOCKS)
+        A, B = (array[:, None] if array.ndim == 1 else array for array in (A, B))
+        _square_distances(A, B, out)
+        return float(out.sum())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Array
+from ..formats import Array, NeuronLists
 
 REAL = ("float32", "float64")
 
@@ -42,3 +42,23 @@ def check_array(name: str, array: Array, ndim: int, dtype: str, shape: tuple[int
         raise ValueError(f"{name} must have shape {shape}; got {array.shape}")
     if not array.flags.c_contiguous:
         raise ValueError(f"{name} must be contiguous in memory (C order); pass device.asarray({name})")
+
+
+def check_offsets(offsets_name: str, offsets: Array, name: str, entries: Array) -> None:
+    """Check the offsets and the entries of lists that lie end to end."""
+    check_array(offsets_name, offsets, 1, "int64")
+    check_array(name, entries, 1, "int32")
+
+
+def check_lists(name: str, lists: NeuronLists) -> None:
+    """Check the three arrays of lists of points."""
+    check_array(f"{name}.neurons", lists.neurons, 1, "int32")
+    check_array(f"{name}.indptr", lists.indptr, 1, "int64", (len(lists.neurons) + 1,))
+    check_array(f"{name}.points", lists.points, 1, "int32")
+
+
+def check_points_and_weights(X: Array, W: Array) -> str:
+    """Check X (n, d) and W (m, d) and return their data type."""
+    check_array("X", X, 2, "REAL")
+    check_array("W", W, 2, X.dtype.name, (None, X.shape[1]))
+    return X.dtype.name

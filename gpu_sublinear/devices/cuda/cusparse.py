@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from ...errors import DeviceMemoryError
-from ..base import CSR, Array
+from ..formats import CSR, Array
 
 ALG2 = 3  # CUSPARSE_SPMV_CSR_ALG2 of cusparse.h, CUSPARSE_CSRMV_ALG2 in CuPy
-LIMIT = 2**31 - 1
+INDEX_LIMIT = 2**31 - 1
 _CUDA_TYPES = {"float32": 0, "float64": 1}  # cudaDataType: CUDA_R_32F, CUDA_R_64F
 
 
@@ -37,10 +37,10 @@ def check_index_range(nnz: int, shape: tuple[int, int]) -> None:
     DeviceMemoryError
         If they cannot.
     """
-    if max(nnz, *shape) > LIMIT:
+    if max(nnz, *shape) > INDEX_LIMIT:
         raise DeviceMemoryError(
             f"a sparse matrix of shape {shape[0]:,} x {shape[1]:,} with {nnz:,} entries does not fit cuSPARSE's 32-bit "
-            f"indices (at most {LIMIT:,}); raise the shift or lower the width, or use the factored Jacobian"
+            f"indices (at most {INDEX_LIMIT:,}); raise the shift or lower the width, or use the factored Jacobian"
         )
 
 

@@ -1,7 +1,8 @@
-"""The part of the cuda device that works on implicit rows and near pairs.
+"""Implicit rows and flips on the GPU.
 
-Every search for flips chooses pairs, computes these exactly (kernels/look_pairs.cu) and keeps what is wrong or near; the
-searches differ in what they choose.  They make rows for a chunk of neurons at a time, so scratch memory stays bounded.
+Every search for flips chooses pairs, computes these exactly (kernels/look_pairs.cu) and keeps what is wrong or near.
+The searches differ in what they choose.  They make rows for a chunk of neurons at a time, so that scratch memory stays
+bounded.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..base import Array
-from ..implicit import Flips, ImplicitDevice, ImplicitRows, NearPairs, longest_point, run_starts
-from .bits import BitOperations
+from ..formats import Array, Flips, ImplicitRows, NearPairs
+from ..ops.implicit import ImplicitOps
+from ..ops.pairs import PairOps
+from ..sums import longest_point
 from .checks import check_array
-from .launcher import names_memory
-from .lists import GROUP, WARP, ListOperations
+from .launcher import GROUP, WARP, GpuOps, Launcher, names_memory
+from .lists import listed_bits
 
 LOOK_BYTES = 1 << 28  # rows and pairs that are computed at a time, if all pairs are
-MORE = 1 + 1e-6  # covers the rounding of a movement
+ROUNDED_UP = 1 + 1e-6  # covers the rounding of a movement
 
 
 @dataclass(frozen=True)
@@ -47,19 +49,8 @@ class Look:
     wrong: Array
 
 
-class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
-    """Operations on implicit rows for :class:`CudaDevice`."""
-
-    @names_memory
-    def mask_by_rows(self, bits: Array, rows: int) -> Array:
-        """Vote bit by bit."""
-        check_array("bits", bits, 2, "uint64", (-(-rows // 64), None))
-        words, n = bits.shape
-        columns = -(-n // 64)
-        out = self._gpu.empty("packed mask by rows", (rows, columns), np.int64)
-        arguments = (bits.view(np.int64), np.int64(words), np.int64(n), np.int64(rows), np.int64(columns), out)
-        self._gpu.run("transpose_mask", "transpose_mask", "float32", words * columns * WARP, arguments)
-        return out.view(np.uint64)
+class CudaImplicitOps(GpuOps, PairOps, ImplicitOps):
+    """Rows for a chunk of neurons at a time."""
 
     @names_memory
     def implicit_rows(self, implicit: ImplicitRows) -> Array:
@@ -80,7 +71,7 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
         _check_near(near, implicit)
         u = len(implicit.W)
         limits = self.xp.full(u, float(reach))
-        findings = _Findings(self, implicit, shift)
+        findings = _Findings(self._gpu, implicit, shift)
         weighted = self._weighted(implicit, implicit.total)
         for look in self._looks(implicit, weighted, near, self._range(slice(0, u)), limits, shift):
             findings.add(look)
@@ -95,13 +86,13 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
         check_array("near", near, 2, "uint64", implicit.bits.shape)
         everything = self.xp.asarray(_all_points(len(implicit.X)))
         weighted, longest = self._weighted(implicit, implicit.total), longest_point(implicit.X.astype(np.float64))
-        findings = _Findings(self, implicit, shift, radius)
+        findings = _Findings(self._gpu, implicit, shift, radius)
         for part in _chunks(implicit):
             neurons = self._range(part)
             change = self._change(implicit, weighted, neurons)
-            far = _norms(change) * longest * MORE + radius > known
+            far = _norms(change) * longest * ROUNDED_UP + radius > known
             mask = self.xp.where(far[:, None], everything, near[part].view(np.int64))  # (count, words)
-            starts, points = self._listed_bits(self.xp.ascontiguousarray(mask.T), implicit.X.dtype.name)
+            starts, points = listed_bits(self._gpu, self.xp.ascontiguousarray(mask.T))
             rows = implicit.W[part] - change
             findings.add(self._look(implicit, rows, neurons, starts, points, shift))
         return findings.flips(), findings.near(), findings.looked
@@ -126,11 +117,11 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
         check_array("logged", logged, 1, "float64", (len(implicit.before),) if len(logged) else None)
         moving = replace(implicit, coefficients=logged)
         steps, weighted = (self._weighted(implicit, each) for each in (g, implicit.total))
-        longest, findings = longest_point(implicit.X.astype(np.float64)), _Findings(self, implicit, shift, radius)
+        longest, findings = longest_point(implicit.X.astype(np.float64)), _Findings(self._gpu, implicit, shift, radius)
         for part in _chunks(implicit):
             neurons = self._range(part)
             step = self._change(moving, steps, neurons, logged=len(logged) > 0)
-            reach = _norms(step) * longest * MORE + slack
+            reach = _norms(step) * longest * ROUNDED_UP + slack
             limits = self.xp.where(reach + radius > known, -1.0, reach + radius + slack)
             for look in self._looks(implicit, weighted, near, neurons, limits, shift):
                 findings.add(look)
@@ -146,7 +137,7 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
         self._gpu.run("near_pairs", "count_near", real, GROUP * len(neurons), (*ends, *search, counts))
         places = self.xp.flatnonzero(counts)
         for part in _chunks(implicit, len(places)):
-            few, starts = neurons[places[part]], self._starts(counts[places[part]])
+            few, starts = neurons[places[part]], self._gpu.starts(counts[places[part]])
             points = self._gpu.empty("points within reach", int(starts[-1]), np.int32)
             listing = near.points, near.values, few, limits[places[part]], np.float64(shift), np.int64(len(few)), n
             self._gpu.run("near_pairs", "list_near", real, GROUP * len(few), (*ends, *listing, starts, points))
@@ -207,7 +198,7 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
         before, coefficients = self._gpu.empty("log", f, np.int32), self._gpu.empty("coefficients", f, np.float64)
         if not f:
             return xp.zeros(n), 0, before, coefficients
-        first, words = run_starts(xp, flips.neurons), np.int64(bits.shape[1])
+        first, words = self.run_starts(flips.neurons), np.int64(bits.shape[1])
         runs, old = xp.concatenate([first, xp.full(1, f, first.dtype)]), bits[flips.neurons[first]].view(np.int64)
         change, mask = self._gpu.empty("changes of the union", len(first), np.int32), bits.view(np.int64)
         turning = (
@@ -230,34 +221,40 @@ class ImplicitOperations(ListOperations, BitOperations, ImplicitDevice):
 class _Findings:
     """Flips and near pairs of one look after another."""
 
-    def __init__(self, device: ImplicitOperations, implicit: ImplicitRows, shift: float, radius: float = -1.0) -> None:
+    def __init__(self, gpu: Launcher, implicit: ImplicitRows, shift: float, radius: float = -1.0) -> None:
         self.looked = 0
-        self._device, self._shift, self._radius, self._dtype = device, shift, radius, implicit.W.dtype
-        self._lengths = device.xp.zeros(len(implicit.W), np.int64)
-        nothing = device.xp.zeros(0, np.int32)
-        self._flips = [(nothing, nothing, device.xp.zeros(0))]
-        self._near = [(nothing, device.xp.zeros(0, self._dtype))]
+        self._gpu, self._xp, self._shift, self._radius, self._dtype = (
+            gpu,
+            gpu.toolkit.xp,
+            shift,
+            radius,
+            implicit.W.dtype,
+        )
+        self._lengths = self._xp.zeros(len(implicit.W), np.int64)
+        nothing = self._xp.zeros(0, np.int32)
+        self._flips = [(nothing, nothing, self._xp.zeros(0))]
+        self._near = [(nothing, self._xp.zeros(0, self._dtype))]
 
     def add(self, look: Look) -> None:
         """Keep pairs whose bit is wrong, and those within the radius."""
-        xp, distance = self._device.xp, abs(look.products - self._shift)  # (c,)
+        xp, distance = self._xp, abs(look.products - self._shift)  # (c,)
         chosen = xp.flatnonzero(look.wrong)
         slots = xp.searchsorted(look.starts, chosen, side="right") - 1
         self.looked += len(look.points)
         self._flips.append((look.neurons[slots], look.points[chosen], distance[chosen]))
         near = distance <= self._radius
-        ends = self._device._starts(near)[look.starts]  # (count + 1,)
+        ends = self._gpu.starts(near)[look.starts]  # (count + 1,)
         self._lengths[look.neurons] = ends[1:] - ends[:-1]
         self._near.append((look.points[near], look.products[near].astype(self._dtype)))
 
     def flips(self) -> Flips:
         """Return the flips of all looks."""
-        return Flips(*(self._device.xp.concatenate(parts) for parts in zip(*self._flips, strict=True)))
+        return Flips(*(self._xp.concatenate(parts) for parts in zip(*self._flips, strict=True)))
 
     def near(self) -> NearPairs:
         """Return the near pairs of all looks."""
-        starts = self._device._starts(self._lengths)
-        points, values = (self._device.xp.concatenate(parts) for parts in zip(*self._near, strict=True))
+        starts = self._gpu.starts(self._lengths)
+        points, values = (self._xp.concatenate(parts) for parts in zip(*self._near, strict=True))
         return NearPairs(starts[:-1], starts[1:], points, values)
 
 

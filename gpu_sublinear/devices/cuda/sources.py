@@ -19,7 +19,7 @@ from ...errors import KernelCompileError
 
 # --fmad=false guards sums that are spelt with + and *; what decides uses helpers that never fuse, whatever the flag.
 OPTIONS = ("--std=c++17", "--fmad=false")
-REALS = {"float32": "float", "float64": "double"}
+C_TYPES = {"float32": "float", "float64": "double"}
 HEADER = "common.cuh"
 
 _log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def source(name: str, dtype: str) -> str:
     str
         The source; ``#line`` directives make messages name the file that is to blame.
     """
-    parts = [f"#define REAL {REALS[dtype]}"]
+    parts = [f"#define REAL {C_TYPES[dtype]}"]
     for file in (HEADER, f"{name}.cu"):
         parts += [f'#line 1 "{file}"', (folder() / file).read_text(encoding="utf-8")]
     return "\n".join(parts)
@@ -137,7 +137,7 @@ class KernelLoader:
 
     def _failure(self, name: str, dtype: str, cause: Exception) -> KernelCompileError:
         return KernelCompileError(
-            f"kernels/{name}.cu does not compile for {self.architecture} with REAL = {REALS[dtype]}: "
+            f"kernels/{name}.cu does not compile for {self.architecture} with REAL = {C_TYPES[dtype]}: "
             f"{type(cause).__name__}: {cause}\n"
             "Update CuPy and its CUDA toolkit wheels (pip install -U 'gpu-sublinear[cuda12]' or [cuda13]) if they do "
             'not know this GPU; otherwise report this message.  device="cpu" works without a GPU.'

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...errors import CupyMissingError, NoCudaDeviceError
-from ..base import CSR, Array
+from ..formats import CSR, Array
 
 
 class Toolkit(Protocol):

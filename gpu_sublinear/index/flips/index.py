@@ -86,7 +86,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ...devices import Array, Device, Flips, ImplicitDevice, ImplicitRows, NearPairs
+from ...devices import Array, Device, Flips, ImplicitRows, NearPairs
 from ...devices.sums import dot
 from ...errors import OptionError
 from ...model.network import ShiftedReluNetwork
@@ -130,7 +130,7 @@ class FlipIndex(PlainIndex):
 
     Attributes
     ----------
-    device : ImplicitDevice
+    device : Device
         Owner of the arrays.
     X : Array
         (n, d) points.
@@ -160,7 +160,7 @@ class FlipIndex(PlainIndex):
 
     kind, owns_rows = "flips", True
 
-    device: ImplicitDevice
+    device: Device
     X: Array
     network: ShiftedReluNetwork
     base: Array
@@ -215,19 +215,19 @@ class FlipIndex(PlainIndex):
         OptionError
             If the device has no operations on implicit rows.
         """
-        if not isinstance(device, ImplicitDevice):
+        if not device.follows_flips:
             raise OptionError(
                 f"mask='flips' has no operations on device={device.name!r}; use another device, or mask='bits'"
             )
         return cls.look(device, X, network, foreseen_radius(device, X, network, y, alpha))
 
     @classmethod
-    def look(cls, device: ImplicitDevice, X: Array, network: ShiftedReluNetwork, radius: float) -> FlipIndex:
+    def look(cls, device: Device, X: Array, network: ShiftedReluNetwork, radius: float) -> FlipIndex:
         """Look at all pairs once; list those near.
 
         Parameters
         ----------
-        device : ImplicitDevice
+        device : Device
             Owner of X and the network.
         X : Array
             (n, d) points of the network's dtype.

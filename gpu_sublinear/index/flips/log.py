@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...devices import Array, Device, Flips
-from ...devices.implicit import run_starts
 
 WHOLE = 2**20  # the largest of some magnitudes, as a whole number
 
@@ -53,7 +52,7 @@ class FlipLog:
         return int(self.before.shape[0])
 
     def append(self, flips: Flips, before: Array, coefficients: Array) -> None:
-        """Write down flips (f,), not none, as :meth:`ImplicitDevice.flip_mask` made entries of them: heads are true."""
+        """Write down flips (f,), not none, as :meth:`Device.flip_mask` made entries of them: heads are true."""
         join = self.device.xp.concatenate
         self.before, self.neurons = join([self.before, before]), join([self.neurons, flips.neurons])
         self.points, self.coefficients = join([self.points, flips.points]), join([self.coefficients, coefficients])
@@ -62,7 +61,7 @@ class FlipLog:
     def drop_last(self) -> Flips:
         """Forget the flips of the last query that found some, and return them."""
         flips = self.segments.pop()
-        size, first = len(self) - len(flips), run_starts(self.device.xp, flips.neurons)
+        size, first = len(self) - len(flips), self.device.run_starts(flips.neurons)
         self.heads[flips.neurons[first]] = self.before[size:][first]
         self.before, self.neurons, self.points = self.before[:size], self.neurons[:size], self.points[:size]
         self.coefficients = self.coefficients[:size]

@@ -1,6 +1,7 @@
 """The kernels on implicit rows and flips: emulated in four orders of threads, and on a GPU if there is one.
 
-Expected values come from the definitions in ``tests/index/flips/test_index.py``; output buffers hold NaN before a kernel sees them.
+Expected values come from the definitions in ``tests/index/flips/test_index.py``; output buffers hold NaN before a
+kernel sees them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gpu_sublinear.devices.cuda.device import CudaDevice
 from tests.conftest import machine
 from tests.devices.cuda.test_list_kernels import awkward_problem
 from tests.helpers.flips import all_pairs, call, check_mask_flips, check_operations, made_implicit, moved
-from tests.helpers.kernel_checks import check_refusals, check_sanitized
+from tests.helpers.kernel_checks import check_refusals
 from tests.helpers.problems import make_problem
 
 REFERENCE = get_device("reference")
@@ -155,9 +156,3 @@ def test_small_step_through_every_kernel(gpu, dtype):
     """Small enough for sanitizers; together the calls reach every kernel."""
     for shape in ((9, 30, 5), (65, 66, 3)):
         test_every_operation(gpu, dtype, *shape)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sanitizer", ["asan", "tsan"])
-def test_sanitizers_are_silent(sanitizer):
-    check_sanitized(sanitizer, "tests/devices/cuda/test_implicit_kernels.py")

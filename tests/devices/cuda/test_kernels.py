@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from gpu_sublinear.devices import CSR, TreeLayout, get_device, philox
-from gpu_sublinear.devices.cuda import device as cuda_module
 from gpu_sublinear.devices.cuda import launcher as launcher_module
+from gpu_sublinear.devices.cuda import pairs as cuda_pairs
 from gpu_sublinear.devices.cuda import sources as kernels
 from gpu_sublinear.devices.cuda.device import CudaDevice
-from tests.helpers.kernel_checks import check_sanitized
 from tests.helpers.problems import make_problem
 
 REFERENCE = get_device("reference")
@@ -65,6 +64,17 @@ def test_normal_rows(gpu, dtype, seed, start, count, d, paired):
 
 def test_no_rows(gpu, dtype):
     assert gpu.normal_rows(1, 5, 5, 3, dtype).shape == (0, 3)
+
+
+@pytest.mark.parametrize(("n", "d", "count"), [(1, 1, 1), (3, 5, 40), (7, 8, 300), (2, 3, 0)])
+def test_cap_rows(gpu, dtype, n, d, count):
+    rng = np.random.default_rng(count)
+    directions = rng.standard_normal((n, d))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    owners, places = rng.integers(0, n, count).astype(np.int32), rng.integers(0, 2**32, count)
+    arguments = directions, rng.random(n) / 2 + 1e-9, owners, places
+    got = gpu.cap_rows(2**63 + 1, *map(gpu.asarray, arguments), dtype)
+    same_bits(gpu, got, philox.cap_rows(2**63 + 1, *arguments).astype(dtype))
 
 
 QUANTILES = """
@@ -206,7 +216,7 @@ def test_transpose(gpu, n, m, density):
 @pytest.mark.parametrize("columns", [8192, 7])
 @pytest.mark.parametrize(("n", "m", "density"), [*LISTS, (30, 60, 0.9)])
 def test_count_pairs(gpu, monkeypatch, n, m, density, columns):
-    monkeypatch.setattr(cuda_module, "COUNTED_COLUMNS", columns)
+    monkeypatch.setattr(cuda_pairs, "COUNTED_COLUMNS", columns)
     indptr, indices = lists(np.random.default_rng(n), n, m, density)
     _, t_indptr, t_points, compact = REFERENCE.transpose(indptr, indices, m)
     got = gpu.count_pairs(*map(gpu.asarray, (indptr, compact, t_indptr, t_points)))
@@ -291,6 +301,16 @@ def test_spmv(gpu, dtype, n, m, density):
     same_bits(gpu, product(gpu.asarray(x)), got)  # the same bytes again
 
 
+# ---- probe --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_probe(gpu, dtype, count):
+    out = gpu.asarray(np.full(count, np.nan, dtype))
+    gpu.loader.get("probe", "probe", dtype)((1,), (32,), (out, np.int64(count)))
+    same_bits(gpu, out, (np.arange(count) / 2 + np.arange(count) % 32 // 2).astype(dtype))
+
+
 # ---- all together -------------------------------------------------------------------------------------------------
 
 
@@ -307,6 +327,7 @@ def test_rows_beyond_the_grid_are_reached(gpu, monkeypatch):
 def test_small_step_through_every_kernel(gpu, dtype, monkeypatch):
     """Small enough for sanitizers; together the calls reach every kernel."""
     test_normal_rows(gpu, dtype, 7, 3, 20, 5, False)
+    test_cap_rows(gpu, dtype, 3, 5, 20)
     test_update_rows(gpu, dtype, 9, 3, 4)
     test_fill_leaves(gpu, dtype, 65, 129, 17)
     test_fill_some_leaves(gpu, dtype, 5)
@@ -319,9 +340,4 @@ def test_small_step_through_every_kernel(gpu, dtype, monkeypatch):
         test_transpose(gpu, *shape)
         test_jacobian(gpu, dtype, *shape, 3)
         test_sketch_is_exact_in_fixed_point(gpu, dtype, *shape, 2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sanitizer", ["asan", "tsan"])
-def test_sanitizers_are_silent(sanitizer):
-    check_sanitized(sanitizer, "tests/devices/cuda/test_kernels.py")
+    test_probe(gpu, dtype, 100)

@@ -16,10 +16,12 @@ import pytest
 from gpu_sublinear.devices import NeuronLists, get_device
 from gpu_sublinear.devices.cuda import launcher as launcher_module
 from gpu_sublinear.devices.cuda import lists as cuda_lists
+from gpu_sublinear.devices.cuda import products as cuda_products
+from gpu_sublinear.devices.cuda import sketches as cuda_sketches
 from gpu_sublinear.devices.cuda.device import CudaDevice
 from tests.conftest import machine
 from tests.devices.cuda.test_kernels import same_bits
-from tests.helpers.kernel_checks import check_refusals, check_sanitized
+from tests.helpers.kernel_checks import check_refusals
 from tests.helpers.problems import Problem, make_problem
 
 REFERENCE = get_device("reference")
@@ -225,7 +227,8 @@ def test_factored(gpu, dtype, operation, n, m, d, density):
 
 @pytest.mark.parametrize("operation", FACTORED)
 def test_parts_of_many_neurons(gpu, dtype, operation, monkeypatch):
-    monkeypatch.setattr(cuda_lists, "PARTS", (2, 3))
+    monkeypatch.setattr(cuda_products, "FEWEST_PARTS", 2)
+    monkeypatch.setattr(cuda_products, "MOST_PARTS", 3)
     check_factored(gpu, operation, factors(np.random.default_rng(1), 40, 50, 9, dtype, 0.3))
 
 
@@ -262,7 +265,7 @@ SKETCHES = [(1, 1, 1, 1.0), (3, 40, 13, 0.0), (9, 600, 20, 0.4), (40, 9, 5, 1.0)
 @pytest.mark.parametrize("window", [8192, 7])
 @pytest.mark.parametrize(("n", "m", "buckets", "density"), SKETCHES)
 def test_sketch_neurons(gpu, dtype, monkeypatch, n, m, buckets, density, window):
-    monkeypatch.setattr(cuda_lists, "SKETCHED_BUCKETS", window)
+    monkeypatch.setattr(cuda_sketches, "SKETCHED_BUCKETS", window)
     rng = np.random.default_rng(m)
     mask = rng.random((n, m)) < density
     neurons = np.flatnonzero(mask.any(axis=0)).astype(np.int32)
@@ -360,9 +363,3 @@ def test_small_step_through_every_kernel(gpu, dtype, monkeypatch):
         test_move_rows(gpu, dtype, 9, 30, 70, density)
         for operation in FACTORED:
             test_factored(gpu, dtype, operation, 9, 30, 70, density)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sanitizer", ["asan", "tsan"])
-def test_sanitizers_are_silent(sanitizer):
-    check_sanitized(sanitizer, "tests/devices/cuda/test_list_kernels.py")

@@ -1,4 +1,4 @@
-"""Numba loops over implicit rows and near pairs: blocks of neurons, each with its own part of every output.
+"""The loops of :mod:`.implicit`: blocks of neurons, each with its own part of every output.
 
 ``bits[r]`` are the words of neuron r: bit i % 64 of word i // 64 says whether it fires on point i.  Sums over the
 points of a neuron are looked up, for every four points among sixteen subsets; these tables stay in the first-level
@@ -10,77 +10,11 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from .bits import WORD, folded, load_rows, pack
-from .kernels import LANES, computed_numbers, parallel, serial
-from .lists import BLOCKS
+from .jit import BLOCKS, parallel, serial
 from .vectors import TABLE, WIDE, add_bits, add_subsets, dot, popcount
 
-TILE = 128  # neurons whose sums are made together
+TILE_NEURONS = 128  # neurons whose sums are made together
 ONE = np.uint64(1)
-
-
-# ---- the first look -------------------------------------------------------------------------------------
-
-
-@parallel
-def near_mask(X, W, signs, limit, shift, beyond, bits, totals, near):
-    """Write what pack_mask does, and one bit for each pair less than ``beyond`` from the limit, near (words, n)."""
-    n, d = X.shape
-    u, words = len(W), len(bits)
-    groups = (u + LANES - 1) // LANES
-    for block in prange(BLOCKS):
-        columns, numbers, bound = np.empty((d, LANES), W.dtype), np.empty(LANES, W.dtype), np.empty(LANES, W.dtype)
-        sign, parts, distance = np.empty(LANES), np.empty(LANES), np.empty(LANES, W.dtype)
-        most = np.empty(LANES, W.dtype)
-        powers = np.uint64(1) << np.arange(WORD).astype(np.uint64)
-        for group in range(block * groups // BLOCKS, (block + 1) * groups // BLOCKS):
-            first, last = group * LANES, min((group + 1) * LANES, u)
-            load_rows(W, signs, first, last, columns, sign, bound, limit)
-            for k in range(LANES):
-                most[k] = beyond if first + k < last else -1
-            for i in range(n):
-                computed_numbers(X[i], columns, numbers)
-                for k in range(LANES):
-                    above = sign[k] * (np.float64(numbers[k]) - shift)
-                    parts[k] = above if numbers[k] > bound[k] else 0.0
-                    distance[k] = abs(numbers[k] - limit)
-                totals[block, i] += folded(parts)
-                bits[2 * group, i] = pack(numbers, bound, 0, powers)
-                near[2 * group, i] = pack(most, distance, 0, powers)
-                if 2 * group + 1 < words:
-                    bits[2 * group + 1, i] = pack(numbers, bound, WORD, powers)
-                    near[2 * group + 1, i] = pack(most, distance, WORD, powers)
-
-
-@serial
-def transpose_word(a):
-    """Transpose 64 words of 64 bits in place (Warren, Hacker's Delight, section 7-3)."""
-    width, mask = 32, np.uint64(0x00000000FFFFFFFF)
-    while width:
-        shift = np.uint64(width)
-        for base in range(0, 64, 2 * width):
-            for k in range(base, base + width):
-                t = ((a[k] >> shift) ^ a[k + width]) & mask
-                a[k + width] ^= t
-                a[k] ^= t << shift
-        width //= 2
-        mask ^= mask << np.uint64(width)
-
-
-@parallel
-def mask_by_rows(bits, out):
-    """Turn words of neurons, bits (words, n), into words of points, out (u, ceil(n / 64))."""
-    words, n = bits.shape
-    u = len(out)
-    for w in prange(words):
-        a = np.empty(64, np.uint64)
-        for q in range(out.shape[1]):
-            for k in range(64):
-                i = 64 * q + k
-                a[k] = bits[w, i] if i < n else np.uint64(0)
-            transpose_word(a)
-            for k in range(min(64, u - 64 * w)):
-                out[64 * w + k, q] = a[k]
 
 
 # ---- rows -----------------------------------------------------------------------------------------------
@@ -141,7 +75,7 @@ def product(row, X, i):
 
 @serial
 def tile_sums(sums, base, count, tables, bits):
-    """Write the sums of all points that neurons base .. base + count fire on to sums (TILE, padded)."""
+    """Write the sums of all points that neurons base .. base + count fire on to sums (TILE_NEURONS, padded)."""
     parts, words = tables.shape[:2]
     width = sums.shape[1]
     for k in range(count):
@@ -170,10 +104,10 @@ def implicit_rows(W, X, bits, weights, tables, heads, before, log_points, coeffi
     """Write all rows, rounded once."""
     u, d = out.shape
     for block in prange(BLOCKS):
-        row, sums = np.empty(X.shape[1]), np.empty((TILE, X.shape[1]))
+        row, sums = np.empty(X.shape[1]), np.empty((TILE_NEURONS, X.shape[1]))
         first, last = block * u // BLOCKS, (block + 1) * u // BLOCKS
-        for base in range(first, last, TILE):
-            count = min(TILE, last - base)
+        for base in range(first, last, TILE_NEURONS):
+            count = min(TILE_NEURONS, last - base)
             tile_sums(sums, base, count, tables, bits)
             for k in range(count):
                 finish_row(base + k, k, sums, W, X, weights, heads, before, log_points, coefficients, row)
@@ -227,11 +161,11 @@ def first_flips(
     """
     u, n, width = len(W), len(X), X.shape[1]
     for block in prange(BLOCKS):
-        row, sums = np.empty(width), np.empty((TILE, width))
+        row, sums = np.empty(width), np.empty((TILE_NEURONS, width))
         place, more, room, seen = edges[block], edges[block], edges[block + 1], 0
         first, last = block * u // BLOCKS, (block + 1) * u // BLOCKS
-        for base in range(first, last, TILE):
-            count = min(TILE, last - base)
+        for base in range(first, last, TILE_NEURONS):
+            count = min(TILE_NEURONS, last - base)
             tile_sums(sums, base, count, tables, bits)
             for k in range(count):
                 r = base + k
@@ -280,11 +214,11 @@ def all_flips(
     """
     u, n, width = len(W), len(X), X.shape[1]
     for block in prange(BLOCKS):
-        row, sums = np.empty(width), np.empty((TILE, width), step_X.dtype)
+        row, sums = np.empty(width), np.empty((TILE_NEURONS, width), step_X.dtype)
         place, more, room, seen = edges[block], edges[block], edges[block + 1], 0
         first, last = block * u // BLOCKS, (block + 1) * u // BLOCKS
-        for base in range(first, last, TILE):
-            count = min(TILE, last - base)
+        for base in range(first, last, TILE_NEURONS):
+            count = min(TILE_NEURONS, last - base)
             tile_sums(sums, base, count, step_tables, bits)
             for k in range(count):
                 r = base + k
