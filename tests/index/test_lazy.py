@@ -122,9 +122,9 @@ def test_the_adversary_bites(rule, monkeypatch):
 
 @pytest.mark.parametrize("block", range(4))
 def test_lazy_and_eager_runs_fire_the_same_pairs(block):
-    """200 random problems: the active sets of all steps are identical."""
+    """120 random problems: the active sets of all steps are identical."""
     device = get_device("cpu")
-    for seed in range(50 * block, 50 * (block + 1)):
+    for seed in range(30 * block, 30 * (block + 1)):
         rng = np.random.default_rng(seed)
         n, d, m = int(rng.integers(2, 40)), int(rng.integers(2, 12)), 2 * int(rng.integers(50, 800))
         options = {"solver": str(rng.choice(["gram", "sketch-cg"])), "max_steps": 5, "tolerance": 1e-12}
@@ -229,7 +229,7 @@ print(limit, result.history[-1].peak_bytes, result.converged)
         (200, 2**16, 2.0, {"margin": 0}),
         (256, 2**18, 2.5, {"alpha": 1.0}),
         (256, 2**18, 0.0, {"alpha": 1.0}),
-        (256, 2**17, 2.0, {"alpha": 1.0, "batch_size": 64, "max_steps": 60}),
+        (256, 2**17, 2.0, {"alpha": 1.0, "batch_size": 64, "max_steps": 60, "tolerance": 1e-3}),
         (256, 2**17, 2.0, {"alpha": 1.0, "both_layers": True, "max_steps": 60}),
     ],
 )

@@ -196,12 +196,16 @@ def test_a_penalised_training_settles_and_draws_the_second_layer_back():
 OPTIONS = [{}, {"margin": 0}, {"margin": 0.05}, {"solver": "cg"}, {"solver": "sketch-cg"}, {"solver": "gram"}]
 
 
-@pytest.mark.parametrize("name", DEVICES)
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("paired", [False, True])
+TRAJECTORIES = [
+    (name, options, paired)
+    for name in DEVICES
+    for options in (OPTIONS if name != "emulated" else OPTIONS[:2])  # products by the hundred take minutes there
+    for paired in ((False, True) if name != "emulated" else (False,))
+]
+
+
+@pytest.mark.parametrize(("name", "options", "paired"), TRAJECTORIES, ids=str)
 def test_trajectory_is_that_of_dense_steps(name, options, paired):
-    if name == "emulated" and (paired or options not in ({}, {"margin": 0})):
-        pytest.skip("products with G by the hundred take minutes in the emulator")
     device = make_device(name)
     X, y = sphere(16, 5)
     network = network_for(device, paired=paired)
@@ -297,6 +301,26 @@ def test_training_again_starts_from_both_layers():
     assert joined and all(now[r] == old[r] for r in old) and all(now[r] == 1 - 2 * (r % 2) for r in joined)
 
 
+def test_packed_masks_take_the_steps_of_lists():
+    X, y = sphere(20, 5)
+    weights = []
+    for mask in ("bits", "lists"):
+        network = network_for(get_device("cpu"), shift=0.1)
+        trainer = GaussNewton(both_layers=True, mask=mask, max_steps=4, damping="none", cg=TIGHT)
+        trainer.fit(network, X, y)
+        weights.append((whole_second(network), network.W))
+    assert all(np.allclose(mine, theirs, atol=1e-8) for mine, theirs in zip(*weights, strict=True))
+
+
+@pytest.mark.xfail(reason="predict takes the first second layer where there are several outputs", strict=True)
+def test_several_outputs_are_predicted_as_they_were_trained():
+    X, y = sphere(20, 5)
+    Y = np.stack([y, -2 * y[::-1]], axis=1)
+    network = network_for(get_device("cpu"), outputs=2)
+    result = GaussNewton(both_layers=True, max_steps=8).fit(network, X, Y)
+    assert ((network.predict(X) - Y) ** 2).sum() == pytest.approx(2 * result.history[-1].loss, rel=1e-6)
+
+
 def test_bytes_repeat():
     X, y = sphere(40, 5)
     weights = []
@@ -319,8 +343,6 @@ def fitted(**options):
         (lambda: GaussNewton(both_layers=True, jacobian="csr"), "both_layers=True.*jacobian='csr'"),
         (lambda: GaussNewton.faithful(both_layers=True), "both_layers=True.*jacobian='csr'"),
         (lambda: GaussNewton(both_layers=True, batch_size=4), "both_layers=True.*batch_size=4"),
-        (lambda: GaussNewton(both_layers=True, mask="bits"), "both_layers=True.*mask='bits'"),
-        (lambda: BOTH.fit(network_for(None, outputs=2), sphere(9, 5)[0], np.zeros((9, 2))), "outputs=2"),
         (lambda: BOTH.fit(network_for(None, activation="max"), *sphere(9, 5)), "activation='max'"),
         (lambda: BOTH.fit(network_for(None, activation="abs"), *sphere(9, 5)), "activation='abs'"),
         (lambda: GaussNewton().fit(fitted(), *sphere(9, 5)), "both_layers=False"),

@@ -13,7 +13,7 @@ from gpu_sublinear.errors import DataError, DeviceMemoryError, OptionError
 from gpu_sublinear.step.run import Run
 from gpu_sublinear.training.memory import plan
 from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
-from tests.helpers.devices import DEVICES, make_device
+from tests.helpers.devices import DEVICES, is_emulated, make_device
 from tests.helpers.problems import sphere
 from tests.helpers.runs import linearised
 
@@ -22,7 +22,8 @@ EVEN = np.arange(0, 40, 2)
 
 
 def fresh(device: Device) -> ShiftedReluNetwork:
-    return ShiftedReluNetwork.initialize(900, 8, shift=0.1, seed=0, dtype="float64", device=device, paired=True)
+    width = 400 if is_emulated(device) else 900
+    return ShiftedReluNetwork.initialize(width, 8, shift=0.1, seed=0, dtype="float64", device=device, paired=True)
 
 
 def noisy() -> tuple[np.ndarray, np.ndarray]:
