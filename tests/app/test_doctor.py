@@ -108,5 +108,5 @@ def test_a_broken_probe_is_none(monkeypatch, probe):
 
 
 def test_outside_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
-    monkeypatch.setattr(environment, "_root", lambda: tmp_path)
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "gpu_sublinear" / "environment.py"))
     assert environment.git_commit() is None

@@ -268,7 +268,7 @@ def test_targets_apart_are_models_of_their_own(alpha):
     X, y = regression(80)
     noise = np.random.default_rng(0).standard_normal(80)
     Y = np.stack([y, 1000 - 3 * y + 100 * noise, noise], axis=1)
-    options = TINY | {"max_steps": 20, "alpha": alpha, "alphas": [100.0, 1.0, 0.01], "mask": "flips"}
+    options = TINY | {"max_steps": 20, "alpha": alpha, "alphas": [100.0, 1.0, 0.01], "mask": "flips", "cv": 3}
     model = SublinearRegressor(**options, per_target=True).fit(X, Y)
     for k, column in enumerate(Y.T):
         alone = SublinearRegressor(**options).fit(X, column)

@@ -46,3 +46,8 @@ def machine(name: str, multiprocessors: int = 1):
 
     require_compiler()
     return emulated_cuda_device(multiprocessors)
+
+
+def is_emulated(device: Device) -> bool:
+    """Tell whether kernels run on the emulator, where problems must be small."""
+    return device.describe().get("gpu") == "emulator"

@@ -10,18 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_sublinear.devices import get_device
+from gpu_sublinear.devices.clock import PhaseClock
 from gpu_sublinear.devices.reference import unpacked
 from gpu_sublinear.errors import OptionError
 from gpu_sublinear.index.bits import BitIndex, BitMask
+from gpu_sublinear.index.lazy import LazyIndex
 from gpu_sublinear.linear.gram import GramMatrix
 from gpu_sublinear.linear.system import Place
 from gpu_sublinear.model.network import ShiftedReluNetwork
-from gpu_sublinear.model.problem import Problem
 from gpu_sublinear.training.gauss_newton import GaussNewton
-from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
 from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import Problem, make_problem, problems, sphere
+from tests.helpers.runs import begun, innermost, linearised
 
 REFERENCE = get_device("reference")
 EPS = np.finfo(np.float64).eps
@@ -192,7 +193,7 @@ def test_gram_matrix_and_outputs_are_those_of_recomputation_at_every_step(device
     X, y = sphere(30, 6)
     network = network_for(device, 512, shift=0.0)
     X, y = device.asarray(X), device.asarray(y)
-    run = prepare(GaussNewton(mask="bits"), network, Problem(X, y))
+    run = begun(GaussNewton(mask="bits"), network, X, y)
     gram = GramMatrix(device, X, network.width)
     norms = []
     for _ in range(5):
@@ -203,29 +204,22 @@ def test_gram_matrix_and_outputs_are_those_of_recomputation_at_every_step(device
         outputs = problem.P.clip(0) @ problem.signs / np.sqrt(512)
         assert np.allclose(device.to_host(active.totals) * network.scale, outputs, rtol=1e-12, atol=1e-12)
         norms.append(np.linalg.norm(outputs - device.to_host(y)))
-        g = run.solve(Place(active), active.totals * network.scale - y, 0, _Clock()).value
-        _, moved = run.linearised(Place(active)).step(network.rows, g)
+        g = run.solve(Place(active), active.totals * network.scale - y, 0, PhaseClock(device)).value
+        moved = linearised(run, active).step(network.rows, g)
         assert np.allclose(
             device.to_host(network.rows) - problem.W, -(J.T @ device.to_host(g)).reshape(512, 6), atol=1e-12
         )
-        run._tell(active, moved)
+        run.index.update(network.rows, *moved)
     assert norms[-1] < 1e-4 * norms[0]
 
 
-class _Clock:
-    def __call__(self, phase):
-        from contextlib import nullcontext
-
-        return nullcontext()
-
-
-@pytest.mark.parametrize(("shift", "kind"), [(0.0, "bits"), (3.0, "lists")])
+@pytest.mark.parametrize(("shift", "kind"), [(0.0, BitIndex), (3.0, LazyIndex)])
 def test_auto_takes_bits_where_many_pairs_fire(shift, kind):
     device = get_device("cpu")
     X, y = sphere(20, 6)
-    assert prepare(GaussNewton(), network_for(device, shift=shift), Problem(X, y)).index.kind == kind
+    assert isinstance(innermost(begun(GaussNewton(), network_for(device, shift=shift), X, y).index), kind)
     other = GaussNewton(solver="cg") if shift == 0 else GaussNewton(mask="lists")
-    assert prepare(other, network_for(device, shift=shift), Problem(X, y)).index.kind == "lists"
+    assert isinstance(innermost(begun(other, network_for(device, shift=shift), X, y).index), LazyIndex)
 
 
 def test_auto_changes_over_when_many_pairs_have_come_to_fire(device):

@@ -101,11 +101,12 @@ def test_the_adversary_bites(rule, monkeypatch):
     """Weaken the certificate and the same walk finds missed pairs: the tests above can fail."""
     device = get_device("cpu")
     if rule == "drift halved":
-        reach = LazyIndex._reach
-        monkeypatch.setattr(LazyIndex, "_reach", lambda self, drift: 0.5 * reach(self, drift))
+        update = LazyIndex.update
+        monkeypatch.setattr(LazyIndex, "update", lambda self, W, neurons, far: update(self, W, neurons, 0.5 * far))
         margin, sizes, spread, d = 0.05, [0.08], 4, 5
     else:
-        monkeypatch.setattr(LazyIndex, "_gamma", 0.0)
+        nothing = property(lambda self: 0.0, lambda self, value: None)  # rounding is measured by the largest row
+        monkeypatch.setattr(LazyIndex, "row_max", nothing, raising=False)
         monkeypatch.setattr("gpu_sublinear.index.lazy.SMALLEST_MARGIN", 0.0)
         margin, sizes, spread, d = 1.5e-7, [2e-8], 6, 60
     missed = 0
@@ -121,9 +122,9 @@ def test_the_adversary_bites(rule, monkeypatch):
 
 @pytest.mark.parametrize("block", range(4))
 def test_lazy_and_eager_runs_fire_the_same_pairs(block):
-    """200 random problems: the active sets of all steps are identical."""
+    """120 random problems: the active sets of all steps are identical."""
     device = get_device("cpu")
-    for seed in range(50 * block, 50 * (block + 1)):
+    for seed in range(30 * block, 30 * (block + 1)):
         rng = np.random.default_rng(seed)
         n, d, m = int(rng.integers(2, 40)), int(rng.integers(2, 12)), 2 * int(rng.integers(50, 800))
         options = {"solver": str(rng.choice(["gram", "sketch-cg"])), "max_steps": 5, "tolerance": 1e-12}
@@ -228,7 +229,7 @@ print(limit, result.history[-1].peak_bytes, result.converged)
         (200, 2**16, 2.0, {"margin": 0}),
         (256, 2**18, 2.5, {"alpha": 1.0}),
         (256, 2**18, 0.0, {"alpha": 1.0}),
-        (256, 2**17, 2.0, {"alpha": 1.0, "batch_size": 64, "max_steps": 60}),
+        (256, 2**17, 2.0, {"alpha": 1.0, "batch_size": 64, "max_steps": 60, "tolerance": 1e-3}),
         (256, 2**17, 2.0, {"alpha": 1.0, "both_layers": True, "max_steps": 60}),
     ],
 )

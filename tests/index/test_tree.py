@@ -12,7 +12,7 @@ from gpu_sublinear.options import TreeOptions
 from tests.helpers.devices import DEVICES, FAST, make_device
 from tests.helpers.problems import Problem, make_problem, same_active_set
 
-CASES = 10_000
+QUERIES = {"emulated": 400}  # which is a thousand times slower; 10 000 elsewhere
 QUERIES_PER_TREE = 20
 
 
@@ -52,9 +52,9 @@ def fuzz_one_tree(device, seed: int) -> int:
 
 @pytest.mark.parametrize("name", DEVICES)
 def test_ten_thousand_queries_between_updates(name):
-    device = make_device(name)
-    compared = sum(fuzz_one_tree(device, seed) for seed in range(CASES // QUERIES_PER_TREE))
-    assert compared >= CASES
+    device, wanted = make_device(name), QUERIES.get(name, 10_000)
+    compared = sum(fuzz_one_tree(device, seed) for seed in range(wanted // QUERIES_PER_TREE))
+    assert compared >= wanted
 
 
 @pytest.mark.parametrize("name", FAST)

@@ -11,17 +11,17 @@ from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import ModelFileError, OptionError
 from gpu_sublinear.fitted.model import FittedModel
+from gpu_sublinear.linear.layers import gram_of_both
 from gpu_sublinear.model.loss import SampleWeights
 from gpu_sublinear.model.network import ShiftedReluNetwork
-from gpu_sublinear.model.problem import Problem
 from gpu_sublinear.opponents.dense import DenseGaussNewton
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.training import penalty
 from gpu_sublinear.training.gauss_newton import GaussNewton
-from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.tuning.shared_scan import SharedScan
 from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import sphere
+from tests.helpers.runs import begun, linearised
 
 BOTH = GaussNewton(both_layers=True)
 TIGHT = CGOptions(1e-12, 400)
@@ -94,29 +94,26 @@ def check_operators(device, seed, shift, n, weighted):
     w = rng.uniform(0.2, 3, n) if weighted else None
     network = network_for(device, m=64, shift=shift)
     weights = SampleWeights.of(device, w, n)
-    run = prepare(BOTH, network, Problem(device.asarray(X), device.asarray(y), weights))
+    run = begun(BOTH, network, device.asarray(X), device.asarray(y), weights)
     network.second = device.asarray(rng.uniform(-2, 2, len(network.rows)))  # far from +1 and -1
     state, dense = run.look(), Dense(network, X, w)
     J, g = dense.J, rng.standard_normal(n)
     G, to_host = J @ J.T, device.to_host
     assert np.allclose(to_host(state.residual), dense.roots * (dense.f() - y), atol=1e-12)
-    operator = run.linearised(state.linear)
+    operator = linearised(run, state.active)
     assert np.allclose(to_host(operator.gram(device.asarray(g))), G @ g, atol=1e-11)
     total = n if w is None else w.sum()
     assert run.mean_diagonal(state.active) == pytest.approx(np.trace(G) / total, rel=1e-12)
-    v, columns = (
-        rng.standard_normal(len(operator.points.neurons) * (network.features + 1)),
-        fired_columns(network, state.active),
-    )
+    v, columns = rng.standard_normal(state.active.union * 6), fired_columns(network, state.active)
     assert np.allclose(to_host(operator.matvec(device.asarray(v))), J[:, columns] @ v, atol=1e-11)
     assert np.allclose(to_host(operator.rmatvec(device.asarray(g))), J[:, columns].T @ g, atol=1e-12)
     before = to_host(network.rows).copy()
-    moved = to_host(operator.step(network.rows, device.asarray(g))[1])
+    neurons, moved = map(to_host, operator.step(network.rows, device.asarray(g)))
     after, change = Dense(network, X), J.T @ g
     assert np.allclose(after.W, dense.W - change[: dense.W.size].reshape(dense.W.shape), atol=1e-12)
     assert np.allclose(after.a, dense.a - change[dense.W.size :], atol=1e-12)
-    fired = to_host(state.active.neurons)
-    assert np.allclose(moved, np.linalg.norm(to_host(network.rows) - before, axis=1)[fired])
+    assert np.array_equal(neurons, to_host(state.active.neurons))
+    assert np.allclose(moved, np.linalg.norm(to_host(network.rows) - before, axis=1)[neurons])
     assert state.second is not network.second  # a state keeps its own
 
 
@@ -175,13 +172,14 @@ def test_the_penalty_pulls_to_where_this_training_began():
     network = network_for(get_device("cpu"))
     BOTH.fit(network, X, y)
     assert np.abs(np.abs(network.second) - 1).max() > 1e-3
-    run = prepare(GaussNewton(both_layers=True, alpha=0.2), network, Problem(X, -y))
+    run = begun(GaussNewton(both_layers=True, alpha=0.2), network, X, -y)
     want = Dense(network, X).J
     assert run.look().penalty == 0.0 and run.ridge == pytest.approx(0.2 * (want**2).sum() / 20)
     start = run.home
     result = run.options.train(run)
     assert run.home is start and result.final.penalty > 0
-    assert np.allclose(penalty._of_both_layers(run, run.look().active), Dense(network, X).J @ Dense(network, X).J.T)
+    found = gram_of_both(network, run.look().active, X, run.gram.K, run.problem.weights)
+    assert np.allclose(found, Dense(network, X).J @ Dense(network, X).J.T)
 
 
 def test_a_penalised_training_settles_and_draws_the_second_layer_back():
@@ -198,12 +196,16 @@ def test_a_penalised_training_settles_and_draws_the_second_layer_back():
 OPTIONS = [{}, {"margin": 0}, {"margin": 0.05}, {"solver": "cg"}, {"solver": "sketch-cg"}, {"solver": "gram"}]
 
 
-@pytest.mark.parametrize("name", DEVICES)
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("paired", [False, True])
+TRAJECTORIES = [
+    (name, options, paired)
+    for name in DEVICES
+    for options in (OPTIONS if name != "emulated" else OPTIONS[:2])  # products by the hundred take minutes there
+    for paired in ((False, True) if name != "emulated" else (False,))
+]
+
+
+@pytest.mark.parametrize(("name", "options", "paired"), TRAJECTORIES, ids=str)
 def test_trajectory_is_that_of_dense_steps(name, options, paired):
-    if name == "emulated" and (paired or options not in ({}, {"margin": 0})):
-        pytest.skip("products with G by the hundred take minutes in the emulator")
     device = make_device(name)
     X, y = sphere(16, 5)
     network = network_for(device, paired=paired)
@@ -245,7 +247,7 @@ def test_damped_steps_are_the_dense_ones():
 def test_a_step_taken_back_brings_both_layers_back():
     X, y = sphere(16, 5)
     network = network_for(get_device("cpu"))
-    run = prepare(BOTH, network, Problem(X, y))
+    run = begun(BOTH, network, X, y)
     state = run.look()
     rows, second = network.rows.tobytes(), network.signs.tobytes()
     run.move(state, 0.0, 0)
@@ -293,10 +295,30 @@ def test_training_again_starts_from_both_layers():
     assert first.residual_norm == pytest.approx(np.linalg.norm(dense.f() - y), rel=1e-9)
     more, target = sphere(9, 5, 8)  # other points: rows join, the trained ones keep their a_r
     old = dict(zip(network.neurons.tolist(), network.signs.tolist(), strict=True))
-    prepare(BOTH, network, Problem(more, target))
+    begun(BOTH, network, more, target)
     joined = [r for r in network.neurons.tolist() if r not in old]
     now = dict(zip(network.neurons.tolist(), network.signs.tolist(), strict=True))
     assert joined and all(now[r] == old[r] for r in old) and all(now[r] == 1 - 2 * (r % 2) for r in joined)
+
+
+def test_packed_masks_take_the_steps_of_lists():
+    X, y = sphere(20, 5)
+    weights = []
+    for mask in ("bits", "lists"):
+        network = network_for(get_device("cpu"), shift=0.1)
+        trainer = GaussNewton(both_layers=True, mask=mask, max_steps=4, damping="none", cg=TIGHT)
+        trainer.fit(network, X, y)
+        weights.append((whole_second(network), network.W))
+    assert all(np.allclose(mine, theirs, atol=1e-8) for mine, theirs in zip(*weights, strict=True))
+
+
+@pytest.mark.xfail(reason="predict takes the first second layer where there are several outputs", strict=True)
+def test_several_outputs_are_predicted_as_they_were_trained():
+    X, y = sphere(20, 5)
+    Y = np.stack([y, -2 * y[::-1]], axis=1)
+    network = network_for(get_device("cpu"), outputs=2)
+    result = GaussNewton(both_layers=True, max_steps=8).fit(network, X, Y)
+    assert ((network.predict(X) - Y) ** 2).sum() == pytest.approx(2 * result.history[-1].loss, rel=1e-6)
 
 
 def test_bytes_repeat():
@@ -321,7 +343,6 @@ def fitted(**options):
         (lambda: GaussNewton(both_layers=True, jacobian="csr"), "both_layers=True.*jacobian='csr'"),
         (lambda: GaussNewton.faithful(both_layers=True), "both_layers=True.*jacobian='csr'"),
         (lambda: GaussNewton(both_layers=True, batch_size=4), "both_layers=True.*batch_size=4"),
-        (lambda: GaussNewton(both_layers=True, mask="flips"), "both_layers=True.*mask=.flips."),
         (lambda: BOTH.fit(network_for(None, activation="max"), *sphere(9, 5)), "activation='max'"),
         (lambda: BOTH.fit(network_for(None, activation="abs"), *sphere(9, 5)), "activation='abs'"),
         (lambda: GaussNewton().fit(fitted(), *sphere(9, 5)), "both_layers=False"),

@@ -57,11 +57,12 @@ def test_step_moves_the_rows_and_says_how_far(device, dtype, kind):
     active, jacobian = build(device, problem, kind)
     g = np.random.default_rng(4).standard_normal(6)
     W = device.asarray(problem.W.copy())
-    moved = device.to_host(jacobian.step(W, device.asarray(g))[1])
+    neurons, moved = map(device.to_host, jacobian.step(W, device.asarray(g)))
     fired, after = device.to_host(active.fired.neurons), device.to_host(W)
     change = (problem.jacobian.T @ g).reshape(30, 4)
     tolerance = 20 * np.finfo(dtype).eps * (np.abs(problem.W).max() + np.abs(g).sum())
     assert np.abs(after - (problem.W - change)).max() <= tolerance
+    assert np.array_equal(neurons, fired)
     distance = np.linalg.norm(after[fired].astype(np.float64) - problem.W[fired], axis=1)
     assert np.all(np.abs(moved - distance) <= 4 * np.finfo(float).eps * distance)
     assert np.array_equal(np.delete(after, fired, axis=0), np.delete(problem.W, fired, axis=0))

@@ -9,7 +9,6 @@ from gpu_sublinear.devices.clock import PhaseClock
 from gpu_sublinear.errors import DataError, OptionError
 from gpu_sublinear.linear.outputs import OutputsJacobian
 from gpu_sublinear.model.network import ShiftedReluNetwork
-from gpu_sublinear.model.problem import Problem
 from gpu_sublinear.model.signs import pattern_count, pattern_signs, patterns_of, sign_matrix
 from gpu_sublinear.opponents.dense import DenseGaussNewton
 from gpu_sublinear.options import SOLVERS, CGOptions
@@ -17,9 +16,9 @@ from gpu_sublinear.step.run import Run
 from gpu_sublinear.training.checks import check_training_data
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.training.memory import plan
-from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
 from tests.helpers.devices import DEVICES, make_device
+from tests.helpers.runs import begun, linearised
 from tests.helpers.targets import columns
 
 OUTPUTS = (2, 3, 8)
@@ -34,7 +33,7 @@ def run_of(device, outputs=3, n=24, **options) -> tuple[Run, np.ndarray]:
     X, Y = columns(n, outputs=outputs)
     network = network_for(device, outputs=outputs, dtype="float64")
     X, Y = device.asarray(X, "float64"), device.asarray(Y)
-    return prepare(GaussNewton(**options), network, Problem(X, Y)), device.to_host(X)
+    return begun(GaussNewton(**options), network, X, Y), device.to_host(X)
 
 
 def dense_jacobian(run: Run) -> np.ndarray:
@@ -111,7 +110,7 @@ def test_unpaired_networks_predict_from_all_neurons():
 def test_products_are_those_of_the_dense_jacobian(device, outputs):
     run, X = run_of(device, outputs)
     state = run.look()
-    jacobian = run.linearised(state.linear)
+    jacobian = linearised(run, state.active)
     assert isinstance(jacobian, OutputsJacobian)
     J, rng = dense_jacobian(run), np.random.default_rng(0)
     held = device.to_host(state.active.neurons)
@@ -126,10 +125,10 @@ def test_products_are_those_of_the_dense_jacobian(device, outputs):
     Gg = device.to_host(jacobian.gram(device.asarray(g)))
     assert np.allclose(Gg.ravel(), J @ (J.T @ g.ravel()), rtol=0, atol=bound * np.abs(Gg).max() * 8)
     before = device.to_host(run.network.rows).copy()
-    moved = device.to_host(jacobian.step(run.network.rows, device.asarray(g))[1])
+    neurons, moved = map(device.to_host, jacobian.step(run.network.rows, device.asarray(g)))
     change = before - device.to_host(run.network.rows)
     assert np.allclose(change[held].ravel(), JTg, rtol=0, atol=8 * EPS * np.abs(before).max())
-    assert np.array_equal(np.linalg.norm(change[held], axis=1) > 0, moved > 0)
+    assert np.array_equal(neurons, held) and np.array_equal(np.linalg.norm(change[held], axis=1) > 0, moved > 0)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -276,7 +275,7 @@ def test_a_silent_point_keeps_a_finite_least_norm_step():
     W[:, 0] = np.abs(W[:, 0])
     X[0] = [-1.0, 0.0, 0.0, 0.0]
     silent = ShiftedReluNetwork.from_weights(W, shift=0.5, outputs=3, device=make_device("cpu"))
-    trial = prepare(GaussNewton(), silent, Problem(X, Y))
+    trial = begun(GaussNewton(), silent, X, Y)
     state = trial.look()
     assert state.active.counts[0] == 0
     attempt = trial.move(state, 0.0, 0)

@@ -245,6 +245,7 @@ def test_forgetting_earlier_caps_is_noticed(points, monkeypatch):
     """A sampler that keeps what earlier caps hold counts shared neurons twice; the tests above must see it."""
     from gpu_sublinear.model import caps as module
 
+    # a private name: no capability of the device decides alone which cap a row belongs to
     monkeypatch.setattr(module, "_owned", lambda network, points, W, owners: np.arange(len(W)))
     wrong = drawn(SEEDS, points)
     mean = M / 2 * firing_probability(SHIFT)

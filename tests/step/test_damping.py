@@ -10,7 +10,8 @@ from gpu_sublinear.devices import get_device
 from gpu_sublinear.devices.clock import PhaseClock
 from gpu_sublinear.linear.solvers import Solution
 from gpu_sublinear.model.network import ShiftedReluNetwork
-from gpu_sublinear.step.damping import AGAIN, MOST_DAMPING, StepControl, little
+from gpu_sublinear.options import MOST_SCALE
+from gpu_sublinear.step.damping import AGAIN, StepControl, little
 from gpu_sublinear.step.state import Attempt, State
 from gpu_sublinear.training.stops import STALL_STEPS, Stops
 from gpu_sublinear.training.validation import Validation
@@ -158,7 +159,7 @@ def test_full_steps_after_the_stall_end_at_their_bound_unless_the_best_is_new():
 def test_full_steps_after_the_stall_that_lead_to_no_number_say_so():
     control = wandering(10)
     assert not control.accepts(towards(0.5, damping=0.0), at(math.inf), 11)
-    assert control.damping > MOST_DAMPING and control.source is control.best
+    assert control.damping > MOST_SCALE and control.source is control.best
     stopped, reason = verdict(stops_of(control), [Recorded(step, 5.0) for step in range(11)])
     assert not stopped and "led to no number in 11 steps" in reason
 

@@ -11,13 +11,12 @@ from scipy import optimize
 from gpu_sublinear.data.preprocessing import Preprocessing
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.model.network import ShiftedReluNetwork
-from gpu_sublinear.model.problem import Problem
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.training.gauss_newton import GaussNewton
-from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
 from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import Problem, clusters, sphere
+from tests.helpers.runs import begun
 
 
 def network_for(device, d, m=256, shift=0.5) -> ShiftedReluNetwork:
@@ -156,7 +155,7 @@ def test_the_promise_of_a_step_is_that_of_dense_algebra(outputs):
     network = ShiftedReluNetwork.initialize(256, 4, **options)
     target = y if outputs == 1 else np.stack([y, -2 * y[::-1]], axis=1)
     trainer = GaussNewton(alpha=0.1, cg=CGOptions(1e-12), mask="lists")  # bits have no product with any vector
-    run = prepare(trainer, network, Problem(X, target))
+    run = begun(trainer, network, X, target)
     run.move(run.look(), 0.0, 0)
     state = run.look()
     D = device.to_host(network.rows - run.initial)
@@ -164,7 +163,7 @@ def test_the_promise_of_a_step_is_that_of_dense_algebra(outputs):
     for damping in (0.0, 0.3):
         attempt = run.move(state, damping, 1)
         s = device.to_host(network.rows - state.rows)  # the step, all rows
-        J_s = device.to_host(run.linearised(state.linear).products.matvec(s[state.active.neurons].ravel()))
+        J_s = device.to_host(state.linear.jacobian.matvec(s[state.active.neurons].ravel()))
         fit = 0.5 * ((device.to_host(state.residual) + J_s) ** 2).sum()
         assert attempt.promise == pytest.approx(fit + 0.5 * run.ridge * ((D + s) ** 2).sum(), rel=1e-6)
         assert attempt.promise <= state.objective

@@ -17,7 +17,7 @@ from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.opponents.dense import DenseGaussNewton
 from gpu_sublinear.options import SOLVERS, CGOptions, SketchOptions, TreeOptions
 from gpu_sublinear.training.gauss_newton import GaussNewton
-from tests.helpers.devices import DEVICES, KERNELS, make_device
+from tests.helpers.devices import DEVICES, KERNELS, is_emulated, make_device
 from tests.helpers.problems import Problem, sphere
 
 ENGINES = {
@@ -51,8 +51,9 @@ def masks_along(device, trainer, network, X, y) -> list[np.ndarray]:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_reaches_the_tolerance(device, solver, engine):
-    X, y = sphere(48, 8)
-    result = ENGINES[engine](solver=solver).fit(network_for(device), X, y)
+    n, m = (48, 2048) if not is_emulated(device) else (24, 512)
+    X, y = sphere(n, 8)
+    result = ENGINES[engine](solver=solver).fit(network_for(device, m), X, y)
     assert result.converged, result.reason
     assert result.history[-1].residual_norm <= 1e-4 * np.linalg.norm(y)
     assert np.mean((result.network.predict(X) - y) ** 2) == pytest.approx(result.history[-1].mse, rel=1e-6)
@@ -71,12 +72,12 @@ def test_contracts_by_half_on_the_sphere(seed):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_active_sets_are_those_of_dense_gauss_newton_at_every_step(name, solver, engine):
-    device = make_device(name)
-    X, y = sphere(40, 6)
+    device, (n, m) = make_device(name), (40, 1024) if name != "emulated" else (20, 512)
+    X, y = sphere(n, 6)
     ours = ENGINES[engine](solver=solver, cg=TIGHT, tolerance=1e-9, max_steps=8)
     dense = DenseGaussNewton(tolerance=1e-9, max_steps=8)
-    got = masks_along(device, ours, network_for(device, 1024, 6), X, y)
-    want = masks_along(get_device("reference"), dense, network_for(get_device("reference"), 1024, 6), X, y)
+    got = masks_along(device, ours, network_for(device, m, 6), X, y)
+    want = masks_along(get_device("reference"), dense, network_for(get_device("reference"), m, 6), X, y)
     assert len(got) == len(want) >= 4
     assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True))
     assert not np.array_equal(got[0], got[-1])  # the sets did change, so agreeing means something

@@ -13,15 +13,15 @@ from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import DeviceMemoryError, OptionError, SilentPointsError
 from gpu_sublinear.index.bits import BitIndex
 from gpu_sublinear.index.lazy import LazyIndex
+from gpu_sublinear.index.newcomers import Newcomers
 from gpu_sublinear.index.tree import ThresholdTree
 from gpu_sublinear.model.network import ShiftedReluNetwork
-from gpu_sublinear.model.problem import Problem
 from gpu_sublinear.step.run import Run
 from gpu_sublinear.training.gauss_newton import GaussNewton
-from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.training.session import Session
 from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import DTYPES, Problem, same_active_set, sphere
+from tests.helpers.runs import begun, innermost
 
 D = 5
 ENGINES = {"lazy": {"mask": "lists"}, "fixed": {"margin": 0.02}, "trees": {"margin": 0}, "bits": {"mask": "bits"}}
@@ -39,7 +39,7 @@ def exact(run: Run) -> bool:
     rows = device.to_host(network.rows)
     P = Problem(device.to_host(run.problem.X), rows, rows[:, 0], network.shift).P
     active = run.index.query(network.shift)
-    if isinstance(run.index, BitIndex):
+    if innermost(run.index).kind == BitIndex.kind:
         return bool((device.to_host(active.counts) == (P.dtype.type(network.shift) < P).sum(axis=1)).all())
     return same_active_set(device, active, P, network.shift)
 
@@ -71,14 +71,14 @@ def test_an_extended_session_is_a_fresh_one(name, engine, seed, sampling, dtype,
     )
     trainer = GaussNewton(solver="gram", tolerance=0, max_steps=steps, damping="none", **ENGINES[engine])
     session = trainer.begin(network, X[:first], y[:first])
-    assert type(session.run.index) is KINDS[engine]
+    assert type(innermost(session.run.index)) is KINDS[engine]
     session.train()
     for size in pieces:
         session.extend(X[first : first + size], y[first : first + size])
         first += size
     fresh = copied(network)
-    again = prepare(trainer, fresh, Problem(device.asarray(X), device.asarray(y)))
-    assert bytes_of(network) == bytes_of(fresh) and type(again.index) is KINDS[engine]
+    again = begun(trainer, fresh, device.asarray(X), device.asarray(y))
+    assert bytes_of(network) == bytes_of(fresh) and type(innermost(again.index)) is KINDS[engine]
     assert exact(session.run) and exact(again)
     longer = replace(trainer, max_steps=2)
     session.trainer = longer
@@ -92,16 +92,17 @@ def test_no_pair_is_missed_after_points_arrived(rule, monkeypatch):
     """Rows creep towards points that came when they had drifted already; a weaker rule is caught."""
     device, missed = get_device("cpu"), 0
     if rule == "margin from the start":  # as if the drift so far did not count for new points, by twice
-        see = LazyIndex._see
+        extend = LazyIndex.extend
 
-        def careless(self, X):
-            self.margin = self.margin - 0.9 * (self.margin - self._reach(self.drift))
-            see(self, X)
-            self.margin = self.margin + 9 * (self.margin - self._reach(self.drift))
+        def careless(self, network, X, newcomers=None):
+            self.margin = self.margin - 0.9 * (self.margin - self.point_max * self.drift)
+            index = extend(self, network, X, newcomers)
+            index.margin = index.margin + 9 * (index.margin - index.point_max * index.drift) * (index.drift > 0)
+            return index
 
-        monkeypatch.setattr(LazyIndex, "_see", careless)
+        monkeypatch.setattr(LazyIndex, "extend", careless)
     if rule == "no list for rows that join":
-        monkeypatch.setattr(LazyIndex, "_admit", lambda self, rows: None)
+        monkeypatch.setattr(Newcomers, "without", lambda self, device, neurons: neurons[:0])
     for seed in range(4):
         missed += not crept(device, seed)
     assert (missed == 0) == (rule == "as it is")
@@ -116,9 +117,9 @@ def crept(device, seed: int, margin: float = 0.1) -> bool:
     for step in range(16):
         if not exact(run):
             return False
-        if step % 3 == 1 and len(run.problem) < 24:
-            k = len(run.problem)
-            run.extend(X[k : k + 4], y[k : k + 4], None)
+        if step % 3 == 1 and len(run.problem.X) < 24:
+            come = slice(len(run.problem.X), len(run.problem.X) + 4)
+            run.extend(X[come], y[come], None)
         fired = run.index.query(1.0).fired.neurons
         P = X @ network.rows[fired].T  # (n, u)
         nearest = np.argmax(np.where(P.T > 1.0, -np.inf, P.T), axis=1)  # of all points, also those to come
@@ -134,10 +135,10 @@ def test_old_trees_are_untouched_where_no_row_joins(device):
     network = ShiftedReluNetwork.initialize(64, D, shift=0.0, seed=1, device=device)
     network.hold_all()
     run = GaussNewton(margin=0).begin(network, X[:8], y[:8]).run
-    before = device.to_host(run.index.nodes).copy()
-    run.extend(device.asarray(X[8:], "float32"), device.asarray(y[8:]))
-    after = device.to_host(run.index.nodes)
-    used = np.concatenate([np.arange(o, o + s) for o, s in zip(*layout(run.index), strict=True)])
+    before = device.to_host(innermost(run.index).nodes).copy()
+    run.extend(device.asarray(X[8:], "float32"), device.asarray(y[8:]), None)
+    after = device.to_host(innermost(run.index).nodes)
+    used = np.concatenate([np.arange(o, o + s) for o, s in zip(*layout(innermost(run.index)), strict=True)])
     assert after.shape[0] == 12 and after[:8, used].tobytes() == before[:, used].tobytes()
 
 
@@ -189,7 +190,7 @@ def test_the_penalty_still_pulls_to_the_first_weights():
     assert result.converged
     run = session.run
     assert np.array_equal(run.initial, start[network.neurons])
-    still = np.setdiff1d(np.arange(len(network.rows)), run.index.candidates.neurons)
+    still = np.setdiff1d(np.arange(len(network.rows)), innermost(run.index).candidates.neurons)
     assert np.array_equal(network.rows[still], run.initial[still])  # who has no list never moved
     assert exact(run)
 

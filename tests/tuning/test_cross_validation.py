@@ -17,7 +17,7 @@ from gpu_sublinear.training.memory import plan
 from gpu_sublinear.tuning.cross_validation import ALPHAS as ALPHAS_BY_DEFAULT
 from gpu_sublinear.tuning.cross_validation import CrossValidation, Rise, cross_validate
 from gpu_sublinear.tuning.shared_scan import SharedScan
-from tests.helpers.devices import DEVICES, make_device
+from tests.helpers.devices import DEVICES, is_emulated, make_device
 from tests.helpers.problems import sphere
 
 TRAINER = GaussNewton(max_steps=30, tolerance=1e-5, mask="lists")
@@ -34,7 +34,7 @@ WAYS = [
 
 def fresh(device: Device, outputs: int = 1, shift: float = 0.1) -> ShiftedReluNetwork:
     options = {"shift": shift, "seed": 0, "dtype": "float64", "device": device, "paired": True}
-    return ShiftedReluNetwork.initialize(900, 8, outputs=outputs, **options)
+    return ShiftedReluNetwork.initialize(200 if is_emulated(device) else 900, 8, outputs=outputs, **options)
 
 
 def noisy() -> tuple[np.ndarray, np.ndarray]:

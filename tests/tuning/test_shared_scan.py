@@ -10,19 +10,20 @@ import pytest
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork, TrainingResult
 from gpu_sublinear.devices import Array, Device
 from gpu_sublinear.errors import DataError, DeviceMemoryError, OptionError
-from gpu_sublinear.linear.system import Place
 from gpu_sublinear.step.run import Run
 from gpu_sublinear.training.memory import plan
 from gpu_sublinear.tuning.shared_scan import SharedScan, ridge_path
-from tests.helpers.devices import DEVICES, make_device
+from tests.helpers.devices import DEVICES, is_emulated, make_device
 from tests.helpers.problems import sphere
+from tests.helpers.runs import linearised
 
 TRAINER = GaussNewton(mask="flips", max_steps=30, tolerance=1e-5)
 EVEN = np.arange(0, 40, 2)
 
 
 def fresh(device: Device) -> ShiftedReluNetwork:
-    return ShiftedReluNetwork.initialize(900, 8, shift=0.1, seed=0, dtype="float64", device=device, paired=True)
+    width = 400 if is_emulated(device) else 900
+    return ShiftedReluNetwork.initialize(width, 8, shift=0.1, seed=0, dtype="float64", device=device, paired=True)
 
 
 def noisy() -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +91,7 @@ def test_the_mask_of_some_points_is_that_of_their_rows_at_every_step(name):
 
 
 def _along(run: Run, active) -> Array:
-    return run.network.device.to_host(run.linearised(Place(active)).along(run.network.rows, run.initial))
+    return run.network.device.to_host(linearised(run, active).along(run.network.rows, run.initial))
 
 
 def _exact_along(run: Run, fired: np.ndarray, moved: np.ndarray, X: np.ndarray) -> np.ndarray:
