@@ -220,10 +220,9 @@ class Checkpoint:
             raise ValueError(f"the points seen have shape {seen.shape}")
         if neurons.dtype != np.int64 or neurons.shape != rows.shape[:1] or (np.diff(neurons) <= 0).any():
             raise ValueError("the numbers of the neurons are not ascending")
-        seconds = [self.arrays[name] for name in SECOND_LAYERS if name in self.arrays]
-        if any(_kind(array) != _kind(seconds[0]) or array.ndim not in (1, 2) for array in seconds):
-            raise ValueError("the second layers at different steps do not fit together")
-        if any(array.dtype != rows.dtype or array.shape[:1] != rows.shape[:1] for array in seconds):
+        outputs = self.identity.get("outputs", 1)
+        second = rows.dtype, rows.shape[:1] if outputs == 1 else (len(rows), outputs)
+        if any(name in self.arrays and _kind(self.arrays[name]) != second for name in SECOND_LAYERS):
             raise ValueError("the second layer does not fit the weights")
         if ("second" in self.arrays) is not (self.identity.get("both_layers") is True):
             raise ValueError("the second layer is there without being trained, or trained without being there")
