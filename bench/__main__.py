@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 
 from bench.experiments import ALL, BY_NAME, of_suite
-from bench.measure import RESULTS
-from bench.suite import ROOT, load_results, run_here, run_suite
+from bench.harness.records import RESULTS, ROOT, load_results
+from bench.harness.suite import run_here, run_suite
 
 NAMED = ("faithful", "tree", "agreement", "engine", "costs", "virtual")
 SUITES = ("quick", "full", "gpu", "tiny")
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _suite(options: argparse.Namespace) -> int:
-    from bench import report
+    from bench.harness import report
 
     chosen = [one for one in of_suite(options.suite) if not options.only or one.name in options.only]
     failed = 0
@@ -106,7 +106,7 @@ def _named(name: str, device: str) -> int:
 
 
 def _compare(before: Path, after: Path) -> int:
-    from bench.compare import report
+    from bench.harness.compare import report
 
     text, slower = report(before, after)
     print(text)
@@ -114,7 +114,7 @@ def _compare(before: Path, after: Path) -> int:
 
 
 def _readme(folder: Path) -> int:
-    from bench.tables import fill
+    from bench.harness.regions import fill
 
     path = ROOT / "README.md"
     path.write_text(fill(path.read_text(encoding="utf-8"), folder), encoding="utf-8")

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.measure import power_of_two, save
+from bench.harness.records import save
+from bench.harness.words import power_of_two
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.data.sources import load, split
 from gpu_sublinear.devices import get_device

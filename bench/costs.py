@@ -6,7 +6,8 @@ from itertools import product
 
 import numpy as np
 
-from bench.measure import power_of_two, save
+from bench.harness.records import save
+from bench.harness.words import power_of_two
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.linear.solver_costs import cheapest_solver, solver_seconds

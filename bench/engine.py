@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.measure import exponent, power_of_two, save, summary
+from bench.harness.measure import exponent, summary
+from bench.harness.records import save
+from bench.harness.words import power_of_two
 from gpu_sublinear.data.preprocessing import Preprocessing
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.devices import get_device

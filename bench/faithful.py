@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.measure import alternate, exponent, power_of_two, save, summary
+from bench.harness.measure import alternate, exponent, summary
+from bench.harness.records import save
+from bench.harness.words import power_of_two
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.model.network import ShiftedReluNetwork

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.measure import alternate, power_of_two, save, stopwatch, summary
+from bench.harness.measure import alternate, stopwatch, summary
+from bench.harness.records import save
+from bench.harness.words import power_of_two
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.index.tree import ThresholdTree

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.measure import exponent, save
+from bench.harness.measure import exponent
+from bench.harness.records import save
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.data.sources import load, split
 from gpu_sublinear.devices import Device, get_device

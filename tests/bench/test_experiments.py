@@ -12,10 +12,10 @@ from bench.baselines import BASELINES, OURS, tensor_core, torch_methods
 from bench.baselines.common import NotInstalledError, attempt, need
 from bench.experiments import ALL
 from bench.experiments.common import gram_of, mask_of
-from bench.figures import draw
-from bench.measure import plain
-from bench.micro import Clock, bandwidth
-from bench.problems import clustered, make
+from bench.experiments.micro import Clock, bandwidth
+from bench.harness.figures import draw
+from bench.harness.problems import clustered, make
+from bench.harness.records import plain
 from gpu_sublinear import get_device
 
 TORCH = importlib.util.find_spec("torch") is not None

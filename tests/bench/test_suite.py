@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from bench import suite as suite_module
-from bench import tables
 from bench.__main__ import main
-from bench.compare import changes, report
-from bench.experiment import Experiment, Panel, Table
 from bench.experiments import ALL, BY_NAME, of_suite
-from bench.measure import plain, slope, write_json
-from bench.report import write
-from bench.suite import is_done, load_results, run_apart, run_suite
-from bench.words import compare, listed, number, seconds
+from bench.harness import regions
+from bench.harness import suite as suite_module
+from bench.harness.compare import changes, report
+from bench.harness.experiment import Experiment, Panel, Table
+from bench.harness.measure import power_law
+from bench.harness.records import load_results, plain, write_json
+from bench.harness.report import write
+from bench.harness.suite import is_done, run_apart, run_suite
+from bench.harness.words import listed, number, seconds, versus
 
 
 def make(name: str, measure, number: int = 1) -> Experiment:
@@ -114,22 +115,22 @@ def test_readme_regions_are_filled_and_filling_again_changes_nothing():
     text = (
         "before\n<!-- bench:engine -->\nold\n<!-- /bench -->\nbetween\n<!-- bench:faithful -->\n<!-- /bench -->\nafter"
     )
-    filled = tables.fill(text)
+    filled = regions.fill(text)
     assert "old" not in filled and "| data | m | b |" in filled and "between" in filled and filled.endswith("after")
-    assert tables.fill(filled) == filled
+    assert regions.fill(filled) == filled
 
 
 def test_readme_region_of_an_unknown_name_is_refused():
     with pytest.raises(KeyError, match="no experiment"):
-        tables.fill("<!-- bench:full/nonsense -->\n<!-- /bench -->")
+        regions.fill("<!-- bench:full/nonsense -->\n<!-- /bench -->")
 
 
 def test_readme_region_of_a_suite_result(tmp_path):
     content = {"rows": [], "m": 64, "shift": 1.0}
     write_json(tmp_path / "full" / "layers.json", {"error": None, "content": content})
-    assert "GELU" not in tables.region("full/layers", tmp_path)
+    assert "GELU" not in regions.region("full/layers", tmp_path)
     write_json(tmp_path / "full" / "layers.json", {"error": "OSError: x", "content": None})
-    assert "failed: OSError" in tables.region("full/layers", tmp_path)
+    assert "failed: OSError" in regions.region("full/layers", tmp_path)
 
 
 def test_all_fourteen_questions_have_an_experiment_in_quick_and_full():
@@ -142,18 +143,18 @@ def test_all_fourteen_questions_have_an_experiment_in_quick_and_full():
 
 def test_a_power_law_is_found_with_its_interval():
     sizes = [2.0**k for k in range(8)]
-    fit = slope(sizes, [3 * size**0.7 for size in sizes])
+    fit = power_law(sizes, [3 * size**0.7 for size in sizes])
     assert fit is not None
     assert abs(fit["value"] - 0.7) < 1e-12 and fit["high"] - fit["low"] < 1e-9
-    noisy = slope(sizes, [3 * size**0.7 * (1 + 0.2 * (-1) ** k) for k, size in enumerate(sizes)])
+    noisy = power_law(sizes, [3 * size**0.7 * (1 + 0.2 * (-1) ** k) for k, size in enumerate(sizes)])
     assert noisy is not None and noisy["low"] < 0.7 < noisy["high"]
-    assert slope([1, 2], [1, 2]) is None and slope([1, 2, 4], [0, 0, 1]) is None
+    assert power_law([1, 2], [1, 2]) is None and power_law([1, 2, 4], [0, 0, 1]) is None
 
 
 def test_words_and_plain_values():
-    assert compare(1.0, 2.0) == "wins by a factor of 2"
-    assert compare(2.0, 1.0) == "loses by a factor of 2"
-    assert compare(1.0, 1.05).startswith("ties")
+    assert versus(1.0, 2.0) == "wins by a factor of 2"
+    assert versus(2.0, 1.0) == "loses by a factor of 2"
+    assert versus(1.0, 1.05).startswith("ties")
     assert (listed("abc"), listed("a"), listed("")) == ("a, b and c", "a", "")
     assert (seconds(0.0123), seconds(None), number(None), number(12345.0)) == ("12.3 ms", "-", "-", "1.23e+04")
     assert plain({1: (float("nan"), float("inf"), 2)}) == {"1": [None, None, 2]}

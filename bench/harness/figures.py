@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.experiment import Panel
+from bench.harness.experiment import Panel
 from gpu_sublinear.views.run_figure import MUTED, STYLE
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8C510A")  # Okabe and Ito

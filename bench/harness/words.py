@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
-from bench.measure import power_of_two
-
-LEVEL = 1.1  # ratios within 10 % are called a tie
-
-__all__ = ["compare", "interval", "listed", "number", "percent", "power_of_two", "seconds", "spread"]
+TIE = 1.1  # ratios within 10 % are called one
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -47,12 +44,12 @@ def interval(fit: dict[str, float] | None) -> str:
     return "-" if fit is None else f"{fit['value']:.2f} [{fit['low']:.2f}, {fit['high']:.2f}]"
 
 
-def compare(ours: float, theirs: float) -> str:
+def versus(ours: float, theirs: float) -> str:
     """Say who needs less, and by what factor."""
     ratio = theirs / ours
-    if ratio >= LEVEL:
+    if ratio >= TIE:
         return f"wins by a factor of {ratio:.3g}"
-    if ratio <= 1 / LEVEL:
+    if ratio <= 1 / TIE:
         return f"loses by a factor of {1 / ratio:.3g}"
     return f"ties (ratio {ratio:.2f})"
 
@@ -61,3 +58,9 @@ def listed(parts: Iterable[str]) -> str:
     """Return 'a, b and c'."""
     parts = list(parts)
     return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def power_of_two(value: int) -> str:
+    """Return 65536 as ``2^16``."""
+    power = math.log2(value)
+    return f"2^{int(power)}" if power.is_integer() else f"{value:,}"

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bench.experiment import Experiment
-from bench.figures import draw
+from bench.harness.experiment import Experiment
+from bench.harness.figures import draw
 
 SHOWN = ("cpu", "cores", "python", "numpy", "scipy", "numba", "cupy", "torch", "jax", "optimistix", "scikit_learn")
 WARNING = {

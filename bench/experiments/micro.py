@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.measure import summary
-from bench.problems import make
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.measure import summary
+from bench.harness.problems import make
+from bench.harness.words import number, percent, power_of_two, seconds, spread
 from gpu_sublinear import GaussNewton, SketchOptions, SparseJacobian, ThresholdTree
 from gpu_sublinear.devices import Device, get_device
 from gpu_sublinear.training.prepare import prepare
@@ -112,7 +114,7 @@ def operations(n: int, d: int, m: int, b: float, device: Device) -> dict[str, Op
         "J^T g, CSR (SpMV)": Operation(lambda: explicit.rmatvec(vector), 8 * nnz * d, 2 * nnz * d),
         "sketch of neurons": Operation(lambda: device.sketch_neurons(*sketch), 4 * nnz + 8 * n * buckets, nnz),
         "scan of all rows": Operation(
-            lambda: run.prepare(GaussNewton(mask="lists"), network, X, y), 4 * m * d, 2.0 * n * m * d
+            lambda: prepare(GaussNewton(mask="lists"), network, X, y), 4 * m * d, 2.0 * n * m * d
         ),
         "dense forward GEMM": Operation(lambda: device.matmul(X, network.W.T), 4 * m * (d + n), 2.0 * n * m * d),
     }
@@ -149,3 +151,66 @@ def timed(clock: Clock, operation: Operation, repeats: int, speed: float) -> dic
         "first_call": first, "cold": summary(cold), "warm": summary(warm), "floor": operation.nbytes / speed,
         "bytes": operation.nbytes, "flops": operation.flops, "launches": count,
     }  # fmt: skip
+
+
+def answer(content: Content) -> str:
+    good = [row for row in content["rows"] if "error" not in row]
+    shares = {row["operation"]: row["floor"] / row["cold"]["median"] for row in good}
+    best, worst = max(shares, key=shares.get), min(shares, key=shares.get)
+    return (
+        f"A copy moves {content['bandwidth'] / 1e9:.0f} GB/s here. Nearest to its floor of bytes is '{best}' "
+        f"({percent(shares[best])}), farthest '{worst}' ({percent(shares[worst])}); operations may be bound by "
+        f"arithmetic "
+        "or by scattered access instead, which this floor does not know."
+    )
+
+
+def tables(content: Content) -> list[Table]:
+    head = [
+        "operation",
+        "n",
+        "d",
+        "m",
+        "b",
+        "cold",
+        "warm",
+        "floor",
+        "GB/s, cold",
+        "Gflop/s, warm",
+        "launches",
+        "first call",
+    ]
+    body = [
+        [row["operation"], str(row["n"]), str(row["d"]), power_of_two(row["m"]), f"{row['shift']:g}"]
+        + (
+            [row["error"].splitlines()[0], *["-"] * 6] if "error" in row else
+            [spread(row["cold"]), spread(row["warm"]), seconds(row["floor"]),
+            number(row["bytes"] / row["cold"]["median"] / 1e9),
+             number(row["flops"] / row["warm"]["median"] / 1e9),
+             "-" if row["launches"] is None else str(row["launches"]),
+             seconds(row["first_call"])]
+        )
+        for row in content["rows"]
+    ]  # fmt: skip
+    clock = "CUDA events" if content["gpu"] else "wall clock"
+    return [Table(f"{clock}; cold: caches flushed before each call; floor: bytes over the measured copy", head, body)]
+
+
+def panels(content: Content) -> list[Panel]:
+    good = [row for row in content["rows"] if "error" not in row]
+    curves = {
+        f"{row['operation']}, m = {power_of_two(row['m'])}": [(row["floor"], row["cold"]["median"])] for row in good
+    }
+    return [Panel("cold time against its floor of bytes", "floor, s", "seconds", curves)]
+
+
+EXPERIMENT = Experiment(
+    "micro", 0, "How far is each operation from the least bytes that it must move?",
+    {
+        "tiny": {"sizes": [(32, 8, 512, 0.5)], "repeats": 1},
+        "quick": {"sizes": [(256, 16, 2**16, 2.0)], "repeats": 5},
+        "full": {"sizes": [(256, 16, 2**16, 2.0), (512, 16, 2**20, 3.0), (1024, 64, 2**18, 2.5)], "repeats": 9},
+        "gpu": {"sizes": [(512, 16, 2**20, 3.0), (1024, 64, 2**20, 2.58)], "repeats": 15},
+    },
+    measure, answer, tables, panels,
+)  # fmt: skip

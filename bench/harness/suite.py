@@ -16,11 +16,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bench.experiment import Experiment
-from bench.measure import write_json
+from bench.harness.experiment import Experiment
+from bench.harness.records import ROOT, read, result_path, write_json
 from gpu_sublinear.environment import environment
 
-ROOT = Path(__file__).resolve().parent.parent
 MEASURED_BY = ("gpu_sublinear/**/*.py", "kernels/*.cu*", "bench/baselines/*.py", "bench/experiments/*.py")
 OPTIONAL = ("torch", "jax", "optimistix", "lineax")
 LIMITS = {"tiny": 60.0, "quick": 200.0, "full": 900.0, "gpu": 240.0}  # seconds of one experiment
@@ -34,11 +33,6 @@ def code_version() -> str:
     for path in sorted(path for pattern in MEASURED_BY for path in ROOT.glob(pattern)):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def result_path(folder: Path, suite: str, name: str) -> Path:
-    """Return where the result of an experiment lies."""
-    return folder / suite / f"{name}.json"
 
 
 def run_here(experiment: Experiment, suite: str, device: str, folder: Path) -> dict[str, Any]:
@@ -65,7 +59,7 @@ def run_apart(experiment: Experiment, suite: str, device: str, folder: Path, lim
     except subprocess.TimeoutExpired:
         error = f"stopped after {limit:.0f} s"
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read(path)
     return _write(experiment, suite, device, folder, None, error, time.time() - begin)
 
 
@@ -83,7 +77,7 @@ def _write(
         "code": code_version(), "environment": versions, "seconds": seconds, "error": error, "content": content,
     }  # fmt: skip
     path = write_json(result_path(folder, suite, experiment.name), result)
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read(path)
 
 
 def _version(name: str) -> str | None:
@@ -99,7 +93,7 @@ def is_done(experiment: Experiment, suite: str, device: str, folder: Path) -> bo
     path = result_path(folder, suite, experiment.name)
     if not path.exists():
         return False
-    result = json.loads(path.read_text(encoding="utf-8"))
+    result = read(path)
     wanted = {"device": device, "size": json.loads(json.dumps(experiment.sizes[suite])), "code": code_version()}
     return result["error"] is None and all(result[key] == value for key, value in wanted.items())
 
@@ -137,9 +131,3 @@ def run_suite(
         results.append(result)
         say(f"{experiment.name:<16} {result['seconds']:6.1f} s  {result['error'] or 'ok'}")
     return results
-
-
-def load_results(folder: Path, suite: str) -> dict[str, dict[str, Any]]:
-    """Return all results of a suite by experiment."""
-    paths = sorted((folder / suite).glob("*.json"))
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}

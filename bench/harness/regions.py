@@ -6,20 +6,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from bench import engine, faithful, virtual
 from bench.experiments import BY_NAME
-from bench.measure import RESULTS
+from bench.harness.records import RESULTS, read
 
 REGION = re.compile(r"(<!-- bench:(?P<name>[\w/:.-]+) -->\n)(?P<body>.*?)(<!-- /bench -->)", re.DOTALL)
 
 
 def _rows(name: str, folder: Path) -> dict:
-    return json.loads((folder / f"{name}-cpu.json").read_text(encoding="utf-8"))
+    return read(folder / f"{name}-cpu.json")
 
 
 NAMED: dict[str, Callable[[Path], str]] = {
@@ -38,7 +37,7 @@ def region(name: str, folder: Path = RESULTS) -> str:
     suite, _, experiment = path.partition("/")
     if experiment not in BY_NAME:
         raise KeyError(f"README asks for bench:{name}, which is no experiment")
-    result = json.loads((folder / suite / f"{experiment}.json").read_text(encoding="utf-8"))
+    result = read(folder / suite / f"{experiment}.json")
     if result["error"]:
         return f"*This experiment failed: {result['error'].splitlines()[0]}*"
     if part == "answer":

@@ -1,22 +1,16 @@
-"""Timing and bookkeeping shared by the benchmarks: check first, warm up, alternate, report medians."""
+"""How a measurement is taken and summed up: warm up, alternate, medians with quartiles, exponents with intervals."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
 
-from gpu_sublinear.environment import environment
-from gpu_sublinear.files.atomic import write_text
-
-RESULTS = Path(__file__).parent / "results"
-LEVEL = 0.95  # of confidence intervals
+CONFIDENCE = 0.95  # of intervals
 
 
 def alternate(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
@@ -53,7 +47,7 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 
-def slope(sizes: Sequence[float], values: Sequence[float]) -> dict[str, float] | None:
+def power_law(sizes: Sequence[float], values: Sequence[float]) -> dict[str, float] | None:
     """Return the exponent of a power law with its 95 % interval; None for fewer than three usable points.
 
     Least squares on the logarithms; the interval is Student's, from the scatter about the line, so curvature widens it.
@@ -66,40 +60,5 @@ def slope(sizes: Sequence[float], values: Sequence[float]) -> dict[str, float] |
     value = float(centred @ y / (centred @ centred))
     scatter = y - y.mean() - value * centred
     error = math.sqrt(float(scatter @ scatter) / (len(x) - 2) / float(centred @ centred))
-    reach = float(student.ppf((1 + LEVEL) / 2, len(x) - 2)) * error
+    reach = float(student.ppf((1 + CONFIDENCE) / 2, len(x) - 2)) * error
     return {"value": value, "low": value - reach, "high": value + reach}
-
-
-def save(name: str, settings: dict[str, Any], rows: list[dict[str, Any]], **more: Any) -> Path:
-    """Write a result with its environment to ``bench/results/NAME.json``."""
-    return write_json(
-        RESULTS / f"{name}.json", {"environment": environment(), "settings": settings, "rows": rows, **more}
-    )
-
-
-def write_json(path: Path, content: dict[str, Any]) -> Path:
-    """Write plain values, whole or not at all; numbers that JSON cannot hold become null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
-    return path
-
-
-def plain(value: Any) -> Any:
-    """Return NumPy values, tuples and keys as JSON has them."""
-    if isinstance(value, dict):
-        return {str(key): plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [plain(part) for part in value]
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value
-
-
-def power_of_two(value: int) -> str:
-    """Return 65536 as ``2^16``."""
-    power = math.log2(value)
-    return f"2^{int(power)}" if power.is_integer() else f"{value:,}"

@@ -6,13 +6,13 @@ old upper quartile and the medians differ by more than ``LEAST``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.words import spread
+from bench.harness.records import read
+from bench.harness.words import spread
 
 LEAST = 1.15  # times: less is noise whatever the quartiles of a few repeats say
 IDENTITY = ("data", "n", "m", "d", "shift", "rule", "engine", "knob", "value", "solver", "operation", "name")
@@ -61,7 +61,7 @@ def changes(before: Path, after: Path) -> list[Change]:
 
 
 def _content(path: Path) -> Any:
-    result = json.loads(path.read_text(encoding="utf-8"))
+    result = read(path)
     return result.get("content", result)
 
 
