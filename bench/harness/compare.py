@@ -65,7 +65,7 @@ def _content(path: Path) -> Any:
     return result.get("content", result)
 
 
-def report(before: Path, after: Path) -> tuple[str, bool]:
+def comparison(before: Path, after: Path) -> tuple[str, bool]:
     """Return the comparison as Markdown, and whether something became slower."""
     found = changes(before, after)
     slower = [change for change in found if change.verdict == "SLOWER"]

@@ -286,8 +286,6 @@ def make_device(name: str) -> Any:
 
 def main(names: list[str]) -> int:
     """Print the digests of all devices named as JSON."""
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
     found = {}
     for name in names or ["cpu"]:
         device = make_device(name)
@@ -297,4 +295,6 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
     sys.exit(main(sys.argv[1:]))

@@ -12,17 +12,22 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Table:
-    """One Markdown table; numbers are formatted already."""
+    """One Markdown table; numbers are formatted already.  ``words`` are the columns aligned to the left."""
 
     caption: str
     header: list[str]
     rows: list[list[str]]
+    words: tuple[int, ...] = (0,)
 
     def markdown(self) -> str:
-        rule = "|" + "---|" + "--:|" * (len(self.header) - 1)
+        return f"{self.caption}:\n\n{self.grid()}"
+
+    def grid(self) -> str:
+        """Return the table without its caption."""
+        rule = "|" + "".join("---|" if k in self.words else "--:|" for k in range(len(self.header)))
         escaped = [[cell.replace("|", r"\|") for cell in cells] for cells in self.rows]
         lines = [f"| {' | '.join(cells)} |" for cells in escaped]
-        return "\n".join([f"{self.caption}:", "", f"| {' | '.join(self.header)} |", rule, *lines])
+        return "\n".join([f"| {' | '.join(self.header)} |", rule, *lines])
 
 
 @dataclass(frozen=True)

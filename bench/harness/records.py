@@ -81,12 +81,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     return value
-
-
-def save(name: str, settings: dict[str, Any], rows: list[dict[str, Any]], **more: Any) -> Path:
-    """Write a result with its environment to ``bench/results/NAME.json``."""
-    from gpu_sublinear.environment import environment
-
-    return write_json(
-        RESULTS / f"{name}.json", {"environment": environment(), "settings": settings, "rows": rows, **more}
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +33,35 @@ def _head(results: dict[str, dict[str, Any]], suite: str) -> str:
     )
     lines += ["", WARNING[suite], ""] if suite in WARNING else [""]
     if results:
-        machine = next(iter(results.values()))["environment"]
-        commits = sorted({str(result["environment"]["commit"]) for result in results.values()})
-        lines.append(f"- Commit: {', '.join(commits)}")
-        lines.append("- " + ", ".join(f"{name} {machine[name]}" for name in SHOWN if machine.get(name)))
+        lines.append(f"- Commit: {', '.join(_values(results, 'commit'))}")
+        seen = {name: _values(results, name) for name in SHOWN}
+        lines.append("- " + ", ".join(f"{name} {' or '.join(values)}" for name, values in seen.items() if values))
         lines.append(f"- Device: {', '.join(sorted({result['device'] for result in results.values()}))}")
-        total = sum(result["seconds"] for result in results.values())
+        total = sum(result["seconds"] or 0 for result in results.values())
         lines.append(f"- {len(results)} experiments, {total / 60:.1f} minutes; medians, quartiles in brackets")
     return "\n".join(lines)
+
+
+def _values(results: dict[str, dict[str, Any]], name: str) -> list[str]:
+    """Return what the environments of all results say of one thing."""
+    found = {result["environment"].get(name) for result in results.values()}
+    return sorted(str(value) for value in found if value)
 
 
 def _summary(experiments: list[Experiment], results: dict[str, dict[str, Any]]) -> str:
     lines = ["| no. | question | experiment | state |", "|--:|---|---|---|"]
     for experiment in sorted(experiments, key=lambda one: one.number or 99):
         result = results.get(experiment.name)
-        state = "not run" if result is None else "FAILED" if result["error"] else f"done in {result['seconds']:.0f} s"
+        state = "not run" if result is None else _state(result)
         link = f"[{experiment.name}](#{experiment.name})"
         lines.append(f"| {experiment.number or '-'} | {experiment.question} | {link} | {state} |")
     return "\n".join(lines)
+
+
+def _state(result: dict[str, Any]) -> str:
+    if result["error"]:
+        return "FAILED"
+    return "done" if result["seconds"] is None else f"done in {result['seconds']:.0f} s"  # old ones did not say
 
 
 def _section(experiment: Experiment, result: dict[str, Any], suite: str, path: Path) -> str:
@@ -62,7 +72,7 @@ def _section(experiment: Experiment, result: dict[str, Any], suite: str, path: P
     else:
         content = result["content"]
         parts += [experiment.answer(content), *(table.markdown() for table in experiment.tables(content))]
-        files = draw(experiment.panels(content), path.parent / "figures" / suite / experiment.name)
-        parts += [f"![{experiment.name}]({os.path.relpath(file, path.parent)})" for file in files[:1]]
+        picture = draw(experiment.panels(content), path.parent / "figures" / suite / f"{experiment.name}.png")
+        parts += [f"![{experiment.name}]({picture.relative_to(path.parent).as_posix()})"] if picture else []
     parts.append(f"Repeat: `python -m bench --suite {suite} --only {experiment.name} --device {result['device']}`")
     return "\n\n".join(parts)

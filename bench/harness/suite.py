@@ -20,7 +20,10 @@ from bench.harness.experiment import Experiment
 from bench.harness.records import ROOT, read, result_path, write_json
 from gpu_sublinear.environment import environment
 
-MEASURED_BY = ("gpu_sublinear/**/*.py", "kernels/*.cu*", "bench/baselines/*.py", "bench/experiments/*.py")
+MEASURED_BY = (
+    "gpu_sublinear/**/*.py", "kernels/*.cu*", "bench/baselines/*.py", "bench/experiments/*.py",
+    "bench/harness/measure.py", "bench/harness/problems.py",
+)  # fmt: skip
 OPTIONAL = ("torch", "jax", "optimistix", "lineax")
 LIMITS = {"tiny": 60.0, "quick": 200.0, "full": 900.0, "gpu": 240.0}  # seconds of one experiment
 TAIL = 2000  # characters kept of what a dead process said

@@ -38,7 +38,8 @@ def test_tiny(experiment, tmp_path, no_extras):
     tables = experiment.tables(content)
     assert tables and all(len(row) == len(table.header) for table in tables for row in table.rows)
     assert "None" not in experiment.answer(content) and "nan" not in experiment.answer(content)
-    assert len(draw(experiment.panels(content), tmp_path / experiment.name)) == 2
+    picture = draw(experiment.panels(content), tmp_path / "figure.png")
+    assert picture is not None and picture.stat().st_size > 1000
 
 
 def test_what_is_not_installed_is_said(no_extras):

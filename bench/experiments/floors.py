@@ -1,7 +1,7 @@
-"""What every CUDA kernel must move and compute, and the time that takes at least: ``python -m bench.kernel_floors``.
+"""What every CUDA kernel must move and compute, and the time that takes at least on an H200.
 
-Prints the Markdown table of ``docs/kernels.md``.  Nothing here was measured; bytes and operations are formulas of the
-sizes below, and a kernel's floor is the larger of bytes over bandwidth and operations over their peak.
+Fills the tables of ``docs/kernels.md``.  Nothing here is measured: bytes and operations are formulas of the sizes
+below, and a kernel's floor is the larger of bytes over bandwidth and operations over their peak.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from bench.harness.experiment import Content, Experiment, Panel, Table
 from gpu_sublinear.devices import TreeLayout
 from gpu_sublinear.devices.cuda import sources as kernels
 from gpu_sublinear.devices.cuda.lists import PART_BYTES, PARTS
@@ -23,8 +24,8 @@ PEAKS = {  # operations/s on an H200 without tensor cores; None: no peak assumed
     "atomic": None,
 }
 N, D, M, ARITY, MARGIN = 1024, 64, 2**20, 8, 0.1
-SHIFTS = (2.58, 3.0)
 FLIPPED = 0.01  # of the fired pairs, in change_pairs and flip_mask
+EXPECTED = ("nnz", "u", "c", "v", "pairs", "s", "e", "flips", "length", "parts")  # letters that are shown
 BUCKETS, SKETCH_ROWS, NONZEROS = 2 * N, 8 * N, 1
 
 
@@ -60,7 +61,7 @@ class Kernel:
     cached: str = "0"  # bytes from the L2 cache, beyond those from memory
 
 
-TABLE = (
+KERNELS = (
     Kernel("normal_rows", "normal_rows", "4*m*d", "57*m*d", "float64 apart"),
     Kernel("normal_rows", "cap_rows", "2*nnz*d + 6*nnz", "57*nnz*d + 50*nnz", "float64 apart"),
     Kernel("update_rows", "update_rows", "12*u*d + 4*u", "u*d", "float32"),
@@ -119,41 +120,82 @@ def floor(kernel: Kernel, letters: dict[str, float]) -> float:
     return max(value(kernel.bytes, letters) / BANDWIDTH, compute)
 
 
-def row(kernel: Kernel) -> str:
-    """Return one line of the table."""
-    operations = "0" if kernel.operations == "0" else f"{kernel.operations} {kernel.kind}"
-    cells = [f"`{kernel.name}`", kernel.bytes, operations, kernel.cached]
-    for shift in SHIFTS:
-        letters = counts(shift)
-        for formula, unit in ((kernel.bytes, 1e6), (kernel.operations, 1e9), (kernel.cached, 1e6)):
-            cells.append(f"{value(formula, letters) / unit:,.3g}" if value(formula, letters) else "0")
-        cells.append(f"{floor(kernel, letters) * 1e6:,.0f}")
-    return "| " + " | ".join(cell.replace("*", " ") if "`" not in cell else cell for cell in [*cells, "not yet"]) + " |"
+def measure(shifts: list, device: str) -> Content:
+    """Evaluate the formulas of every kernel at every shift; the same on every device."""
+    letters = [counts(b) for b in shifts]
+    rows = [
+        {
+            "kernel": kernel.name, "bytes": kernel.bytes, "operations": kernel.operations, "kind": kernel.kind,
+            "cached": kernel.cached, "at": [evaluated(kernel, some) for some in letters],
+        }
+        for kernel in KERNELS
+    ]  # fmt: skip
+    return {"shifts": shifts, "letters": letters, "rows": rows}
 
 
-def table() -> str:
-    """Return the Markdown table of all kernels."""
-    head = ["kernel", "bytes", "operations", "bytes from L2"]
-    for shift in SHIFTS:
-        head += [f"b={shift:g}: MB", "Gop", "L2 MB", "floor µs"]
-    rule = ["---"] * 4 + ["---:"] * (len(head) - 4) + ["---"]
-    return "\n".join([f"| {' | '.join([*head, 'measured'])} |", f"| {' | '.join(rule)} |", *map(row, TABLE)])
+def evaluated(kernel: Kernel, letters: dict[str, float]) -> dict[str, float]:
+    """Return what the formulas of a kernel come to."""
+    found = {name: value(getattr(kernel, name), letters) for name in ("bytes", "operations", "cached")}
+    return found | {"floor": floor(kernel, letters)}
 
 
-def sizes() -> str:
-    """Return the numbers behind the letters, a line for each shift."""
-    shown = ("nnz", "u", "c", "v", "pairs", "s", "e", "flips", "length", "parts")
-    return "\n".join(
-        f"- b = {shift:g}: " + ", ".join(f"{name} = {counts(shift)[name]:.4g}" for name in shown) for shift in SHIFTS
+def answer(content: Content) -> str:
+    slowest = max(content["rows"], key=lambda row: row["at"][0]["floor"])
+    return (
+        f"Nothing was measured. At b = {content['shifts'][0]:g} the highest of the {len(content['rows'])} floors is "
+        f"that of {slowest['kernel']}, {slowest['at'][0]['floor'] * 1e6:,.0f} µs."
     )
+
+
+def tables(content: Content) -> list[Table]:
+    return [_kernels(content), _letters(content)]
+
+
+def _kernels(content: Content) -> Table:
+    head = ["kernel", "bytes", "operations", "bytes from L2"]
+    for shift in content["shifts"]:
+        head += [f"b={shift:g}: MB", "Gop", "L2 MB", "floor µs"]
+    body = []
+    for row in content["rows"]:
+        operations = "0" if row["operations"] == "0" else f"{row['operations']} {row['kind']}"
+        formulas = [formula.replace("*", " ") for formula in (row["bytes"], operations, row["cached"])]
+        body.append([f"`{row['kernel']}`", *formulas, *(cell for at in row["at"] for cell in _cells(at)), "not yet"])
+    return Table("formulas and floors", [*head, "measured"], body, (0, 1, 2, 3, len(head)))
+
+
+def _cells(at: dict[str, float]) -> list[str]:
+    units = {"bytes": 1e6, "operations": 1e9, "cached": 1e6}
+    amounts = [f"{at[name] / unit:,.3g}" if at[name] else "0" for name, unit in units.items()]
+    return [*amounts, f"{at['floor'] * 1e6:,.0f}"]
+
+
+def _letters(content: Content) -> Table:
+    body = [
+        [f"{shift:g}", *(f"{letters[name]:.4g}" for name in EXPECTED)]
+        for shift, letters in zip(content["shifts"], content["letters"], strict=True)
+    ]
+    return Table("the numbers behind the letters", ["b", *EXPECTED], body, ())
+
+
+def panels(content: Content) -> list[Panel]:
+    curves = {
+        f"b = {shift:g}": [
+            (row["at"][k]["bytes"], row["at"][k]["floor"]) for row in content["rows"] if row["at"][k]["bytes"]
+        ]
+        for k, shift in enumerate(content["shifts"])
+    }
+    return [Panel("floors by bytes", "bytes", "seconds", curves)]
 
 
 def missing() -> set[str]:
     """Return the kernels that have no line in the table, or a line too many."""
     pattern = re.compile(r'extern "C" __global__ void(?: __launch_bounds__\([\d, ]+\))?\s+(\w+)\(')
     there = {found for name in kernels.names() for found in pattern.findall(kernels.source(name, "float32"))}
-    return there ^ {kernel.name for kernel in TABLE}
+    return there ^ {kernel.name for kernel in KERNELS}
 
 
-if __name__ == "__main__":
-    print(sizes() + "\n\n" + table())
+SIZES = {"shifts": [2.58, 3.0]}
+EXPERIMENT = Experiment(
+    "floors", 0, "What is the least time that each CUDA kernel can take?", {"tiny": SIZES, "full": SIZES}, measure,
+    answer, tables, panels,
+)  # fmt: skip
