@@ -20,7 +20,6 @@ BLOCK = 8192  # neurons at a time in dense looks
 DATA_SETS = ["sphere:n=320,d=16", "digits", "breast_cancer", "diabetes"]
 CLUSTERED = "clustered:n=320,d=16"
 TINY, TINY_CLUSTERED = "sphere:n=40,d=8", "clustered:n=40,d=8"  # of the self-test
-NO_SILENT = "SilentPointsError"  # the name of the error where some point fires no neuron
 
 
 @cache
