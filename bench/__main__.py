@@ -1,14 +1,13 @@
-"""Every benchmark: the suite that answers the questions, single named ones, reports and comparisons.
+"""Every benchmark is an experiment of a suite: run them, write their report, compare results, fill the pages' tables.
 
 examples:
-  python -m bench --suite quick                   all questions at small sizes (under 10 minutes on 2 cores)
-  python -m bench --suite full --resume           the committed report (under an hour); goes on where it was stopped
+  python -m bench --suite quick                   the fourteen questions at small sizes (under 10 minutes on 2 cores)
+  python -m bench --suite full --resume           the committed report (some two hours); goes on where it was stopped
   python -m bench --suite gpu --device cuda --limit 560    the GPU suite in one 10-minute call
-  python -m bench --suite quick --only race       one experiment
+  python -m bench --only engine                   one experiment at full size; --suite for another
   python -m bench --report --suite full           the report again, from the results alone
   python -m bench --compare OLD.json NEW.json     flags what became slower by more than the noise (exit code 1)
-  python -m bench --readme                        fills the marked tables of README.md
-  python -m bench engine                          one named benchmark, its table printed
+  python -m bench --pages                         fills the marked tables of README.md and docs/
 """
 
 from __future__ import annotations
@@ -18,10 +17,12 @@ import sys
 from pathlib import Path
 
 from bench.experiments import ALL, BY_NAME, of_suite
-from bench.measure import RESULTS
-from bench.suite import ROOT, load_results, run_here, run_suite
+from bench.harness import report
+from bench.harness.compare import comparison
+from bench.harness.records import RESULTS, load_results
+from bench.harness.regions import fill_pages
+from bench.harness.suite import run_here, run_suite
 
-NAMED = ("faithful", "tree", "agreement", "engine", "costs", "virtual")
 SUITES = ("quick", "full", "gpu", "tiny")
 
 
@@ -30,8 +31,9 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         "python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    found.add_argument("name", nargs="?", choices=NAMED, help="a single named benchmark instead of a suite")
-    found.add_argument("--suite", choices=SUITES, help="sizes: quick, full, gpu, or tiny for a self-test")
+    found.add_argument(
+        "--suite", choices=SUITES, help="sizes: quick, full, gpu, or tiny for a self-test; default with --only: full"
+    )
     found.add_argument(
         "--only", action="append", metavar="NAME", choices=sorted(BY_NAME), help="only this experiment (repeatable)"
     )
@@ -44,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FILE", help="of the report; default: bench/REPORT.md (full), REPORT-SUITE.md"
     )
     found.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="compare two result files")
-    found.add_argument("--readme", action="store_true", help="fill the marked tables of README.md")
+    found.add_argument("--pages", action="store_true", help="fill the marked tables of README.md and docs/")
     found.add_argument("--list", action="store_true", help="list the experiments")
     found.add_argument("--worker", help=argparse.SUPPRESS)
     return found
@@ -65,60 +67,35 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.compare:
         return _compare(*options.compare)
-    if options.readme:
-        return _readme(options.results)
-    if options.name:
-        return _named(options.name, options.device)
-    if not options.suite:
-        parser().error("give --suite, --compare, --readme, --list, or the name of a benchmark")
-    return _suite(options)
+    if options.pages:
+        fill_pages(options.results)
+        return 0
+    if not options.suite and not options.only:
+        parser().error("give --suite, --only, --compare, --pages or --list")
+    return _suite(options, options.suite or "full")
 
 
-def _suite(options: argparse.Namespace) -> int:
-    from bench import report
-
-    chosen = [one for one in of_suite(options.suite) if not options.only or one.name in options.only]
+def _suite(options: argparse.Namespace, suite: str) -> int:
+    chosen = [one for one in of_suite(suite) if not options.only or one.name in options.only]
+    missing = set(options.only or ()) - {one.name for one in chosen}
+    if missing:
+        parser().error(f"the suite {suite} has no {', '.join(sorted(missing))}; see --list")
     failed = 0
     if not options.report:
-        device = options.device if options.suite == "gpu" or options.device != "auto" else "cpu"
-        results = run_suite(chosen, options.suite, device, options.results, options.resume, limit=options.limit)
+        device = options.device if suite == "gpu" or options.device != "auto" else "cpu"
+        results = run_suite(chosen, suite, device, options.results, options.resume, limit=options.limit)
         failed = sum(result["error"] is not None for result in results)
-    default = Path(__file__).parent / ("REPORT.md" if options.suite == "full" else f"REPORT-{options.suite}.md")
+    default = Path(__file__).parent / ("REPORT.md" if suite == "full" else f"REPORT-{suite}.md")
     path = options.output or default
-    report.write(of_suite(options.suite), load_results(options.results, options.suite), options.suite, path)
+    report.write(of_suite(suite), load_results(options.results, suite), suite, path)
     print(f"report: {path.name}; {failed} failed")
     return int(failed > 0)
 
 
-def _named(name: str, device: str) -> int:
-    from bench import agreement, costs, engine, faithful, tree_update, virtual
-
-    modules = {
-        "faithful": faithful,
-        "tree": tree_update,
-        "agreement": agreement,
-        "engine": engine,
-        "costs": costs,
-        "virtual": virtual,
-    }
-    print(modules[name].main(device))
-    return 0
-
-
 def _compare(before: Path, after: Path) -> int:
-    from bench.compare import report
-
-    text, slower = report(before, after)
+    text, slower = comparison(before, after)
     print(text)
     return int(slower)
-
-
-def _readme(folder: Path) -> int:
-    from bench.tables import fill
-
-    path = ROOT / "README.md"
-    path.write_text(fill(path.read_text(encoding="utf-8"), folder), encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":

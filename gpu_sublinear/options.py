@@ -31,7 +31,7 @@ class TreeOptions:
     rebuild_fraction : float
         When more than this fraction of the neurons moved, all inner nodes are rebuilt bottom-up, which streams
         through memory, instead of only the moved neurons' ancestors.  The default is where the two times cross
-        on the CPU (``python -m bench tree``).
+        on the CPU (``python -m bench --only tree``).
     """
 
     arity: int = 8

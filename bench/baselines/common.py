@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.problems import Problem
+from bench.harness.problems import Problem
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 KEPT = 200  # points of a trajectory that are written to a result

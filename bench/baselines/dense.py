@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.baselines.common import Fit
 from bench.baselines.ours import MAX_STEPS, moments
-from bench.problems import Problem
+from bench.harness.problems import Problem
 from gpu_sublinear.opponents.dense import CACHE_BLOCK, DenseGaussNewton
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench.baselines.common import DoesNotFitError, Fit, need
-from bench.problems import Problem
+from bench.harness.problems import Problem
 
 STEPS = (1, 2, 4, 8, 16, 32)
 BYTES = 2 << 30  # bound of the pre-activations

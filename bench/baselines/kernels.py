@@ -7,7 +7,7 @@ from time import perf_counter
 import numpy as np
 
 from bench.baselines.common import Fit
-from bench.problems import Problem
+from bench.harness.problems import Problem
 from gpu_sublinear.foresight.ntk import NtkRidge
 
 FOLDS = 4

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from bench.baselines.common import DoesNotFitError, Fit, Watch
-from bench.problems import Problem
+from bench.harness.problems import Problem
 
 FIRST_DAMPING = 1e-3  # of the mean diagonal of G
 SMALLEST_DAMPING = 1e-10

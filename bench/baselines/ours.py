@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.baselines.common import Fit
-from bench.problems import Problem
+from bench.harness.problems import Problem
 from gpu_sublinear import GaussNewton
 
 MAX_STEPS = 60

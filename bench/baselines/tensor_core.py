@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench.baselines.common import Fit, Watch
-from bench.problems import Problem
+from bench.harness.problems import Problem
 from gpu_sublinear.linear.solvers import gram_cholesky
 
 

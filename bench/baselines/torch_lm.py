@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.baselines.common import DoesNotFitError, Fit, Watch
 from bench.baselines.torch_methods import Net
-from bench.problems import Problem
+from bench.harness.problems import Problem
 
 BYTES = 3 << 30  # bound of J, (n, m d) float32
 FIRST_DAMPING = 1e-3  # of the mean diagonal of J J^T

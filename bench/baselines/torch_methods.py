@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench.baselines.common import DoesNotFitError, Fit, Watch, need
-from bench.problems import Problem
+from bench.harness.problems import Problem
 
 SGD_RATES = (0.3, 1.0, 2.0, 3.5)  # over lambda_max; momentum 0.9 is stable up to 3.8
 ADAM_RATES = (3e-3, 1e-2, 3e-2, 1e-1)

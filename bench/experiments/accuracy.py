@@ -10,8 +10,8 @@ from functools import partial
 
 import numpy as np
 
-from bench.experiment import Content, Experiment, Panel, Table
-from bench.words import number, seconds
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.words import number, seconds
 from gpu_sublinear import SublinearClassifier, SublinearRegressor
 from gpu_sublinear.data.preprocessing import Preprocessing
 from gpu_sublinear.foresight.ntk import shifted_ntk

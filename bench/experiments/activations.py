@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.experiment import Content, Experiment, Panel, Table
 from bench.experiments.common import GOAL, step_seconds
-from bench.measure import summary
-from bench.problems import Problem, make
-from bench.words import listed, number, percent, power_of_two, spread
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.measure import summary
+from bench.harness.problems import Problem, make
+from bench.harness.words import listed, number, percent, power_of_two, spread
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork, TrainingResult, get_device
 from gpu_sublinear.errors import SilentPointsError
 from gpu_sublinear.model.activation import activation_of

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from bench.baselines.ours import MAX_STEPS
-from bench.experiment import Content, Experiment, Panel, Table
 from bench.experiments.common import train, warm
-from bench.measure import summary
-from bench.problems import Problem, make
-from bench.words import listed, number, power_of_two, spread
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.measure import summary
+from bench.harness.problems import Problem, make
+from bench.harness.words import listed, number, power_of_two, spread
 from gpu_sublinear import GaussNewton, TrainingResult
 
 ARRIVING = 0.1  # of the points that are there first

@@ -10,14 +10,16 @@ import numpy as np
 
 from bench.baselines import dense
 from bench.baselines.ours import MAX_STEPS
-from bench.problems import Problem, make
+from bench.harness.problems import Problem, make
 from gpu_sublinear import GaussNewton, TrainingResult, get_device
 from gpu_sublinear.model.shifts import paper_shift, shift_for_fired
 from gpu_sublinear.training.warmup import warm_up
 
 GOAL = 1e-6  # mse of standardised targets
 BLOCK = 8192  # neurons at a time in dense looks
-NO_SILENT = "SilentPointsError"  # the name of the error where some point fires no neuron
+DATA_SETS = ["sphere:n=320,d=16", "digits", "breast_cancer", "diabetes"]
+CLUSTERED = "clustered:n=320,d=16"
+TINY, TINY_CLUSTERED = "sphere:n=40,d=8", "clustered:n=40,d=8"  # of the self-test
 
 
 @cache
@@ -78,3 +80,35 @@ def shift_by(rule: str | float, m: int) -> float:
     if isinstance(rule, str):
         return shift_for_fired(m, float(rule.split()[0]))
     return float(rule)
+
+
+def by_data(rows: list[dict]) -> dict[str, list[dict]]:
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row["data"], []).append(row)
+    return found
+
+
+def extremes(G: np.ndarray) -> dict[str, float]:
+    """Return smallest and largest eigenvalue and the condition number (infinite where singular to rounding)."""
+    values = np.linalg.eigvalsh(G)
+    low, high = float(values[0]), float(values[-1])
+    singular = low <= len(G) * np.finfo(float).eps * high
+    return {"low": 0.0 if singular else low, "high": high, "condition": float("inf") if singular else high / low}
+
+
+class Flips:
+    """Counts the pairs that change sides between steps, apart from the clock."""
+
+    def __init__(self, X: np.ndarray, network) -> None:
+        self.X, self.last, self.counts = X, mask_of(network, X), []
+
+    def __call__(self, record, network) -> None:
+        now = mask_of(network, self.X)
+        self.counts.append(int(np.bitwise_count(now ^ self.last).sum()))
+        self.last = now
+
+
+def distance(a: np.ndarray, b: np.ndarray, scale: float) -> float:
+    """Return the root mean square difference in units of the targets' standard deviation."""
+    return float(np.sqrt(np.mean((a - b) ** 2))) / scale

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.experiment import Content, Experiment, Panel, Table
-from bench.words import compare, listed, number, percent, power_of_two, seconds
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.words import listed, number, percent, power_of_two, seconds, versus
 from gpu_sublinear import GaussNewton, ShiftedReluNetwork, get_device
 from gpu_sublinear.data.classes import Classes
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
@@ -183,7 +183,7 @@ def answer(content: Content) -> str:
             f"The exact fit is {100 * abs(gap):.2g} points {place} {name}." if gap else f"The exact fit equals {name}."
         )
     one, ten = (float(np.median(_values(content, name, "seconds"))) for name in (EXACT, TEN))
-    parts.append(f"On seconds one network of ten outputs {compare(one, ten)} against ten networks of one output.")
+    parts.append(f"On seconds one network of ten outputs {versus(one, ten)} against ten networks of one output.")
     shared = float(np.median(_values(content, EXACT, "iterations")))
     plain = float(np.median([row["plain"]["iterations"] for row in content["rows"]]))
     parts.append(

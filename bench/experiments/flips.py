@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from bench.baselines import dense
-from bench.experiment import Content, Experiment, Panel, Table
 from bench.experiments.common import train, warm
 from bench.experiments.path import noisy
-from bench.measure import slope, summary
-from bench.problems import Problem, make
-from bench.words import compare, interval, number, power_of_two, seconds, spread
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.measure import power_law, summary
+from bench.harness.problems import Problem, make
+from bench.harness.words import interval, number, power_of_two, seconds, spread, versus
 from gpu_sublinear import GaussNewton, get_device
 from gpu_sublinear.model.problem import Problem
+from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.training.warmup import warm_up
 
 GOAL = 1e-10  # mse of standardised targets
@@ -111,8 +112,8 @@ def times_faster(row: dict[str, Any], what: str) -> dict[str, float]:
 def fits(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return exponents in m of the seconds of all later steps, of a whole run, and of the flips of the first step."""
     widths = [row["m"] for row in rows]
-    found = {name: slope(widths, [row[name]["median"] for row in rows]) for name in KINDS}
-    return found | {"flips": slope(widths, [row["flips"][0] for row in rows])}
+    found = {name: power_law(widths, [row[name]["median"] for row in rows]) for name in KINDS}
+    return found | {"flips": power_law(widths, [row["flips"][0] for row in rows])}
 
 
 def answer(content: Content) -> str:
@@ -136,7 +137,7 @@ def answer(content: Content) -> str:
 def _penalised(rows: list[dict[str, Any]]) -> str:
     """Return how flips with a penalty compare with our own packed bits."""
     parts = [
-        f"{compare(row['flips']['whole']['median'], row['bits']['whole']['median'])} ({row['data']}, "
+        f"{versus(row['flips']['whole']['median'], row['bits']['whole']['median'])} ({row['data']}, "
         f"m = {power_of_two(row['m'])}, alpha {row['alpha']:g})"
         for row in rows
     ]

@@ -1,4 +1,4 @@
-"""Question 4: does today's hardware profit from the sparsity, and where does it lose? Question 7: b = 0."""
+"""Question 4: does today's hardware profit from the sparsity, and where does it lose."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import numpy as np
 
 from bench.baselines import BASELINES, OURS, SECOND_ORDER
 from bench.baselines.common import Fit
-from bench.experiment import Content, Experiment, Panel, Table
-from bench.experiments.common import GOAL, warm
-from bench.experiments.sparsity import Flips
-from bench.measure import summary
-from bench.problems import make
-from bench.words import compare, listed, number, power_of_two, spread
+from bench.experiments.common import GOAL, TINY, warm
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.measure import summary
+from bench.harness.problems import make
+from bench.harness.words import listed, number, power_of_two, spread, versus
 
 DENSE = SECOND_ORDER[:3]  # Levenberg-Marquardt takes the same products and some more
 
 
-def measure(data: str, cases: list, repeats: int, budget: float, device: str, watch: bool = False) -> Content:
+def measure(data: str, cases: list, repeats: int, budget: float, device: str) -> Content:
     """Race the engine against dense Gauss-Newton on a grid of (m, b), in turn."""
     warm(device)
     rows = []
@@ -27,8 +26,7 @@ def measure(data: str, cases: list, repeats: int, budget: float, device: str, wa
             for name, runs in fits.items():
                 runs.append(BASELINES[name](problem, GOAL, budget))
         row = {"m": m, "shift": b, "n": problem.n, "d": problem.d, "data": data}
-        row["opponents"] = {name: _times(runs) for name, runs in fits.items()}
-        rows.append(row | ({"flips": _flips(problem)} if watch else {}))
+        rows.append(row | {"opponents": {name: _times(runs) for name, runs in fits.items()}})
     return {"rows": rows}
 
 
@@ -39,14 +37,6 @@ def _times(runs: list[Fit]) -> dict:
         "step": summary([float(np.median(some[1:] if len(some) > 1 else some)) for some in steps if len(some)] or [0]),
         "steps": len(runs[0].trajectory) - 1, "best": runs[0].best,
     }  # fmt: skip
-
-
-def _flips(problem) -> list[float]:
-    from bench.experiments.common import train
-
-    flips = Flips(problem.X, problem.network())
-    result = train(problem, max_steps=8, callbacks=[flips])
-    return [count / (record.fired * problem.n) for count, record in zip(flips.counts, result.history, strict=False)]
 
 
 def strongest(row: dict, kind: str) -> tuple[str, float]:
@@ -61,7 +51,7 @@ def answer(content: Content) -> str:
     verdicts: dict[str, dict[str, list[str]]] = {kind: {} for kind in ("step", "whole")}
     for row in content["rows"]:
         for kind, found in verdicts.items():
-            word = compare(row["opponents"][OURS][kind]["median"], strongest(row, kind)[1]).split()[0]
+            word = versus(row["opponents"][OURS][kind]["median"], strongest(row, kind)[1]).split()[0]
             found.setdefault(word, []).append(f"m = {power_of_two(row['m'])}, b = {row['shift']:g}")
     parts = []
     for kind, label in (("whole", "whole run (first scan and all steps)"), ("step", "step after the first")):
@@ -72,8 +62,8 @@ def answer(content: Content) -> str:
         )
     last = max(content["rows"], key=lambda row: (row["m"], row["shift"]))
     name, theirs = strongest(last, "whole")
-    verdict = compare(last["opponents"][OURS]["whole"]["median"], theirs)
-    plain = compare(last["opponents"][OURS]["whole"]["median"], last["opponents"]["dense GN"]["whole"]["median"])
+    verdict = versus(last["opponents"][OURS]["whole"]["median"], theirs)
+    plain = versus(last["opponents"][OURS]["whole"]["median"], last["opponents"]["dense GN"]["whole"]["median"])
     size = f"m = {power_of_two(last['m'])}, b = {last['shift']:g}"
     return " ".join([*parts, f"At {size} it {verdict} against {name}, and {plain} against plain dense GN."])
 
@@ -107,46 +97,18 @@ def panels(content: Content) -> list[Panel]:
     return [Panel("whole run: above the line we win", "width m", "best dense / ours", curves, line=1.0)]
 
 
-def unshifted_answer(content: Content) -> str:
-    flips = [row["flips"] for row in content["rows"] if row["flips"]]
-    first, later = [one[0] for one in flips], [one[1] for one in flips if len(one) > 1]
-    text = (
-        "Without a shift half of all pairs fire, so nothing is sparse; what is left to follow are the pairs that flip: "
-        f"{number(min(first))} to {number(max(first))} of the fired pairs in the first step"
-    )
-    text += f", {number(min(later))} to {number(max(later))} in the second. " if later else ". "
-    return text + answer(content)
-
-
-def unshifted_panels(content: Content) -> list[Panel]:
-    curves = {
-        f"m = {power_of_two(row['m'])}": [(k, max(value, 1e-9)) for k, value in enumerate(row["flips"])]
-        for row in content["rows"]
-    }
-    return [*panels(content), Panel("pairs that flip", "step", "flips / fired pairs", curves, "y")]
-
-
 def grid(powers: range, shifts: tuple[float, ...]) -> list[tuple[int, float]]:
     return [(2**k, b) for k in powers for b in shifts]
 
 
-SPHERE, SMALL = "sphere:n=320,d=16", "sphere:n=40,d=8"
+SPHERE = "sphere:n=320,d=16"
 EXPERIMENT = Experiment(
     "hardware", 4, "Does today's hardware profit from the sparsity, and where does it lose?",
     {
-        "tiny": {"data": SMALL, "cases": [(256, 0.5), (512, 0.5)], "repeats": 1, "budget": 1.0},
+        "tiny": {"data": TINY, "cases": [(256, 0.5), (512, 0.5)], "repeats": 1, "budget": 1.0},
         "quick": {"data": SPHERE, "cases": grid(range(12, 17, 2), (0.0, 1.0, 2.0)), "repeats": 2, "budget": 4.0},
         "full": {"data": SPHERE, "cases": grid(range(12, 21, 2), (0.0, 1.0, 2.0, 3.0)), "repeats": 3,
         "budget": 30.0},
     },
     measure, answer, tables, panels,
-)  # fmt: skip
-UNSHIFTED = Experiment(
-    "unshifted", 7, "What remains for the ordinary ReLU, b = 0?",
-    {
-        "tiny": {"data": SMALL, "cases": grid(range(8, 10), (0.0,)), "repeats": 1, "budget": 1.0, "watch": True},
-        "quick": {"data": SPHERE, "cases": grid(range(12, 16), (0.0,)), "repeats": 2, "budget": 4.0, "watch": True},
-        "full": {"data": SPHERE, "cases": grid(range(12, 21), (0.0,)), "repeats": 3, "budget": 30.0, "watch": True},
-    },
-    measure, unshifted_answer, tables, unshifted_panels,
 )  # fmt: skip

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import erf, expit
 
-from bench.experiment import Content, Experiment, Panel, Table
 from bench.experiments.common import GOAL
-from bench.problems import make
-from bench.words import number, power_of_two
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.problems import make
+from bench.harness.words import number, power_of_two
 
 SMOOTH = np.sqrt(2.0)
 ACTIVATIONS = {  # value and derivative at z = <w, x> - b

@@ -8,10 +8,10 @@ from time import perf_counter
 
 import numpy as np
 
-from bench.experiment import Content, Experiment, Panel, Table
 from bench.experiments.common import warm
-from bench.problems import Problem, make
-from bench.words import compare, number, power_of_two, seconds
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.problems import Problem, make
+from bench.harness.words import number, power_of_two, seconds, versus
 from gpu_sublinear import GaussNewton, TrainingResult
 from gpu_sublinear.training.stops import STALL
 from gpu_sublinear.training.warmup import warm_up
@@ -132,7 +132,7 @@ def answer(content: Content) -> str:
     for row in content["rows"]:
         parts.append(
             f"{words[row['kind']]}, {row['data']}, m = {power_of_two(row['m'])}, b = {row['shift']:g}: one scan "
-            f"{compare(row['together'], row['apart'])} against separate trainings, which spend "
+            f"{versus(row['together'], row['apart'])} against separate trainings, which spend "
             f"{row['count'] * row['scan'] / row['apart']:.0%} of their time in scans"
         )
     rows = content["rows"]

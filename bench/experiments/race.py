@@ -6,11 +6,11 @@ import numpy as np
 
 from bench.baselines import BASELINES, KERNELS, OURS
 from bench.baselines.common import attempt
-from bench.experiment import Content, Experiment, Panel, Table
 from bench.experiments.common import GOAL, warm
-from bench.measure import summary
-from bench.problems import make
-from bench.words import compare, listed, number, power_of_two, seconds, spread
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.measure import summary
+from bench.harness.problems import make
+from bench.harness.words import listed, number, power_of_two, seconds, spread, versus
 
 SLOW = ("torch SGD, momentum", "torch Adam", "torch L-BFGS", "torch LM, J stored", "optimistix LM, CG", *KERNELS[1:])
 
@@ -64,12 +64,12 @@ def answer(content: Content) -> str:
         if nets:
             best = min(nets, key=nets.get)
             line += (
-                f" Against the best opponent that trains the network, {best}, it {compare(ours['median'], nets[best])}."
+                f" Against the best opponent that trains the network, {best}, it {versus(ours['median'], nets[best])}."
             )
         kernels = {name: time for name, time in there.items() if name in KERNELS}
         if kernels:
             best = min(kernels, key=kernels.get)
-            line += f" Against {best}, which trains no network, it {compare(ours['median'], kernels[best])}."
+            line += f" Against {best}, which trains no network, it {versus(ours['median'], kernels[best])}."
         missing = [name for name, one in others.items() if "not installed" in one["note"]]
         line += f" Not there in {case['budget']:g} s or too large: {listed(late)}." if late else ""
         line += f" Not installed, so not compared: {listed(missing)}." if missing else ""

@@ -9,10 +9,10 @@ import numpy as np
 from bench.baselines import levenberg, torch_methods
 from bench.baselines.common import Baseline, DoesNotFitError, NotInstalledError
 from bench.baselines.torch_methods import ADAM_RATES
-from bench.experiment import Content, Experiment, Panel, Table
 from bench.experiments.common import GOAL, train, warm
-from bench.problems import CLUSTERS, Problem, make
-from bench.words import listed, number, power_of_two
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.problems import CLUSTERS, Problem, make
+from bench.harness.words import listed, number, power_of_two
 from gpu_sublinear.errors import DataError
 
 MODES = {"none": "full steps alone", "auto": "damping='auto'", "alpha": "a ridge penalty"}

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from bench.experiment import Content, Experiment, Panel, Table
 from bench.experiments.common import warm
 from bench.experiments.path import SPHERE, folds_of, noisy, timed, trainer_for
-from bench.problems import Problem, make
-from bench.words import compare, number, percent, power_of_two, seconds
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.problems import Problem, make
+from bench.harness.words import number, percent, power_of_two, seconds, versus
 from gpu_sublinear.training.warmup import warm_up
 from gpu_sublinear.tuning.cross_validation import PATIENCE, CrossValidation, cross_validate
 from gpu_sublinear.tuning.shared_scan import SharedScan
@@ -104,7 +104,7 @@ def _loss(row: dict) -> float:
 def answer(content: Content) -> str:
     parts = [
         f"{row['count']} trainings, {row['data']}, m = {power_of_two(row['m'])}, b = {row['shift']:g}: one scan "
-        f"{compare(row['together'], row['apart'])} against separate trainings, "
+        f"{versus(row['together'], row['apart'])} against separate trainings, "
         f"{'the same' if row['chosen'] == row['chosen_apart'] else 'another'} penalty is chosen"
         for row in content["rows"]
     ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.experiment import Content, Experiment, Panel, Table
 from bench.experiments.activations import trained, trainer_for
 from bench.experiments.common import GOAL
-from bench.measure import summary
-from bench.problems import Problem, make
-from bench.words import number, power_of_two, spread
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.measure import summary
+from bench.harness.problems import Problem, make
+from bench.harness.words import number, power_of_two, spread
 from gpu_sublinear import CGOptions, GaussNewton, get_device
 from gpu_sublinear.errors import SilentPointsError
 from gpu_sublinear.training.warmup import warm_up

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.experiment import Content, Experiment, Panel, Table
 from bench.experiments.common import warm
 from bench.experiments.robust import problem_of
-from bench.problems import Problem
-from bench.words import number, power_of_two
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.problems import Problem
+from bench.harness.words import number, power_of_two
 from gpu_sublinear import GaussNewton
 
 LONGEST = 1e-8  # tolerance of the run that others are compared with

@@ -1,27 +1,15 @@
-"""Question 3: how sparse the Jacobian really is, at the start and during training; and 13: which rows are touched."""
+"""Question 3: how sparse the Jacobian really is, at the start and during training."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bench.experiment import Content, Experiment, Panel, Table
-from bench.experiments.common import mask_of, train, warm
-from bench.problems import make
-from bench.words import number, percent, power_of_two
+from bench.experiments.common import CLUSTERED, DATA_SETS, TINY, Flips, train, warm
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.problems import make
+from bench.harness.words import number, percent, power_of_two
 from gpu_sublinear.errors import SilentPointsError
 from gpu_sublinear.model.shifts import firing_probability
-
-
-class Flips:
-    """Counts the pairs that change sides between steps, apart from the clock."""
-
-    def __init__(self, X: np.ndarray, network) -> None:
-        self.X, self.last, self.counts = X, mask_of(network, X), []
-
-    def __call__(self, record, network) -> None:
-        now = mask_of(network, self.X)
-        self.counts.append(int(np.bitwise_count(now ^ self.last).sum()))
-        self.last = now
 
 
 def measure(data: list, shifts: list, m: int, limit: int | None, device: str) -> Content:
@@ -110,62 +98,12 @@ def panels(content: Content) -> list[Panel]:
     ]
 
 
-def implicit_answer(content: Content) -> str:
-    rows = good(content)
-    moved = [row["ever_moved"] for row in rows]
-    looked = [max(row["looked"]) for row in rows]
-    return (
-        "It means that only rows which fire are written and only those whose pre-activations may have crossed the "
-        "threshold are looked at again. "
-        f"Over a whole training {percent(min(moved))} to {percent(max(moved))} of the rows of W change at all, the "
-        f"others "
-        "keep every bit; a query looks at "
-        f"{percent(min(looked))} to {percent(max(looked))} of all n m pre-activations. Where b is small nearly every "
-        f"row "
-        "fires on some point, so there is nothing implicit about W: it is written in full."
-    )
-
-
-def implicit_tables(content: Content) -> list[Table]:
-    head = ["data", "b", "rows ever changed", "rows written, step 0", "last step", "rows refreshed, step 0",
-    "last step",
-            "pairs looked at, step 0", "movement: median", "99 %", "largest"]  # fmt: skip
-    body = [
-        [
-            row["data"], f"{row['shift']:g}", percent(row["ever_moved"]), percent(row["moved"][0]),
-            percent(row["moved"][-1]), percent(row["refreshed"][0]), percent(row["refreshed"][-1]),
-            percent(row["looked"][0]), *(number(value) for value in row["movement"]),
-        ]
-        for row in good(content) if row["moved"]
-    ]  # fmt: skip
-    return [Table(f"shares of the m = {power_of_two(content['rows'][0]['m'])} rows of W", head, body)]
-
-
-def implicit_panels(content: Content) -> list[Panel]:
-    curves = {
-        f"{row['data'].split(':')[0]}, b={row['shift']:g}": [(k, max(v, 1e-7)) for k, v in enumerate(row["refreshed"])]
-        for row in good(content)
-    }
-    return [Panel("rows looked at afresh", "step", "share of all rows", curves, "y")]
-
-
-NAMES = ["sphere:n=320,d=16", "digits", "breast_cancer", "diabetes"]
-CLUSTERED = "clustered:n=320,d=16"
 SIZES = {
-    "tiny": {"data": ["sphere:n=40,d=8"], "shifts": [0.0, 1.0], "m": 512, "limit": None},
-    "quick": {"data": NAMES, "shifts": [0.0, 1.0, 2.0], "m": 2**14, "limit": 200},
-    "full": {"data": [*NAMES, CLUSTERED], "shifts": [0.0, 1.0, 2.0, 2.5, 3.0], "m": 2**17, "limit": 512},
+    "tiny": {"data": [TINY], "shifts": [0.0, 1.0], "m": 512, "limit": None},
+    "quick": {"data": DATA_SETS, "shifts": [0.0, 1.0, 2.0], "m": 2**14, "limit": 200},
+    "full": {"data": [*DATA_SETS, CLUSTERED], "shifts": [0.0, 1.0, 2.0, 2.5, 3.0], "m": 2**17, "limit": 512},
 }
 EXPERIMENT = Experiment(
     "sparsity", 3, "How sparse is the Jacobian really, at the start and during training?", SIZES, measure, answer,
     tables, panels,
-)  # fmt: skip
-IMPLICIT = Experiment(
-    "implicit", 13, "What does 'weights are maintained implicitly' mean here?",
-    {
-        "tiny": {"data": ["sphere:n=40,d=8"], "shifts": [1.0], "m": 512, "limit": None},
-        "quick": {"data": ["sphere:n=320,d=16", "digits"], "shifts": [0.0, 2.0, 2.5], "m": 2**15, "limit": 200},
-        "full": {"data": NAMES, "shifts": [0.0, 1.0, 2.0, 3.0, 3.5], "m": 2**18, "limit": 512},
-    },
-    measure, implicit_answer, implicit_tables, implicit_panels,
 )  # fmt: skip

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.experiment import Content, Experiment, Panel, Table
 from bench.experiments.common import shift_by, step_seconds, train, warm
-from bench.measure import slope, summary
-from bench.problems import make
-from bench.words import interval, power_of_two, seconds, spread
+from bench.harness.experiment import Content, Experiment, Panel, Table
+from bench.harness.measure import power_law, summary
+from bench.harness.problems import make
+from bench.harness.words import interval, power_of_two, seconds, spread
 from gpu_sublinear import GaussNewton
 from gpu_sublinear.devices.clock import PHASES
 
@@ -54,11 +54,11 @@ def groups(content: Content) -> dict[tuple[str, str], list[dict]]:
 def fits(rows: list[dict]) -> dict[str, dict | None]:
     """Return the fitted exponents of the step, the scan, the fired pairs and every phase that takes time."""
     widths = [row["m"] for row in rows]
-    found = {"step": slope(widths, [row["step"]["median"] for row in rows])}
-    found["first scan"] = slope(widths, [row["scan"]["median"] for row in rows])
-    found["fired"] = slope(widths, [row["fired"] for row in rows])
+    found = {"step": power_law(widths, [row["step"]["median"] for row in rows])}
+    found["first scan"] = power_law(widths, [row["scan"]["median"] for row in rows])
+    found["fired"] = power_law(widths, [row["fired"] for row in rows])
     for phase in PHASES:
-        found[phase] = slope(widths, [row["phases"][phase] for row in rows])
+        found[phase] = power_law(widths, [row["phases"][phase] for row in rows])
     return found
 
 

@@ -1,8 +1,8 @@
 """Which solver is cheapest: a cost model with one constant per kind of work.
 
-The constants are wall-clock seconds of the cpu device on two 2.6 GHz server cores, fitted to ``python -m bench costs``,
-which prints estimate and measurement of every solver on a grid of problems and how often the choice is right.  Only
-their ratios matter.
+The constants are wall-clock seconds of the cpu device on two 2.6 GHz server cores, fitted to ``python -m bench
+--only costs``, which prints estimate and measurement of every solver on a grid of problems and how often the choice is
+right.  Only their ratios matter.
 """
 
 from __future__ import annotations

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from bench import suite as suite_module
-from bench import tables
 from bench.__main__ import main
-from bench.compare import changes, report
-from bench.experiment import Experiment, Panel, Table
 from bench.experiments import ALL, BY_NAME, of_suite
-from bench.measure import plain, slope, write_json
-from bench.report import write
-from bench.suite import is_done, load_results, run_apart, run_suite
-from bench.words import compare, listed, number, seconds
+from bench.harness import regions
+from bench.harness import suite as suite_module
+from bench.harness.compare import changes, comparison
+from bench.harness.experiment import Experiment, Panel, Table
+from bench.harness.measure import power_law
+from bench.harness.records import RESULTS, dumps, load_results, plain, write_json
+from bench.harness.report import write
+from bench.harness.suite import is_done, run_apart, run_suite
+from bench.harness.words import listed, number, seconds, versus
 
 
 def make(name: str, measure, number: int = 1) -> Experiment:
@@ -83,7 +84,7 @@ def test_the_report_depends_on_the_results_alone(tmp_path):
     text = texts[0].decode()
     assert "It is 3." in text and "**This experiment failed:** `MemoryError: too large`" in text
     assert "| 1 | 3 |" in text and "figures/tiny/good.png" in text and "FAILED" in text
-    pictures = [(tmp_path / name / "figures" / "tiny" / "good.svg").read_bytes() for name in "ab"]
+    pictures = [(tmp_path / name / "figures" / "tiny" / "good.png").read_bytes() for name in "ab"]
     assert pictures[0] == pictures[1]
 
 
@@ -106,30 +107,56 @@ def test_compare_flags_what_is_slower_by_more_than_the_noise(tmp_path, after, ve
         write_json(tmp_path / f"{name}.json", {"content": {"rows": rows}})
     old, new = tmp_path / "old.json", tmp_path / "new.json"
     assert [change.verdict for change in changes(old, new)] == [verdict, "same"]
-    assert report(old, new)[1] == (verdict == "SLOWER")
+    assert comparison(old, new)[1] == (verdict == "SLOWER")
     assert main(["--compare", str(old), str(new)]) == int(verdict == "SLOWER")
 
 
 def test_readme_regions_are_filled_and_filling_again_changes_nothing():
     text = (
-        "before\n<!-- bench:engine -->\nold\n<!-- /bench -->\nbetween\n<!-- bench:faithful -->\n<!-- /bench -->\nafter"
+        "before\n<!-- bench:full/engine:1 -->\nold\n<!-- /bench -->\nbetween\n"
+        "<!-- bench:full/faithful -->\n<!-- /bench -->\nafter"
     )
-    filled = tables.fill(text)
-    assert "old" not in filled and "| data | m | b |" in filled and "between" in filled and filled.endswith("after")
-    assert tables.fill(filled) == filled
+    filled = regions.fill(text)
+    assert "old" not in filled and filled.endswith("after")
+    assert "engine:1 -->\n\n| data | m | b |" in filled  # one table alone has no caption
+    assert "below 1 we lose:\n\n| n | m |" in filled
+    assert regions.fill(filled) == filled
+
+
+def test_the_pages_hold_what_the_results_say():
+    assert [page.name for page in regions.pages()] == ["README.md", "kernels.md"]
+    for page in regions.pages():
+        text = page.read_text(encoding="utf-8")
+        assert regions.fill(text) == text, f"python -m bench --pages fills {page.name}"
+
+
+def test_a_result_has_one_record_a_line():
+    row = {"m": 64, "step": {"median": 1.0, "low": 1.0, "high": 2.0}, "by_step": [1.5] * 100}
+    content = {"rows": [row, row], "cases": [{"name": "long", "opponents": {"a": row, "b": row}}], "none": [], "k": {}}
+    text = dumps(content)
+    assert json.loads(text) == content
+    assert text.splitlines()[1:5] == [' "rows": [', f"  {json.dumps(row)},", f"  {json.dumps(row)}", " ],"]
+    assert f'"a": {json.dumps(row)}' in text
+
+
+def test_committed_results_are_of_experiments_and_in_this_form():
+    for path in RESULTS.glob("*/*.json"):
+        if path.parent.name != "tiny":
+            text = path.read_text(encoding="utf-8")
+            assert path.stem in BY_NAME and dumps(json.loads(text)) + "\n" == text, path
 
 
 def test_readme_region_of_an_unknown_name_is_refused():
     with pytest.raises(KeyError, match="no experiment"):
-        tables.fill("<!-- bench:full/nonsense -->\n<!-- /bench -->")
+        regions.fill("<!-- bench:full/nonsense -->\n<!-- /bench -->")
 
 
 def test_readme_region_of_a_suite_result(tmp_path):
     content = {"rows": [], "m": 64, "shift": 1.0}
     write_json(tmp_path / "full" / "layers.json", {"error": None, "content": content})
-    assert "GELU" not in tables.region("full/layers", tmp_path)
+    assert "GELU" not in regions.region("full/layers", tmp_path)
     write_json(tmp_path / "full" / "layers.json", {"error": "OSError: x", "content": None})
-    assert "failed: OSError" in tables.region("full/layers", tmp_path)
+    assert "failed: OSError" in regions.region("full/layers", tmp_path)
 
 
 def test_all_fourteen_questions_have_an_experiment_in_quick_and_full():
@@ -142,21 +169,35 @@ def test_all_fourteen_questions_have_an_experiment_in_quick_and_full():
 
 def test_a_power_law_is_found_with_its_interval():
     sizes = [2.0**k for k in range(8)]
-    fit = slope(sizes, [3 * size**0.7 for size in sizes])
+    fit = power_law(sizes, [3 * size**0.7 for size in sizes])
     assert fit is not None
     assert abs(fit["value"] - 0.7) < 1e-12 and fit["high"] - fit["low"] < 1e-9
-    noisy = slope(sizes, [3 * size**0.7 * (1 + 0.2 * (-1) ** k) for k, size in enumerate(sizes)])
+    noisy = power_law(sizes, [3 * size**0.7 * (1 + 0.2 * (-1) ** k) for k, size in enumerate(sizes)])
     assert noisy is not None and noisy["low"] < 0.7 < noisy["high"]
-    assert slope([1, 2], [1, 2]) is None and slope([1, 2, 4], [0, 0, 1]) is None
+    assert power_law([1, 2], [1, 2]) is None and power_law([1, 2, 4], [0, 0, 1]) is None
 
 
 def test_words_and_plain_values():
-    assert compare(1.0, 2.0) == "wins by a factor of 2"
-    assert compare(2.0, 1.0) == "loses by a factor of 2"
-    assert compare(1.0, 1.05).startswith("ties")
+    assert versus(1.0, 2.0) == "wins by a factor of 2"
+    assert versus(2.0, 1.0) == "loses by a factor of 2"
+    assert versus(1.0, 1.05).startswith("ties")
     assert (listed("abc"), listed("a"), listed("")) == ("a, b and c", "a", "")
     assert (seconds(0.0123), seconds(None), number(None), number(12345.0)) == ("12.3 ms", "-", "-", "1.23e+04")
     assert plain({1: (float("nan"), float("inf"), 2)}) == {"1": [None, None, 2]}
+
+
+def test_one_experiment_runs_at_full_size_unless_told(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(
+        "bench.__main__.run_suite", lambda chosen, *rest, **options: asked.append((chosen, *rest)) or []
+    )
+    output = ["--results", str(tmp_path), "--output", str(tmp_path / "REPORT.md")]
+    assert main(["--only", "costs", *output]) == 0
+    assert main(["--only", "costs", "--suite", "tiny", *output]) == 0
+    assert [(chosen[0].name, suite) for chosen, suite, *_ in asked] == [("costs", "full"), ("costs", "tiny")]
+    with pytest.raises(SystemExit):
+        main(["--only", "gpu-steps", *output])
+    assert "the suite full has no gpu-steps" in capsys.readouterr().err
 
 
 def test_help_and_list(capsys):

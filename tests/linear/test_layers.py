@@ -91,7 +91,7 @@ def prepared(device, case: dict, weighted: bool, n: int = 11):
     w = rng.uniform(0.2, 3, n) if weighted else None
     problem = Problem(device.asarray(X), device.asarray(y), SampleWeights.of(device, w, n))
     network.hold_all()
-    run = prepare(trainer_for(case), network, problem)
+    run = prepare(trainer_for(case), network, Problem(problem))
     signs = device.to_host(network.signs)
     network.second = device.asarray(rng.uniform(0.3, 2, signs.shape) * signs, "float64")
     return run, run.look(), Dense(network, X, np.sqrt(w) if weighted else np.ones(n)), y
