@@ -12,7 +12,7 @@ from bench.harness.measure import power_law, summary
 from bench.harness.problems import Problem, make
 from bench.harness.words import interval, number, power_of_two, seconds, spread, versus
 from gpu_sublinear import GaussNewton, get_device
-from gpu_sublinear.model.problem import Problem
+from gpu_sublinear.model.problem import Problem as LeastSquares
 from gpu_sublinear.training.prepare import prepare
 from gpu_sublinear.training.warmup import warm_up
 
@@ -96,7 +96,7 @@ def _flips(problem: Problem) -> list[int]:
     network = problem.network()
     device, found = network.device, []
     X, y = device.asarray(problem.X, network.dtype), device.asarray(problem.y)
-    run = prepare(GaussNewton(mask="flips"), network, Problem(X, y))
+    run = prepare(GaussNewton(mask="flips"), network, LeastSquares(X, y))
     for step in range(5):
         state = run.look()
         found.append(len(run.index.implicit.before))  # type: ignore[union-attr]

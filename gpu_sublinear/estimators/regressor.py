@@ -40,9 +40,9 @@ class SublinearRegressor(RegressorMixin, SublinearEstimator):
         Train the second layer as well; needs one output, and no folds.
     alpha : "auto", "cv" or float
         Ridge penalty on the distance from the initial weights, in units of tr(G_0)/n; "auto" takes that of least
-        leave-one-out error of the linearised network (:mod:`gpu_sublinear.training.penalty`), "cv" that of least mean squared
-        error on the folds of ``cv`` (:mod:`gpu_sublinear.tuning.cross_validation`), without both layers, batches, early
-        stopping, time budget, and activations other than relu and max; 0 interpolates.
+        leave-one-out error of the linearised network (:mod:`gpu_sublinear.training.penalty`), "cv" that of least mean
+        squared error on the folds of ``cv`` (:mod:`gpu_sublinear.tuning.cross_validation`), without both layers,
+        batches, early stopping, time budget, and activations other than relu and max; 0 interpolates.
     alphas : array_like, optional
         Penalties above 0 that "cv" tries, all of them.  Default: 15 from 1000 to 1e-4, the largest first, until errors
         have risen for long (:class:`gpu_sublinear.tuning.cross_validation.Rise`).
@@ -170,9 +170,9 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
         Train the second layer as well; needs one output, and no folds.
     alpha : "auto", "cv" or float
         Ridge penalty on the distance from the initial weights, in units of tr(G_0)/n; "auto" takes that of least
-        leave-one-out error of the linearised network (:mod:`gpu_sublinear.training.penalty`), "cv" that of least mean squared
-        error on the folds of ``cv`` (:mod:`gpu_sublinear.tuning.cross_validation`), without both layers, batches, early
-        stopping, time budget, and activations other than relu and max; 0 interpolates.
+        leave-one-out error of the linearised network (:mod:`gpu_sublinear.training.penalty`), "cv" that of least mean
+        squared error on the folds of ``cv`` (:mod:`gpu_sublinear.tuning.cross_validation`), without both layers,
+        batches, early stopping, time budget, and activations other than relu and max; 0 interpolates.
     alphas : array_like, optional
         Penalties above 0 that "cv" tries, all of them.  Default: 15 from 1000 to 1e-4, the largest first, until errors
         have risen for long (:class:`gpu_sublinear.tuning.cross_validation.Rise`).

@@ -1,7 +1,7 @@
 """Which shift, width, margin and solver to take, and why.
 
-The rule: full steps must be foretold to reach the goal (:mod:`gpu_sublinear.foresight.wide_limit`), every point must be seen
-by enough neurons, the run must fit into memory; among these the largest shift, because a step's work follows
+The rule: full steps must be foretold to reach the goal (:mod:`gpu_sublinear.foresight.wide_limit`), every point must be
+seen by enough neurons, the run must fit into memory; among these the largest shift, because a step's work follows
 ``m Q(b)``.
 """
 

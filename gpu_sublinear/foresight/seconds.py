@@ -1,8 +1,8 @@
 """How long the steps of a run would take, before it is started: work counted in expectation, times measured prices.
 
 The work of each phase follows from the sizes and the shift.  Its price is what the same kind of work cost in a trial
-on this machine (:mod:`gpu_sublinear.foresight.trial`); the solvers' prices are those of :mod:`gpu_sublinear.linear.solver_costs`, scaled by
-what the trial's Gram matrix and its factorisation took here.
+on this machine (:mod:`gpu_sublinear.foresight.trial`); the solvers' prices are those of
+:mod:`gpu_sublinear.linear.solver_costs`, scaled by what the trial's Gram matrix and its factorisation took here.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Prices:
     candidate : float
         Seconds to look at one candidate pair in a query.
     speed : float
-        Seconds here for each second of :mod:`gpu_sublinear.linear.solver_costs`; 1 where the trial's were too few to time.
+        Seconds here for each second of :mod:`gpu_sublinear.linear.solver_costs`; 1 where the trial's were too few to
+        time.
     """
 
     weight: float

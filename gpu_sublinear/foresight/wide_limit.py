@@ -1,6 +1,7 @@
 """Training foretold from the network of infinite width: its Gram matrix, and the error after every full step.
 
-**Gram matrix.**  At initialisation ``G -> H``, ``H_ij = <x_i, x_j> Pr[u > b, v > b]`` (:mod:`gpu_sublinear.foresight.ntk`).
+**Gram matrix.**  At initialisation ``G -> H``, ``H_ij = <x_i, x_j> Pr[u > b, v > b]``
+(:mod:`gpu_sublinear.foresight.ntk`).
 
 **Error after a step.**  A full step solves ``H g = f - y`` and moves the pre-activation of neuron r on point i by
 ``-a_r s / sqrt(m)``, ``s = sum_j M_rj <x_i, x_j> g_j``.  If no pair flipped, the new residual would be

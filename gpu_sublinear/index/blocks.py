@@ -10,8 +10,8 @@ them would cost every step the number of blocks.  Instead the blocks share one n
 path it has ``travelled`` since the beginning, and each remembers that number from its last visit.  When a block is
 visited next, the difference bounds how far the row has moved since, and the block does what any index does when rows
 move: it adds to the drift, and looks at rows past their margin again, on its own points.  The certificate of
-:mod:`gpu_sublinear.index.lazy` then holds for the block by the triangle inequality.  The difference of two sums is off by
-their rounding, which is added.
+:mod:`gpu_sublinear.index.lazy` then holds for the block by the triangle inequality.  The difference of two sums is off
+by their rounding, which is added.
 
 **Who never comes back.**  A row without candidates in one block may be moved by another and fire here later, so blocks
 forget no row (``keep_empty``).  Rows that fire on no point of any block at the start never move, as ever.

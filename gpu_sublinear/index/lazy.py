@@ -19,12 +19,13 @@ A neuron whose reach passes its margin is looked at afresh, on all points, befor
 it is computed costs less than the maxima above it would; memory is O(m d + candidates) instead of O(m n).  The tree
 remains the faithful path (``margin=0``), where the same leaves are queried again and again.
 
-**Who never comes back.**  A neuron that fires on no point at the start never moves (:mod:`gpu_sublinear.index.first_look`) and
-has no list from the beginning; one whose list runs empty later does not fire, so it does not move either and is
-forgotten.  Each step's work follows the neurons that have candidates.  With a ridge penalty the second half is false:
-a row that fires no more is drawn back to its initial value, where it did fire.  Then (``keep_empty``) neurons with
-empty lists stay, their drift counts whatever moved them, and the certificate looks at them afresh like at all others.
-The first half stays true: without data gradient and at its initial value, a row outside U_0 has penalty gradient zero.
+**Who never comes back.**  A neuron that fires on no point at the start never moves
+(:mod:`gpu_sublinear.index.first_look`) and has no list from the beginning; one whose list runs empty later does not
+fire, so it does not move either and is forgotten.  Each step's work follows the neurons that have candidates.  With a
+ridge penalty the second half is false: a row that fires no more is drawn back to its initial value, where it did fire.
+Then (``keep_empty``) neurons with empty lists stay, their drift counts whatever moved them, and the certificate looks
+at them afresh like at all others. The first half stays true: without data gradient and at its initial value, a row
+outside U_0 has penalty gradient zero.
 
 **Taking a step back.**  :meth:`LazyIndex.mark` keeps lists, drift and margins as they are after a query; they are
 replaced, not changed, by what follows.  Restoring them together with the same rows restores a state in which the

@@ -1,8 +1,9 @@
 """Lists and weights when points arrive later: what the ``extend`` of every index is made of.
 
 Points that arrive later bring neurons that fire on none of the earlier points.  Those are where the seed put them,
-because they never moved (:mod:`gpu_sublinear.index.first_look`), so they can be drawn now as if all points had been there from
-the start.  They take places among the rows held, in the order of their numbers; the rows held before keep their order.
+because they never moved (:mod:`gpu_sublinear.index.first_look`), so they can be drawn now as if all points had been
+there from the start.  They take places among the rows held, in the order of their numbers; the rows held before keep
+their order.
 """
 
 from __future__ import annotations

@@ -49,19 +49,32 @@ class FiredPairs(Protocol):
     """
 
     @property
-    def indptr(self) -> Array: ...
+    def indptr(self) -> Array:
+        """(n + 1,) int64: where each point's pairs begin."""
+
     @property
-    def compact(self) -> Array: ...
+    def compact(self) -> Array:
+        """(nnz,) int32: positions in ``fired.neurons``."""
+
     @property
-    def values(self) -> Array: ...
+    def values(self) -> Array:
+        """(nnz,) the computed numbers above the threshold."""
+
     @property
-    def fired(self) -> NeuronLists: ...
+    def fired(self) -> NeuronLists:
+        """The pairs by neuron."""
+
     @property
-    def pairs(self) -> float: ...
+    def pairs(self) -> float:
+        """``sum_r |fire(r)|^2``."""
+
     @property
-    def nnz(self) -> int: ...
+    def nnz(self) -> int:
+        """Number of fired pairs."""
+
     @property
-    def union(self) -> int: ...
+    def union(self) -> int:
+        """Number of neurons that fire somewhere."""
 
 
 class Fold(Protocol):

@@ -1,10 +1,10 @@
 r"""Virtual width: only the neurons that take part in training are ever drawn.
 
 **What is drawn.**  Training involves only ``U_0``, the neurons that fire on some training point at the start
-(:mod:`gpu_sublinear.index.first_look`).  Let the number of pairs of the network be Poisson with mean m / 2 instead of fixed.
-Then the pairs are a Poisson process in weight space with intensity ``(m / 2) phi(w) dw``, phi the standard normal
-density, and its restrictions to disjoint sets are independent (Kingman, *Poisson Processes*, section 2.2).  The caps
-``C_i = {w : <w, x_i> > b}`` of the training points cut the union into the disjoint sets
+(:mod:`gpu_sublinear.index.first_look`).  Let the number of pairs of the network be Poisson with mean m / 2 instead of
+fixed. Then the pairs are a Poisson process in weight space with intensity ``(m / 2) phi(w) dw``, phi the standard
+normal density, and its restrictions to disjoint sets are independent (Kingman, *Poisson Processes*, section 2.2).  The
+caps ``C_i = {w : <w, x_i> > b}`` of the training points cut the union into the disjoint sets
 
     D_i = C_i without C_1, ..., C_{i-1},         U_0 = D_1 + D_2 + ... + D_n,
 

@@ -49,8 +49,8 @@ class GaussNewton(Options):
     mask : {"auto", "lists", "bits", "flips"}
         How fired pairs are kept: listed, with candidates; or one bit for each pair, all looked at in every step
         (:mod:`gpu_sublinear.index.bits`), or one bit kept through the pairs that flip, with implicit weights
-        (:mod:`gpu_sublinear.index.flips.index`).  The last two need the exact Gram matrix.  "auto" takes bits where pairs are
-        many, or become so, and never flips.
+        (:mod:`gpu_sublinear.index.flips.index`).  The last two need the exact Gram matrix.  "auto" takes bits where
+        pairs are many, or become so, and never flips.
     tolerance : float
         Stop when ``||f - y|| <= tolerance ||y||``.  With a penalty also when a full step promises less than this part
         of the penalised loss, or the last steps gained next to nothing: 0.025 % in one and 0.1 % in two to six, or
@@ -67,7 +67,8 @@ class GaussNewton(Options):
     alpha : float or "auto"
         Ridge penalty ``alpha tr(G_0)/n / 2 ||W - W_0||^2``; W_0 are the weights at the start of this fit, of both
         layers if both are trained.  Above 0 every step is judged; of batches, epochs are watched as without it.
-        "auto" chooses it by leave-one-out cross-validation of the linearised network (:mod:`gpu_sublinear.training.penalty`).
+        "auto" chooses it by leave-one-out cross-validation of the linearised network
+        (:mod:`gpu_sublinear.training.penalty`).
     time_budget : float or None
         Seconds, first scan included, after which no further step begins.
     validation_fraction : float

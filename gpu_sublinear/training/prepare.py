@@ -1,6 +1,7 @@
 """From options to a run that is ready for its first step: the one place that knows every kind of index and run.
 
-To add a kind of index, name it in ``KINDS``: then ``mask="its name"`` trains with it, from the first look to checkpoints.
+To add a kind of index, name it in ``KINDS``: then ``mask="its name"`` trains with it, from the first look to
+checkpoints.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Both layers as a sum of blocks: several outputs, other activations and packed bits against dense algebra in float64."""
+"""Both layers as a sum of blocks: several outputs, other activations, packed bits, against dense algebra in float64."""
 
 from __future__ import annotations
 

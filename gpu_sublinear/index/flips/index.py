@@ -20,9 +20,9 @@ and a row costs n / 4 table look-ups (sums of subsets of four points) when someb
 So it is on the cpu; the cuda device adds up points instead, in float64 throughout.
 
 **A ridge penalty** takes back a part theta of the movement in each step, ``W' = W^0 + (1 - theta) (W - W^0) - J^T g``
-(:meth:`gpu_sublinear.step.run.Run.propose`). As M is the mask of both terms, this is the formula above with ``Gamma' = (1 -
-theta) Gamma + g`` and ``c' = (1 - theta) c``: nothing else of the weights changes, and after a full step, theta = 1,
-all c of the log are 0. What the penalty needs of W - W^0 =: D is known, too. With ``h_i = sum_r a_r M_ri (P^0_ri -
+(:meth:`gpu_sublinear.step.run.Run.propose`). As M is the mask of both terms, this is the formula above with ``Gamma' =
+(1 - theta) Gamma + g`` and ``c' = (1 - theta) c``: nothing else of the weights changes, and after a full step, theta =
+1, all c of the log are 0. What the penalty needs of W - W^0 =: D is known, too. With ``h_i = sum_r a_r M_ri (P^0_ri -
 b)``, kept through the flips from the rows at the start, ``(J D)_i = f_i - m^{-1/2} h_i``, and
 
     ||D'||^2 = (1 - theta)^2 ||D||^2 - 2 (1 - theta) <g, J D> + <g, G g> .

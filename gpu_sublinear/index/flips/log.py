@@ -1,7 +1,8 @@
 """The log of flips: which pairs turned over, in what order, and what each says of the implicit weights.
 
 Entry e belongs to the pair (neurons_e, points_e); its coefficient c is that of the formula in
-:mod:`gpu_sublinear.index.flips.index`.  The entries of a neuron are a chain, ``heads[r]``, ``before[heads[r]]``, ... until -1.
+:mod:`gpu_sublinear.index.flips.index`.  The entries of a neuron are a chain, ``heads[r]``, ``before[heads[r]]``, ...
+until -1.
 """
 
 from __future__ import annotations
