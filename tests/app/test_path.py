@@ -21,7 +21,7 @@ from gpu_sublinear.app.prepared import Prepared
 from gpu_sublinear.data.classes import Classes
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.fitted.model import FittedModel
-from gpu_sublinear.index.protocol import Beside
+from gpu_sublinear.index.protocol import Following
 from gpu_sublinear.tuning.shared_scan import SharedScan
 from gpu_sublinear.views.path_rows import PathRow
 from gpu_sublinear.views.run_text import narrowed
@@ -134,7 +134,7 @@ def test_one_penalty_is_at_no_end(capsys):
 
 
 def test_errors_that_are_no_numbers_are_told(here, capsys, monkeypatch):
-    monkeypatch.setattr(Beside, "outputs", lambda beside: np.full(len(beside.index.X), np.nan))
+    monkeypatch.setattr(Following, "outputs", lambda beside: np.full(len(beside.index.X), np.nan))
     assert "no numbers; give larger alphas" in refusal(capsys, [*DIABETES, "--out", "m", "--history", "h.json"])
     (target,) = json.loads((here / "h.json").read_text())["targets"]
     assert len(target["path"]) == 3
