@@ -5,6 +5,7 @@
 >>> result = GaussNewton(tolerance=1e-4).fit(network, X, y)      # X: unit rows (n, 16); y: (n,)  # doctest: +SKIP
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .devices import Device, get_device
@@ -22,7 +23,8 @@ from .tuning.cross_validation import CrossValidation, cross_validate
 from .tuning.shared_scan import SharedScan, ridge_path
 
 if TYPE_CHECKING:
-    from .estimators.regressor import SublinearClassifier, SublinearRegressor
+    from .estimators.classifier import SublinearClassifier
+    from .estimators.regressor import SublinearRegressor
 
 from .version import __version__ as __version__
 
@@ -51,7 +53,7 @@ __all__ = [
     "ridge_path",
 ]
 
-ESTIMATORS = ("SublinearClassifier", "SublinearRegressor")
+ESTIMATORS = {"SublinearClassifier": "classifier", "SublinearRegressor": "regressor"}  # and their files
 
 
 def __getattr__(name: str) -> Any:
@@ -59,7 +61,7 @@ def __getattr__(name: str) -> Any:
     if name not in ESTIMATORS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from .estimators import regressor as estimators
+        module = import_module(f".estimators.{ESTIMATORS[name]}", __name__)
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "sklearn":
             raise
@@ -67,4 +69,4 @@ def __getattr__(name: str) -> Any:
             f"{name} needs scikit-learn 1.6 or later, which cannot be imported ({error}); install it: "
             "pip install 'scikit-learn>=1.6'"
         ) from error
-    return getattr(estimators, name)
+    return getattr(module, name)

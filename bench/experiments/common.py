@@ -16,7 +16,7 @@ from gpu_sublinear.model.shifts import paper_shift, shift_for_fired
 from gpu_sublinear.training.warmup import warm_up
 
 GOAL = 1e-6  # mse of standardised targets
-BLOCK = 8192  # neurons at a time in dense looks
+DENSE_NEURONS = 8192  # neurons at a time in dense looks
 DATA_SETS = ["sphere:n=320,d=16", "digits", "breast_cancer", "diabetes"]
 CLUSTERED = "clustered:n=320,d=16"
 TINY, TINY_CLUSTERED = "sphere:n=40,d=8", "clustered:n=40,d=8"  # of the self-test
@@ -57,8 +57,8 @@ def mask_of(network: Any, X: np.ndarray) -> np.ndarray:
     """Return who fires on what as packed bits (n, m / 8), dense and in blocks."""
     device = network.device
     X = device.asarray(X, network.dtype)
-    starts = range(0, network.width, BLOCK)
-    blocks = (device.matmul(X, network.W[first : first + BLOCK].T) > network.shift for first in starts)
+    starts = range(0, network.width, DENSE_NEURONS)
+    blocks = (device.matmul(X, network.W[first : first + DENSE_NEURONS].T) > network.shift for first in starts)
     return np.concatenate([np.packbits(device.to_host(block), axis=1) for block in blocks], axis=1)
 
 
@@ -67,8 +67,8 @@ def gram_of(problem: Problem) -> np.ndarray:
     network = problem.network()
     device, counts = network.device, np.zeros((problem.n, problem.n))
     X = device.asarray(problem.X, network.dtype)
-    for first in range(0, network.width, BLOCK):
-        mask = (device.matmul(X, network.W[first : first + BLOCK].T) > network.shift).astype(np.float32)
+    for first in range(0, network.width, DENSE_NEURONS):
+        mask = (device.matmul(X, network.W[first : first + DENSE_NEURONS].T) > network.shift).astype(np.float32)
         counts += device.to_host(device.matmul(mask, mask.T))
     return problem.X @ problem.X.T * counts / problem.m
 

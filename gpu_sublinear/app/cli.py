@@ -277,7 +277,7 @@ def run_inspect(options: argparse.Namespace) -> int:
 
 def run_report(options: argparse.Namespace) -> int:
     """Run ``report``."""
-    from ..views.run_page import run_report
+    from .report import run_report
 
     return run_report(options)
 

@@ -18,7 +18,7 @@ from ..views.inspection_figure import save_inspection
 from ..views.inspection_text import inspection_text
 from ..views.run_figure import check_figure
 from .console import check_output_files, json_text, say
-from .prepared import data_line
+from .inputs import data_line
 
 
 def run_inspect(options: Namespace) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import GpuSublinearError
 from ..options import MOST_SCALE
 
-MOST = 10_000  # penalties of one path
+MOST_PENALTIES = 10_000  # penalties of one path
 
 
 def whole(text: str) -> int:
@@ -176,6 +176,6 @@ def alphas(text: str) -> list[float]:
     if len(parts) != 3:
         raise argparse.ArgumentTypeError(f"'{text}' is no sequence of penalties such as 1000:0.1:13 or 100,10,1")
     (first, last), count = map(above, parts[:2]), at_least(2)(parts[2])
-    if count > MOST:
-        raise argparse.ArgumentTypeError(f"at most {MOST:,} penalties are tried, not {parts[2]}")
+    if count > MOST_PENALTIES:
+        raise argparse.ArgumentTypeError(f"at most {MOST_PENALTIES:,} penalties are tried, not {parts[2]}")
     return np.geomspace(first, last, count).tolist()

@@ -27,8 +27,8 @@ from ..views.progress import LiveLine
 from ..views.run_figure import check_figure
 from ..views.run_text import RULE, error_rows, narrowed
 from .console import INTERRUPTED, among_training_points, check_output_files, json_text, say
+from .inputs import Inputs
 from .interrupt import StopOnInterrupt
-from .prepared import Prepared
 
 HEADER = (
     f"{'alpha':>9}  {'steps':>5}  {'training':>9}  {'left out':>9}  {'s.e.':>7}  {'fired/point':>11}  {'seconds':>7}"
@@ -42,7 +42,7 @@ class Search:
 
     Attributes
     ----------
-    prepared : Prepared
+    inputs : Inputs
         Data and targets.
     y : ndarray
         (n,) or (n, c) standard targets.
@@ -60,7 +60,7 @@ class Search:
         How well it fits, by part of the data.
     """
 
-    prepared: Prepared
+    inputs: Inputs
     y: np.ndarray
     out: str | None
     rows: list[PathRow] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Search:
     @property
     def name(self) -> str:
         """Of the target."""
-        return self.prepared.dataset.target_name
+        return self.inputs.dataset.target_name
 
     @property
     def chosen(self) -> PathRow | None:
@@ -139,17 +139,17 @@ def path(options: Namespace) -> int:
         max_steps=options.max_steps,
         memory_limit=options.memory_limit,
     )
-    prepared = Prepared.of(options, trainer, 1 if options.per_target else None, options.folds + 1)
-    network = prepared.network
+    inputs = Inputs.of(options, trainer, 1 if options.per_target else None, options.folds + 1)
+    network = inputs.network
     support.check(trainer, network, support.SHARED_SCAN)
-    searches = _searches(options, prepared)
-    folds = folds_of(prepared, options.folds, options.seed)
-    say(prepared.opening(f"{len(options.alphas)} penalties, {options.folds} folds and all training points"))
-    begin += prepared.compile(trainer)
+    searches = _searches(options, inputs)
+    folds = folds_of(inputs, options.folds, options.seed)
+    say(inputs.opening(f"{len(options.alphas)} penalties, {options.folds} folds and all training points"))
+    begin += inputs.compile(trainer)
     with StopOnInterrupt("training") as interrupt, LiveLine() as line, among_training_points():
         line.count("scan")
         started = time.perf_counter()
-        scan = SharedScan.build(trainer, network, prepared.X, searches[0].y, options.folds + 1)
+        scan = SharedScan.build(trainer, network, inputs.X, searches[0].y, options.folds + 1)
         network.device.synchronize()
         scanned = time.perf_counter() - started
         line.settle()
@@ -166,7 +166,7 @@ def path(options: Namespace) -> int:
             say(f"history  {options.history}")
         drawn = [(search.name, search.rows, search.chosen.alpha) for search in searches if search.chosen]
         if options.figure and drawn:
-            save_path(options.figure, drawn, prepared.title)
+            save_path(options.figure, drawn, inputs.title)
             say(f"figure   {options.figure}")
     if interrupt.requested:
         return INTERRUPTED
@@ -175,12 +175,12 @@ def path(options: Namespace) -> int:
     return 0
 
 
-def folds_of(prepared: Prepared, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def folds_of(inputs: Inputs, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the folds of the training points, drawn from the seed; classes have equal shares in all.
 
     Parameters
     ----------
-    prepared : Prepared
+    inputs : Inputs
         Data.
     count : int
         Folds, 2 or more.
@@ -199,12 +199,12 @@ def folds_of(prepared: Prepared, count: int, seed: int) -> list[tuple[np.ndarray
     """
     from sklearn.model_selection import KFold, StratifiedKFold
 
-    dataset, n, options = prepared.dataset, len(prepared.rows), {"shuffle": True, "random_state": seed % 2**32}
+    dataset, n, options = inputs.dataset, len(inputs.rows), {"shuffle": True, "random_state": seed % 2**32}
     if n < count:
         raise OptionError(f"--folds: {count} folds need as many training points; there are {n}")
     if not (dataset.classes and dataset.labels is not None):
         return list(KFold(count, **options).split(np.empty(n)))
-    labels = dataset.labels[prepared.rows]
+    labels = dataset.labels[inputs.rows]
     sizes = np.bincount(labels)
     if sizes.min() < count:
         name = dataset.classes.names[int(sizes.argmin())]
@@ -212,21 +212,21 @@ def folds_of(prepared: Prepared, count: int, seed: int) -> list[tuple[np.ndarray
     return list(StratifiedKFold(count, **options).split(labels, labels))
 
 
-def _searches(options: Namespace, prepared: Prepared) -> list[Search]:
+def _searches(options: Namespace, inputs: Inputs) -> list[Search]:
     """Return what is searched for: one penalty for all targets, or one for each."""
     if not options.per_target:
-        return [Search(prepared, prepared.y, options.out)]
-    if prepared.dataset.classes:
+        return [Search(inputs, inputs.y, options.out)]
+    if inputs.dataset.classes:
         raise OptionError("--per-target is for numbers; a model of classes knows them all: leave out --per-target")
-    names = prepared.dataset.target_names
+    names = inputs.dataset.target_names
     if not names:
-        return [Search(prepared, prepared.y, options.out)]
+        return [Search(inputs, inputs.y, options.out)]
     outs = [None if options.out is None else model_path(options.out, name) for name in names]
     given = {"--history": options.history, "--figure": options.figure}
     check_output_files(
         {f"--out for target '{n}'": out for n, out in zip(names, outs, strict=True)} | given, options.data
     )
-    return [Search(prepared.target(k), prepared.y[:, k], out) for k, out in enumerate(outs)]
+    return [Search(inputs.target(k), inputs.y[:, k], out) for k, out in enumerate(outs)]
 
 
 def model_path(out: str, target: str) -> str:
@@ -291,8 +291,8 @@ def _conclude(options: Namespace, search: Search, several: bool) -> None:
     elif chosen is search.rows[-1] and len(options.alphas) > 1:
         more = "see --alphas" if tried == len(options.alphas) else "see --all"
         say(f"         it is the smallest tried: a smaller one may be better, {more}")
-    model = search.prepared.model(options, search.best.network)
-    fits = search.prepared.fits(model)
+    model = search.inputs.model(options, search.best.network)
+    fits = search.inputs.fits(model)
     search.summary = {name: asdict(fit) for name, fit in fits.items()}
     say("\n".join([RULE, *error_rows(fits["training"], fits.get("held_out")), RULE]))
     if search.out:
@@ -310,10 +310,10 @@ def _times(searches: list[Search], scanned: float, total: float) -> None:
 def _write_history(options: Namespace, searches: list[Search], scanned: float) -> None:
     if not options.history:
         return
-    prepared = searches[0].prepared
+    inputs = searches[0].inputs
     content = {
-        "environment": environment() | {"device": prepared.network.device.describe()},
-        "settings": prepared.settings(options),
+        "environment": environment() | {"device": inputs.network.device.describe()},
+        "settings": inputs.settings(options),
         "scan_seconds": scanned,
         "targets": [search.as_dict() for search in searches],
     }

@@ -26,8 +26,8 @@ from ..views.run_page import page
 from ..views.run_text import STEP_HEADER, Fit, closing_table, narrowed, step_line
 from .checkpoint import beginning, checkpointing, how_to_go_on, resumed
 from .console import INTERRUPTED, among_training_points, check_output_files, json_text, say
+from .inputs import Inputs
 from .interrupt import StopOnInterrupt
-from .prepared import Prepared
 
 
 class DivergedError(GpuSublinearError, ArithmeticError):
@@ -68,20 +68,20 @@ def train(options: Namespace) -> int:
         options.init = "iid" if options.engine == "faithful" else "paired"
     resolved = {name: getattr(trainer, name) for name in ("solver", "margin", "jacobian")}
     vars(options).update(resolved, sketch=trainer.sketch.kind, sketch_rows=trainer.sketch.c)
-    prepared = Prepared.of(options, trainer)
-    network = prepared.network
-    say(prepared.opening(_method(trainer)))
+    inputs = Inputs.of(options, trainer)
+    network = inputs.network
+    say(inputs.opening(_method(trainer)))
     if text := beginning(options):
         say(text)
-    begin += prepared.compile(trainer)
+    begin += inputs.compile(trainer)
     with StopOnInterrupt() as interrupt:
-        result = _fit(options, trainer, network, prepared.X, prepared.y, interrupt, checkpoint)
+        result = _fit(options, trainer, network, inputs.X, inputs.y, interrupt, checkpoint)
         stopped, reason = interrupt.requested, _why(result, interrupt)  # later Ctrl-C waits for the files
-        model = prepared.model(options, network)
+        model = inputs.model(options, network)
         sound = math.isfinite(result.history[-1].residual_norm)
-        fits = prepared.fits(model) if sound else {}
+        fits = inputs.fits(model) if sound else {}
         summary = _summary(result, reason, fits, time.perf_counter() - begin + result.resumed_seconds)
-        history = history_json(prepared.settings(options), result, summary)
+        history = history_json(inputs.settings(options), result, summary)
         if options.history:
             write_text(options.history, history)
         if options.report:
@@ -90,7 +90,7 @@ def train(options: Namespace) -> int:
             raise DivergedError(f"{reason}; no model was saved")
         say(f"result   {'converged' if result.converged else 'not converged'}: {reason}")
         say(closing_table(result, network.width, fits["training"], fits.get("held_out"), summary["total_seconds"]))
-        _save(options, model, result, prepared.title)
+        _save(options, model, result, inputs.title)
         if stopped and (text := how_to_go_on(options)):
             say(text)
     return INTERRUPTED if interrupt.requested else 0

@@ -13,9 +13,9 @@ from ..errors import OptionError
 if TYPE_CHECKING:
     from .parts import Parts
 
-BLOCK = 16384  # neurons at a time: larger than elsewhere, because each block is three nodes of the file
+NEURON_BLOCK = 16384  # neurons at a time: larger than elsewhere, because each block is three nodes of the file
 OPSET, IR_VERSION = 17, 8  # of 2022: every runtime in use reads these
-LIMIT = 2**31 - 2**20  # bytes of one protocol buffer, less a margin for the graph
+MOST_BYTES = 2**31 - 2**20  # bytes of one protocol buffer, less a margin for the graph
 TYPES = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
 
 
@@ -64,7 +64,7 @@ def serialised(parts: Parts) -> bytes:
     OptionError
         If the weights do not fit into one file.
     """
-    if parts.W.nbytes > LIMIT:
+    if parts.W.nbytes > MOST_BYTES:
         raise OptionError(
             f"the weights take {parts.W.nbytes / 2**30:.1f} GiB, and one ONNX file holds 2 GiB; "
             "use dtype='float32', a smaller width, or TorchScript"
@@ -98,10 +98,10 @@ def _unit_rows(graph: Graph, parts: Parts) -> str:
 def _output(graph: Graph, parts: Parts, rows: str) -> str:
     """Add the sum over all neurons in blocks; return the name of the (n, c) float64 sum."""
     total = graph.constant("zero", np.zeros((1, parts.outputs)))
-    for first in range(0, len(parts.W), BLOCK):
-        W = graph.constant(f"W_{first}", parts.W[first : first + BLOCK])  # (block, d)
+    for first in range(0, len(parts.W), NEURON_BLOCK):
+        W = graph.constant(f"W_{first}", parts.W[first : first + NEURON_BLOCK])  # (block, d)
         signs = graph.constant(
-            f"signs_{first}", parts.signs.reshape(len(parts.W), -1)[first : first + BLOCK]
+            f"signs_{first}", parts.signs.reshape(len(parts.W), -1)[first : first + NEURON_BLOCK]
         )  # (block, c)
         hidden = _hidden(graph, parts, rows, W)  # (n, block)
         part = graph.node("Cast", graph.node("MatMul", hidden, signs), to=TensorProto.DOUBLE)  # (n, c)

@@ -12,7 +12,7 @@ import torch
 if TYPE_CHECKING:
     from .parts import Parts
 
-BLOCK = 4096  # neurons at a time, as in ShiftedReluNetwork.predict
+NEURON_BLOCK = 4096  # neurons at a time, as in ShiftedReluNetwork.predict
 
 
 class ExportedNetwork(torch.nn.Module):
@@ -41,7 +41,7 @@ class ExportedNetwork(torch.nn.Module):
         self.register_buffer("target_mean", torch.tensor(means, dtype=torch.float64))  # (c,) or (1,)
         self.register_buffer("target_std", torch.tensor(stds, dtype=torch.float64))
         self.outputs: int = parts.outputs
-        self.block: int = BLOCK
+        self.block: int = NEURON_BLOCK
         self.slope: float = parts.activation.slope
         self.directions = [float(hinge.direction) for hinge in parts.activation.hinges]
         self.gains = [hinge.gain for hinge in parts.activation.hinges]

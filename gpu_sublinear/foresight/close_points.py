@@ -10,7 +10,7 @@ import numpy as np
 CLOSE = 0.98  # cosine, 11 degrees: at b = 2 two such points still share most of the neurons that fire on either
 FAR = 1.0  # standard deviations between the targets of a close pair that deserve a look
 LISTED = 10  # pairs that a report can show
-ROWS = 1024  # points whose inner products with all others are held at a time
+POINTS_AT_A_TIME = 1024  # points whose inner products with all others are held at a time
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def _pair(a: int, b: int, y: np.ndarray, cosine: float, slope: float) -> Pair:
 
 def _close_pairs(X: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield (i, j, cosine) of all pairs i < j with cosine at least ``CLOSE``, block by block."""
-    for start in range(0, len(X), ROWS):
-        K = X[start : start + ROWS] @ X[start:].T  # (block, n - start)
+    for start in range(0, len(X), POINTS_AT_A_TIME):
+        K = X[start : start + POINTS_AT_A_TIME] @ X[start:].T  # (block, n - start)
         i, j = np.nonzero(K >= CLOSE)
         later = j > i
         i, j = i[later], j[later]

@@ -33,7 +33,7 @@ from .seconds import Prices, Work, expected_seconds
 from .trial import Trial, affordable_width, fits, run_trial
 from .wide_limit import PROMPT, Forecast, WideLimit
 
-SAMPLED = 1536  # points of the infinite-width kernel: each shift that is tried costs n^3 / 3 operations
+SAMPLED_POINTS = 1536  # points of the infinite-width kernel: each shift that is tried costs n^3 / 3 operations
 NAMED = 10  # silent points that are listed
 
 
@@ -237,7 +237,7 @@ class Outlook:
 
 def _sample(n: int, seed: int, outputs: int) -> np.ndarray:
     """Return the points of the infinite-width kernel: all, or as many as keep the work in bounds, ascending."""
-    most = math.isqrt(SAMPLED**2 // pattern_count(outputs))  # every pattern of signs has a forecast of its own
+    most = math.isqrt(SAMPLED_POINTS**2 // pattern_count(outputs))  # every pattern of signs has a forecast of its own
     return np.sort(np.random.default_rng([seed, 4]).permutation(n)[:most])
 
 

@@ -16,7 +16,7 @@ from .trial import Trial
 
 TIMEABLE = 0.02  # seconds of Gram matrix and factorisation below which overheads, not work, would be measured
 UNFLIPPED = 0.75  # of the first count of pairs that later steps save, because few pairs flip
-PARTS = ("draw", "first scan", "first step", "later step")
+TASKS = ("draw", "first scan", "first step", "later step")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Prices:
 
 
 def expected_seconds(work: Work, prices: Prices, solver: str, union_share: float) -> dict[str, float]:
-    """Return the expected seconds of a run's ``PARTS``.
+    """Return the expected seconds of a run's ``TASKS``.
 
     Parameters
     ----------

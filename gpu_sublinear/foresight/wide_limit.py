@@ -52,7 +52,7 @@ _GAUSS = np.polynomial.legendre.leggauss(NODES)
 JITTER = 1e-12  # of H's diagonal: equal rows would otherwise end the factorisation
 LEFT = 0.05  # of the squared mean, at least, when the variance of its estimate is taken off
 PROMPT = 8  # steps: a forecast that needs no more is trusted, see above
-LIMIT = 10.0  # an mse beyond which a forecast only says "grows"
+GROWS = 10.0  # an mse beyond which a forecast only says "grows"
 
 
 @dataclass(frozen=True)
@@ -148,11 +148,11 @@ class WideLimit:
         Returns
         -------
         Forecast
-            It ends at the goal, after ``most`` steps, or where the error grows past ``LIMIT``.
+            It ends at the goal, after ``most`` steps, or where the error grows past ``GROWS``.
         """
         residual, mse, first = self.y, [float(np.mean(self.y**2))], 0.0
         noise = np.random.default_rng(0)  # the same for all widths and shifts: they are compared with each other
-        while goal < mse[-1] < LIMIT and len(mse) <= most:
+        while goal < mse[-1] < GROWS and len(mse) <= most:
             parts = [self._step(residual @ s, width / self.patterns, noise) for s in self._signs]
             residual = sum(part[0][:, None] * s for part, s in zip(parts, self._signs, strict=True))  # (n, c)
             flips = float(np.mean([part[1] for part in parts]))

@@ -15,8 +15,8 @@ from ..model.caps import draw_caps, settle_sampling
 from ..model.network import ShiftedReluNetwork
 from .lists import picked, without_empty
 
-SAMPLED = 1024  # rows looked at to learn whether lists would grow too long, or how many fire at all
-MOST = 0.7  # share of rows that fire somewhere from which holding the others too costs less than finding them
+SAMPLED_ROWS = 1024  # rows looked at to learn whether lists would grow too long, or how many fire at all
+MOST_FIRING = 0.7  # share of rows that fire somewhere from which holding the others too costs less than finding them
 
 
 def survey(network: ShiftedReluNetwork, X: Array, margin: float) -> NeuronLists:
@@ -112,14 +112,14 @@ class _Parts:
 def sampled_share(network: ShiftedReluNetwork, X: Array) -> float:
     """Return the share of the pairs that fire, from about 1024 of the rows held, evenly spaced."""
     u = len(network.rows)
-    counts = _points_fired(network, X, network.rows[:: max(1, u // SAMPLED)])
+    counts = _points_fired(network, X, network.rows[:: max(1, u // SAMPLED_ROWS)])
     return int(counts.sum()) / max(1, len(counts) * len(X))
 
 
 def most_fire(network: ShiftedReluNetwork, X: Array) -> bool:
     """Tell whether most rows of a fresh network fire on some point (n, d), from the first 1024."""
-    counts = _points_fired(network, X, network.block(0, min(SAMPLED, network.width)))
-    return int((counts > 0).sum()) >= MOST * len(counts)
+    counts = _points_fired(network, X, network.block(0, min(SAMPLED_ROWS, network.width)))
+    return int((counts > 0).sum()) >= MOST_FIRING * len(counts)
 
 
 def _points_fired(network: ShiftedReluNetwork, X: Array, rows: Array) -> Array:

@@ -3,8 +3,8 @@
 Full steps come first.  One that raises the objective need not be wrong: at shifts near 3 the first step overshoots,
 because many pairs flip, and the next ones recover.  So full steps are watched, not stopped (the watchdog technique of
 Chamberlain, Powell, Lemarechal, Pedersen, 1982): only when ``watchdog`` of them in a row fail to beat the best
-objective so far, or ``PATIENCE`` of them do not halve it, does the run go back to the best weights and damp.  With a
-ridge penalty, or a damping that was given, every step is judged.
+objective so far, or ``PATIENT_STEPS`` of them do not halve it, does the run go back to the best weights and damp.  With
+a ridge penalty, or a damping that was given, every step is judged.
 
 **The damping is the curvature that the model lacks.**  The objective after a step s is that of the linearised network
 plus what the kinks add, ``phi(W + s) = model(s) + c/2 ||s||^2``.  Both sides are known once the step was tried, so c
@@ -41,13 +41,13 @@ from typing import Any
 from .history import StepRecord
 from .state import Attempt, State
 
-PATIENCE = 8  # full steps that do not halve the objective; where they work, each divides it by 4 and more
+PATIENT_STEPS = 8  # full steps that do not halve the objective; where they work, each divides it by 4 and more
 PART, LEAST_PART = 0.5, 0.2  # of the curvature: at first, and at least
 TRUST, DOUBT = 0.95, 1.5  # factors of the part after a step that lowers the objective, and after one that does not
 MEMORY = 3  # objectives, the present one included
-MOST = 10.0  # times as much or as little damping from one step to the next
+MOST_CHANGE = 10.0  # times as much or as little damping from one step to the next
 MOST_DAMPING = 1e8  # beyond this a step changes float32 weights by less than their rounding
-SMALLEST = 1e-12  # below this a step is a full one in all but name
+LEAST_DAMPING = 1e-12  # below this a step is a full one in all but name
 ENOUGH = 1e-4  # least part of the predicted decrease that a damped step must bring
 LITTLE, AT_MOST = 2.5, 2.5e-4  # of the tolerance, and of 1: steps that change the objective by less are not worth it
 AGAIN = 3  # full steps after the stall of damped ones, for each step before: the cases of `robust` need up to 2.4
@@ -141,17 +141,19 @@ class StepControl:
         self.fell = self.kept = self.outlook = math.inf
         self.part = max(TRUST * self.part, LEAST_PART) if falls else min(DOUBT * self.part, 1.0)
         if not highest - trial.objective > ENOUGH * promised or not promised > 0:  # so that NaN is refused
-            self.damping = max(curvature, 2 * old, SMALLEST) if math.isfinite(curvature) else max(MOST * old, 1.0)
+            self.damping = (
+                max(curvature, 2 * old, LEAST_DAMPING) if math.isfinite(curvature) else max(MOST_CHANGE * old, 1.0)
+            )
             if self.stuck:
                 self.set_out(step)
             return False
-        self.damping = max(curvature, old / MOST)
+        self.damping = max(curvature, old / MOST_CHANGE)
         if old:
-            self.damping = min(self.damping, MOST * old)
+            self.damping = min(self.damping, MOST_CHANGE * old)
             fall = self.source.objective - trial.objective
             if trial.objective < self.best.objective:
                 self.fell, self.kept = fall / self.source.objective, fall / promised
-        if self.damping < SMALLEST:
+        if self.damping < LEAST_DAMPING:
             self.damping = 0.0
         self.before, self.last = self.last, self.source.objective
         self._keep(trial, step)
@@ -161,7 +163,7 @@ class StepControl:
         """Take a full step that was not asked to help; after too many that did not, go back and damp from now on."""
         if not self.halved or self.best.objective <= self.halved / 2:
             self.halved, self.since = self.best.objective, 0
-        slow = self.since >= PATIENCE
+        slow = self.since >= PATIENT_STEPS
         self.since += 1
         helps = trial.objective < self.best.objective
         self.failures = 0 if helps else self.failures + 1
@@ -184,7 +186,7 @@ class StepControl:
 
     def _damp_from_now_on(self, damping: float) -> None:
         self.watches = False
-        self.damping = max(damping, SMALLEST) if math.isfinite(damping) else 1.0
+        self.damping = max(damping, LEAST_DAMPING) if math.isfinite(damping) else 1.0
 
     def _keep(self, trial: State, step: int) -> None:
         """Stand at this state, the best one if it is."""

@@ -50,10 +50,10 @@ from .damping import ENOUGH, StepControl
 from .run import Run
 from .state import Attempt, State
 
-FIRST = 0.1  # of tr(G)/n, once epochs of full steps failed: above most of the spectrum's tail, below its bulk
+FIRST_DAMPING = 0.1  # of tr(G)/n, once epochs of full steps failed: above most of the spectrum's tail, below its bulk
 RELAXED = 0.25  # of the damping, after an epoch that lowered the loss at the first try
 GROWTH = 4.0  # of the damping, after an epoch that was taken back
-SMALLEST = 1e-6  # below this an epoch is one of full steps in all but name
+LEAST_EPOCH_DAMPING = 1e-6  # below this an epoch is one of full steps in all but name
 
 
 class EpochControl(StepControl):
@@ -69,14 +69,14 @@ class EpochControl(StepControl):
             self.source = trial
             return True
         if self.watches:
-            return self._accepts_watched(FIRST, trial, step)
+            return self._accepts_watched(FIRST_DAMPING, trial, step)
         if not trial.objective <= (1 + ENOUGH) * self.source.objective:  # so that NaN is refused
             self.damping, self.failures = self.damping * GROWTH, 1
             return False
         if trial.objective < (1 - ENOUGH) * self.source.objective and not self.failures:
             self.damping *= RELAXED
         self.failures = 0
-        if self.damping < SMALLEST:
+        if self.damping < LEAST_EPOCH_DAMPING:
             self.damping, self.watches, self.failures, self.halved = 0.0, True, 0, 0.0
         self._keep(trial, step)
         return True

@@ -25,7 +25,7 @@ from ..errors import OptionError
 from ..linear.layers import gram_of_both
 from ..step.run import Run
 
-ALPHAS = np.logspace(-6, 3, 37)  # in units of tr(G_0)/n; the least interpolates, the largest hardly moves a weight
+PENALTIES = np.logspace(-6, 3, 37)  # in units of tr(G_0)/n; the least interpolates, the largest hardly moves a weight
 MOST_POINTS = 2000  # an eigendecomposition of so many takes some seconds; a good lambda hardly depends on n
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def choose_alpha(run: Run) -> float:
     Returns
     -------
     float
-        One of ``ALPHAS``.
+        One of ``PENALTIES``.
     """
     run = _smaller(run)
     state, to_host, problem = run.look(), run.network.device.to_host, run.problem
@@ -52,12 +52,12 @@ def choose_alpha(run: Run) -> float:
     total, weights = problem.total, problem.weights
     roots = np.ones(len(r)) if weights.roots is None else to_host(weights.roots)  # (n,)
     scores = leave_one_out(*merged(to_host(problem.X), G, r.reshape(len(r), -1), roots), total)
-    alpha = float(ALPHAS[np.argmin(scores)])
+    alpha = float(PENALTIES[np.argmin(scores)])
     _log.info("alpha %.3g by leave-one-out cross-validation of the linearised network", alpha)
     return alpha
 
 
-def leave_one_out(G: np.ndarray, r: np.ndarray, total: float, alphas: np.ndarray = ALPHAS) -> np.ndarray:
+def leave_one_out(G: np.ndarray, r: np.ndarray, total: float, alphas: np.ndarray = PENALTIES) -> np.ndarray:
     """Return the leave-one-out error of every penalty.
 
     Parameters

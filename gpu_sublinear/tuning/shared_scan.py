@@ -193,7 +193,7 @@ def warm_starts(run: Run, alphas: Sequence[float]) -> Iterator[tuple[Array, Trai
     Parameters
     ----------
     run : Run
-        Prepared with alpha = 1, so that its ridge is tr(G_0)/n.
+        Inputs with alpha = 1, so that its ridge is tr(G_0)/n.
     alphas : sequence of float
         Penalties.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from html import escape
 from importlib.resources import files
@@ -14,41 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..devices.clock import PHASES
-from ..errors import DataError, OptionError
-from ..files.atomic import check_writable, write_text
-from .run_figure import check_matplotlib
+from ..errors import DataError
 from .run_page_figures import figures_of
 from .run_text import fired, memory, percent
 
-PARTS = ("environment", "settings", "steps", "result")
+SECTIONS = ("environment", "settings", "steps", "result")
 NOT_SHOWN = ("arguments", "quiet", "history", "figure", "report", "out")  # settings that say nothing about the run
-
-
-def run_report(options: Namespace) -> int:
-    """Do what ``gpu-sublinear report`` does.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        With ``history`` and ``out``.
-
-    Returns
-    -------
-    int
-        Exit code 0.
-
-    Raises
-    ------
-    OptionError
-        If the page would replace the history.
-    """
-    check_matplotlib("report")
-    if Path(options.out).resolve() == Path(options.history).resolve():
-        raise OptionError(f"--out: '{options.out}' is also the history; choose another path")
-    check_writable(options.out, "--out")
-    write_text(options.out, page(read_history(options.history)))
-    print(f"report   {options.out}", flush=True)
-    return 0
 
 
 def read_history(path: str | Path) -> dict[str, Any]:
@@ -75,8 +45,10 @@ def read_history(path: str | Path) -> dict[str, Any]:
         raise DataError(f"cannot read '{path}': {error.strerror}; give a file written by train --history") from error
     except ValueError as error:
         raise DataError(f"'{path}' is not JSON ({error}); give a file written by train --history") from error
-    if not isinstance(history, dict) or not all(history.get(part) for part in PARTS):
-        raise DataError(f"'{path}' is no history of a run ({', '.join(PARTS)}); give a file written by train --history")
+    if not isinstance(history, dict) or not all(history.get(part) for part in SECTIONS):
+        raise DataError(
+            f"'{path}' is no history of a run ({', '.join(SECTIONS)}); give a file written by train --history"
+        )
     return history
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_sublinear.app import prepared
+from gpu_sublinear.app import inputs
 from gpu_sublinear.app import train as train_command
 from gpu_sublinear.app.cli import main
 from gpu_sublinear.app.interrupt import StopOnInterrupt
@@ -278,7 +278,7 @@ def test_not_enough_memory_is_one_sentence(capsys, monkeypatch):
     def exhausted(*arguments):
         raise MemoryError("Unable to allocate 1 TiB")
 
-    monkeypatch.setattr(prepared, "load", exhausted)
+    monkeypatch.setattr(inputs, "load", exhausted)
     assert "not enough memory (Unable to allocate 1 TiB); use fewer points" in refusal(capsys, SPHERE)
 
 

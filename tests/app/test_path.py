@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from gpu_sublinear.app import path as path_command
 from gpu_sublinear.app.cli import main
+from gpu_sublinear.app.inputs import Inputs
 from gpu_sublinear.app.option_values import alphas
 from gpu_sublinear.app.path import EXPENDABLE, HEADER, folds_of, model_path
-from gpu_sublinear.app.prepared import Prepared
 from gpu_sublinear.data.classes import Classes
 from gpu_sublinear.data.sources import load
 from gpu_sublinear.fitted.model import FittedModel
@@ -286,13 +286,13 @@ def test_ctrl_c_in_the_last_fold_trains_no_more(here, capsys, monkeypatch):
 
 @pytest.mark.parametrize("command", [["train", "sphere:n=40,d=4", *PLACE], DIABETES], ids=["train", "path"])
 def test_ctrl_c_while_files_are_written_waits_for_them(here, capsys, monkeypatch, command):
-    model = Prepared.model
+    model = Inputs.model
 
     def pressed(*given):
         press_ctrl_c()
         return model(*given)
 
-    monkeypatch.setattr(Prepared, "model", pressed)
+    monkeypatch.setattr(Inputs, "model", pressed)
     assert main([*command, "--out", "m", "--history", "h.json", "--figure", "f.svg"]) == 130
     out = capsys.readouterr().out
     assert "interrupted" not in out and "stopped by" not in out and "resume" not in out
@@ -300,7 +300,7 @@ def test_ctrl_c_while_files_are_written_waits_for_them(here, capsys, monkeypatch
 
 
 def test_refusals_come_before_work(capsys, monkeypatch):
-    monkeypatch.setattr(Prepared, "compile", None)
+    monkeypatch.setattr(Inputs, "compile", None)
     assert "one by one" in refusal(capsys, ["path", "diabetes", *PLACE, "--activation", "abs"])
 
 

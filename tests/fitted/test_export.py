@@ -81,7 +81,7 @@ def small_blocks(monkeypatch):
     """Several blocks, the last one ragged."""
     for library in ("torch", "onnx"):
         if importlib.util.find_spec(library):
-            monkeypatch.setattr(importlib.import_module(f"gpu_sublinear.fitted.{library}"), "BLOCK", 3000)
+            monkeypatch.setattr(importlib.import_module(f"gpu_sublinear.fitted.{library}"), "NEURON_BLOCK", 3000)
 
 
 @pytest.mark.parametrize("run", RUNNERS)
@@ -149,7 +149,7 @@ def test_wrong_arguments(tmp_path):
 
 def test_too_large_for_one_onnx_file(tmp_path, monkeypatch):
     module = pytest.importorskip("gpu_sublinear.fitted.onnx")
-    monkeypatch.setattr(module, "LIMIT", 1000)
+    monkeypatch.setattr(module, "MOST_BYTES", 1000)
     with pytest.raises(OptionError, match="one ONNX file holds 2 GiB; use dtype='float32'"):
         to_onnx(make("bare", "float64", width=64)[0], tmp_path / "m")
     assert not list(tmp_path.iterdir())

@@ -39,7 +39,7 @@ def test_blocks_do_not_matter_and_all_pairs_are_counted(monkeypatch):
     assert (whole.close, whole.far) == ((cosines >= CLOSE).sum(), ((cosines >= CLOSE) & (apart >= FAR)).sum())
     assert len(whole.worst) == 10
     assert sorted(whole.worst, key=lambda pair: -pair.slope) == whole.worst
-    monkeypatch.setattr(contradictions, "ROWS", 7)
+    monkeypatch.setattr(contradictions, "POINTS_AT_A_TIME", 7)
     blocks = find_contradictions(X, y)
     assert [(p.first, p.second) for p in blocks.worst] == [(p.first, p.second) for p in whole.worst]
     assert (blocks.close, blocks.far) == (whole.close, whole.far)

@@ -99,7 +99,7 @@ def test_a_memory_limit_below_everything_is_refused_as_in_training():
 
 
 def test_many_points_are_sampled_for_the_kernel(monkeypatch):
-    monkeypatch.setattr(inspection, "SAMPLED", 50)
+    monkeypatch.setattr(inspection, "SAMPLED_POINTS", 50)
     seen = inspect(X, Y, width=4096, shift=1.0, device=HOST)
     assert (seen.points, seen.sampled_points, len(seen.limit_eigenvalues)) == (80, 50, 50)
     assert any("50 of the 80 points" in warning for warning in seen.warnings)

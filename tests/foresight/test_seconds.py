@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpu_sublinear import get_device
-from gpu_sublinear.foresight.seconds import PARTS, Prices, Work, expected_seconds
+from gpu_sublinear.foresight.seconds import TASKS, Prices, Work, expected_seconds
 from gpu_sublinear.foresight.trial import Trial, run_trial
 from gpu_sublinear.linear.solver_costs import FLOP, PAIR
 from gpu_sublinear.model.shifts import firing_probability
@@ -33,11 +33,11 @@ def test_prices_divide_measured_seconds_by_work():
 def test_seconds_grow_with_their_work():
     prices = Prices(weight=1e-9, product=1e-10, candidate=1e-8, speed=1.0)
     now = expected_seconds(WORK, prices, "gram", 0.5)
-    assert tuple(now) == PARTS
+    assert tuple(now) == TASKS
     wider = expected_seconds(Work(100, 8, 8192, 2.0, 2e6, 200), prices, "gram", 0.5)
     assert wider["draw"] == pytest.approx(2 * now["draw"])
     assert wider["first scan"] == pytest.approx(2 * now["first scan"])
-    assert all(wider[part] > now[part] for part in PARTS)
+    assert all(wider[part] > now[part] for part in TASKS)
     assert now["first step"] > now["later step"] > 0
     larger_shift = expected_seconds(Work(100, 8, 4096, 3.0, 1e4, 200), prices, "gram", 0.5)
     assert larger_shift["later step"] < now["later step"]

@@ -8,7 +8,7 @@ import pytest
 from gpu_sublinear.errors import DataError, OptionError
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.training.gauss_newton import GaussNewton
-from gpu_sublinear.training.penalty import ALPHAS, leave_one_out
+from gpu_sublinear.training.penalty import PENALTIES, leave_one_out
 from tests.helpers.devices import make_device
 from tests.helpers.problems import sphere
 
@@ -79,7 +79,7 @@ def test_chosen_penalties_of_weights_and_of_repetitions_agree(reference):
     weighted = trained(reference, X, y, w, alpha="auto")
     repeated = trained(reference, np.repeat(X, w, axis=0), np.repeat(y, w), alpha="auto")
     assert weighted.alpha == repeated.alpha
-    assert weighted.alpha in ALPHAS
+    assert weighted.alpha in PENALTIES
     assert weighted.history[-1].mse == pytest.approx(repeated.history[-1].mse, rel=SAME)
 
 

@@ -101,7 +101,9 @@ from .radius import foreseen_radius, rounding
 LATER = 0.25  # of the last step's length: the next one is mostly far shorter
 LATER_PULLED = 1.0  # the same with a penalty, where steps shrink slowly, at least (0.25 to 4 tried)
 SPREAD = 4.0  # of a step's length (root mean square): hardly a row moves further (2 to 8 tried)
-CLEAR = 4.0  # errors of a listed value that the radius is at least, so that few pairs are listed for errors alone
+CLEAR_ERRORS = (
+    4.0  # errors of a listed value that the radius is at least, so that few pairs are listed for errors alone
+)
 GROWN = 8.0  # roundings of a step that the error is at least before values are computed afresh, which costs their rows
 AT_HOME = 1 << 20  # numbers of the rows of flips that are widened at a time
 FEW = 1.0  # pairs within reach per row, up to which only their rows are visited (0.25 to 2 tried)
@@ -379,8 +381,8 @@ class FlipIndex(PlainIndex):
         first, rounding = not isinstance(self.near, NearPairs), self._bounds.rounding(movement, self._total)
         error = (0.0 if first else self.error) + rounding
         radius = self._next_radius(movement, first)
-        afresh = self.penalised and not first and CLEAR * error > radius and error > GROWN * rounding
-        radius = max(radius, CLEAR * (rounding if afresh else error))
+        afresh = self.penalised and not first and CLEAR_ERRORS * error > radius and error > GROWN * rounding
+        radius = max(radius, CLEAR_ERRORS * (rounding if afresh else error))
         where = self.implicit, self.near, shift, radius, self.known
         flips, self.near, self.looked = (
             self.device.first_flips(*where)

@@ -10,9 +10,9 @@ from ...devices import Array, Device
 from ...devices.sums import dot
 from ...model.network import ShiftedReluNetwork
 
-BLOCK = 65536  # rows that are widened to float64 at a time
+WIDENED_ROWS = 65536  # rows that are widened to float64 at a time
 SAMPLE = 4096  # rows from which the first step's length is foreseen
-FIRST = 1.5  # of the first step's length (root mean square): rows that move further are looked at on all points
+FIRST_PART = 1.5  # of the first step's length (root mean square): rows that move further are looked at on all points
 FIRST_PULLED = 12.0  # the same of a first step with a penalty, for several steps and for a bound that few rows reach
 SMALLEST_SHARE = 1e-3  # of tr(G)/n, added to its diagonal: a sample of rows says nothing of smaller eigenvalues
 MOST_RADIUS = 0.3  # radius beyond which a quarter of all pairs would be listed
@@ -50,7 +50,7 @@ def foreseen_radius(device: Device, X: Array, network: ShiftedReluNetwork, y: Ar
     G = K * device.count_mask(bits) / max(1, len(chosen))
     point_max = float(xp.sqrt(xp.diagonal(K).max()))
     length = point_max * math.sqrt(network.width * (1.0 if network.paired else 2.0)) / max(1, u)
-    longest = FIRST * length * _movement(device, G, y)
+    longest = FIRST_PART * length * _movement(device, G, y)
     return min(MOST_RADIUS, longest, FIRST_PULLED * length * _movement(device, G, y, alpha) if alpha else longest)
 
 
@@ -81,7 +81,7 @@ def rounding(X: Array, rows: Array, shift: float, radius: float) -> float:
         A bound of the rounding of both.
     """
     eps, d = float(np.finfo(rows.dtype).eps), X.shape[1]
-    blocks = (rows[k : k + BLOCK].astype(np.float64) for k in range(0, len(rows), BLOCK))
+    blocks = (rows[k : k + WIDENED_ROWS].astype(np.float64) for k in range(0, len(rows), WIDENED_ROWS))
     squares = max((float((block**2).sum(axis=1).max()) for block in blocks), default=0.0)
     point_max = float(((X.astype(np.float64) ** 2).sum(axis=1) ** 0.5).max())
     return (d + 1) * eps * point_max * math.sqrt(squares) + 2 * eps * (abs(shift) + radius)

@@ -35,7 +35,7 @@ CHECKPOINT = FileKind(
     "take a copy of the file, or remove it to start from the beginning",
     sealed=True,  # a flipped bit in a model shows in its predictions; here it would only make the bytes differ
 )
-ROWS = (
+ROW_ARRAYS = (
     "rows",
     "initial",
     "best_rows",
@@ -214,7 +214,7 @@ class Checkpoint:
         rows, neurons, seen = (self.arrays[name] for name in ("rows", "neurons", "seen"))
         if rows.ndim != 2 or rows.dtype not in (np.float32, np.float64):
             raise ValueError(f"the weights have shape {rows.shape} and type {rows.dtype}")
-        if any(name in self.arrays and _kind(self.arrays[name]) != _kind(rows) for name in ROWS):
+        if any(name in self.arrays and _kind(self.arrays[name]) != _kind(rows) for name in ROW_ARRAYS):
             raise ValueError("the weights at different steps do not fit together")
         if seen.dtype != rows.dtype or seen.shape != (len(seen), rows.shape[1]):
             raise ValueError(f"the points seen have shape {seen.shape}")

@@ -62,7 +62,7 @@ MODEL_SETTINGS = (  # the options that the weights depend on: these travel in th
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Inputs:
     """Data and network before training.
 
     Attributes
@@ -87,7 +87,7 @@ class Prepared:
     network: ShiftedReluNetwork
 
     @classmethod
-    def of(cls, options: Namespace, trainer: GaussNewton, outputs: int | None = None, trainings: int = 1) -> Prepared:
+    def of(cls, options: Namespace, trainer: GaussNewton, outputs: int | None = None, trainings: int = 1) -> Inputs:
         """Load the data, check that training is possible and will fit, and make the network.
 
         Parameters
@@ -103,7 +103,7 @@ class Prepared:
 
         Returns
         -------
-        Prepared
+        Inputs
             Nothing is computed yet.
         """
         dataset = load(options.data, options.target, options.classify)
@@ -144,7 +144,7 @@ class Prepared:
         """(n,) or (n, c) standard targets to train on."""
         return self.targets.transform(self.dataset.y[self.rows])
 
-    def target(self, k: int) -> Prepared:
+    def target(self, k: int) -> Inputs:
         """Return the same with one of several targets alone."""
         name, several = self.dataset.target_names[k], self.targets
         assert isinstance(several.mean, np.ndarray) and isinstance(several.std, np.ndarray)
