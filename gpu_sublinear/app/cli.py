@@ -72,7 +72,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
     _add_network(train)
     method = train.add_argument_group("method")
-    method.add_argument("--both-layers", action="store_true", help="train the second layer together with the first (one output, relu)")  # fmt: skip  # noqa: E501
+    method.add_argument("--both-layers", action="store_true", help="train the second layer together with the first")  # fmt: skip  # noqa: E501
     _add_device(method, "where to train")
     method.add_argument("--engine", choices=("fast", "faithful"), default="fast", help="faithful: the published method, --margin 0 --jacobian csr --sketch rows --solver sketch-cg (default: fast)")  # fmt: skip  # noqa: E501
     method.add_argument("--solver", choices=("auto", "gram", "sketch-cg", "cg"), help="of the n x n system (default: auto, the cheapest)")  # fmt: skip  # noqa: E501

@@ -79,24 +79,24 @@ def _of_network(test: Callable[[ShiftedReluNetwork], bool]) -> Callable[[Chosen]
 
 FEATURES = {
     "csr": Feature("jacobian csr", _of_options(lambda o: o.jacobian == "csr")),
-    "iterative": Feature("solver cg, sketch-cg", _of_options(lambda o: o.solver in ("cg", "sketch-cg"))),
+    "iterative": Feature("solver cg or sketch-cg", _of_options(lambda o: o.solver in ("cg", "sketch-cg"))),
     "neuron sketch": Feature("solver sketch-cg", _of_options(lambda o: o.solver == "sketch-cg")),
     "row sketch": Feature("sketch of rows", _of_options(lambda o: o.solver == "sketch-cg" and o.sketch.kind == "rows")),
     "factored": Feature("jacobian factored", _of_options(lambda o: o.jacobian == "factored")),
-    "margin": Feature("a margin, trees", _of_options(lambda o: o.margin != "auto")),
+    "margin": Feature("a margin or trees", _of_options(lambda o: o.margin != "auto")),
     "bits": Feature("mask bits", _of_options(lambda o: o.mask == "bits")),
     "flips": Feature("mask flips", _of_options(lambda o: o.mask == "flips")),
-    "batches": Feature("batches", _of_options(lambda o: o.batch_size is not None)),
-    "both layers": Feature("both layers", _of_options(lambda o: o.both_layers)),
-    "fraction": Feature("validation fraction", _of_options(lambda o: bool(o.validation_fraction))),
+    "batches": Feature("mini-batches", _of_options(lambda o: o.batch_size is not None)),
+    "both layers": Feature("both layers trained", _of_options(lambda o: o.both_layers)),
+    "fraction": Feature("a validation fraction", _of_options(lambda o: bool(o.validation_fraction))),
     "outputs": Feature("several outputs", _of_network(lambda n: n.outputs > 1)),
-    "activation": Feature("other activations", _of_network(lambda n: not n.activation.plain)),
-    "slope": Feature("a slope", _of_network(lambda n: bool(n.activation.slope))),
-    "constant": Feature("a constant", _of_network(lambda n: bool(n.activation.constant))),
-    "first layer": Feature("first layer alone", _of_options(lambda o: not o.both_layers)),
+    "activation": Feature("activation other than relu and max", _of_network(lambda n: not n.activation.plain)),
+    "slope": Feature("activation with a slope", _of_network(lambda n: bool(n.activation.slope))),
+    "constant": Feature("activation with a constant", _of_network(lambda n: bool(n.activation.constant))),
+    "first layer": Feature("first layer trained alone", _of_options(lambda o: not o.both_layers)),
     "trained second": Feature("a second layer trained before", _of_network(lambda n: n.second is not None)),
     "session": Feature("sessions", lambda chosen: chosen.use == SESSION),
-    "scan": Feature("shared scans, paths", lambda chosen: chosen.use == SHARED_SCAN),
+    "scan": Feature("shared scans and paths", lambda chosen: chosen.use == SHARED_SCAN),
 }
 
 PACKED = "mask={options.mask!r} needs solver 'auto' or 'gram', margin 'auto' and jacobian 'factored'"
@@ -265,13 +265,9 @@ def check(options: Options, network: ShiftedReluNetwork | None = None, use: str 
 
 
 def markdown() -> str:
-    """Return the table for the documentation: a row and a column for each feature, and what excludes what."""
-    named = {frozenset((rule.one, rule.other)) for rule in RULES}
-    columns = [name for name in FEATURES if any(name == rule.other for rule in RULES)]
-    rows = [name for name in FEATURES if any(name == rule.one for rule in RULES)]
-    lines = ["| | " + " | ".join(FEATURES[name].words for name in columns) + " |"]
-    lines.append("|---|" + ":-:|" * len(columns))
-    for row in rows:
-        cells = ["no" if frozenset((row, column)) in named else "" for column in columns]
-        lines.append(f"| {FEATURES[row].words} | " + " | ".join(cells) + " |")
+    """Return the table for the documentation: a row for each feature, with those that it excludes."""
+    lines = ["| with | there is no |", "|---|---|"]
+    for name, feature in FEATURES.items():
+        others = [rule.other if rule.one == name else rule.one for rule in RULES if name in (rule.one, rule.other)]
+        lines.append(f"| {feature.words} | {', '.join(FEATURES[other].words for other in others)} |")
     return "\n".join(lines) + "\n"
