@@ -17,6 +17,7 @@ from .model.network import ShiftedReluNetwork
 from .opponents.dense import DenseGaussNewton
 from .options import CGOptions, SketchOptions, TreeOptions
 from .step.history import StepRecord, TrainingResult
+from .training.checkpoints.file import Checkpointing
 from .training.gauss_newton import GaussNewton
 from .training.session import Session
 from .tuning.cross_validation import CrossValidation, cross_validate
@@ -31,6 +32,7 @@ from .version import __version__ as __version__
 __all__ = [
     "Activation",
     "CGOptions",
+    "Checkpointing",
     "CrossValidation",
     "DenseGaussNewton",
     "Device",

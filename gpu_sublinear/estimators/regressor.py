@@ -33,7 +33,7 @@ class SublinearRegressor(RegressorMixin, SublinearEstimator):
     activation : str or Activation
         Of the neurons (:mod:`gpu_sublinear.model.activation`); all but relu and max have one output.
     both_layers : bool
-        Train the second layer as well; needs one output, and no folds.
+        Train the second layer as well; without folds and ``partial_fit``.
     alpha : "auto", "cv" or float
         Ridge penalty on the distance from the initial weights, in units of tr(G_0)/n; "auto" takes that of least
         leave-one-out error of the linearised network (:mod:`gpu_sublinear.training.penalty`), "cv" that of least mean
