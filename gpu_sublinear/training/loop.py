@@ -1,4 +1,15 @@
-"""The loop of a training: look; while not at the goal, propose, move, look, accept or restore; record."""
+"""The loop of a training: look; while not at the goal, propose, move, look, accept or restore; record.
+
+:func:`steps` and :func:`taken` are the algorithm.  What the four words do where the published method is followed
+(:meth:`GaussNewton.faithful`):
+
+    ===========  ==========================================================  ====================================
+    look         S_i <- tree.query(b) for every point, then f from leaves    index/tree.py, index/active_set.py
+    propose      J as CSR, R-factor of S J^T, g by conjugate gradients       linear/system.py, jacobian.py, sketch.py
+    move         W <- W - J^T g, then tree.update(U)                         step/rows.py, index/tree.py
+    restore      the same back, where a step did not help (not published)    step/damping.py
+    ===========  ==========================================================  ====================================
+"""
 
 from __future__ import annotations
 
