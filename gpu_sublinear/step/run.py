@@ -37,7 +37,7 @@ from ..devices.clock import PhaseClock
 from ..devices.sums import norm, rows_of
 from ..index.protocol import Index, Mask, forward
 from ..linear.gram import GramMatrix, gram_of
-from ..linear.layers import trace
+from ..linear.layers_gram import trace
 from ..linear.system import LinearSystem
 from ..model.network import ShiftedReluNetwork
 from ..model.problem import Problem

@@ -64,7 +64,7 @@ def plan(
         parts["rows at the start, before a step, and of the best"] = 3 * held * d * size
     if trainer.both_layers:
         parts["rows and products of both layers"] = (
-            held * (4 * (d + 1) + 6) * 8 + 2 * fired * size + 2 * n * (d + 1) * size
+            held * (4 * (d + 1) * outputs + 6) * 8 + 2 * fired * size + 2 * n * (d + 1) * size
         )
     if trainer.solver != "cg":
         side = min(n, trainer.batch_size or n)

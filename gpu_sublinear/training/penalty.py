@@ -31,7 +31,7 @@ import numpy as np
 from scipy.linalg import eigh
 
 from ..errors import OptionError
-from ..linear.layers import gram_of_both
+from ..linear.layers_gram import gram_of_both
 from ..step.run import Run
 
 PENALTIES = np.logspace(-6, 3, 37)  # in units of tr(G_0)/n; the least interpolates, the largest hardly moves a weight
