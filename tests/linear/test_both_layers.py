@@ -158,8 +158,8 @@ def test_penalised_steps_are_the_dense_ones(name, damping, options):
 def test_the_penalty_is_chosen_with_the_gram_matrix_of_both_layers(weighted, monkeypatch):
     X, y = sphere(20, 5)
     w = np.random.default_rng(0).uniform(0.5, 2, 20) if weighted else None
-    seen, merged = [], penalty.merged
-    monkeypatch.setattr(penalty, "merged", lambda X, G, *rest: seen.append(G) or merged(X, G, *rest))
+    seen, chosen = [], penalty.leave_one_out
+    monkeypatch.setattr(penalty, "leave_one_out", lambda G, *rest: seen.append(G) or chosen(G, *rest))
     network = network_for(get_device("cpu"))
     want = Dense(network, X, w).J
     result = GaussNewton(both_layers=True, alpha="auto", max_steps=2).fit(network, X, y, sample_weight=w)

@@ -91,7 +91,7 @@ def prepared(device, case: dict, weighted: bool, n: int = 11):
     w = rng.uniform(0.2, 3, n) if weighted else None
     problem = Problem(device.asarray(X), device.asarray(y), SampleWeights.of(device, w, n))
     network.hold_all()
-    run = prepare(trainer_for(case), network, Problem(problem))
+    run = prepare(trainer_for(case), network, problem)
     signs = device.to_host(network.signs)
     network.second = device.asarray(rng.uniform(0.3, 2, signs.shape) * signs, "float64")
     return run, run.look(), Dense(network, X, np.sqrt(w) if weighted else np.ones(n)), y
@@ -173,8 +173,8 @@ def test_the_penalty_is_chosen_from_both_layers(name, monkeypatch):
     run, _, dense, _ = prepared(device, CASES[name], True)
     from gpu_sublinear.training import penalty
 
-    merged = penalty.merged
-    monkeypatch.setattr(penalty, "merged", lambda X, G, *rest: seen.append(G) or merged(X, G, *rest))
+    chosen = penalty.leave_one_out
+    monkeypatch.setattr(penalty, "leave_one_out", lambda G, *rest: seen.append(G) or chosen(G, *rest))
     choose_alpha(run)
     c, J = dense.a.shape[1], dense.J.reshape(len(dense.X), dense.a.shape[1], -1)
     want = sum(J[:, k] @ J[:, k].T for k in range(c)) / c

@@ -8,7 +8,7 @@ import pytest
 from gpu_sublinear.errors import DataError, OptionError
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.training.gauss_newton import GaussNewton
-from gpu_sublinear.training.penalty import PENALTIES, leave_one_out
+from gpu_sublinear.training.penalty import PENALTIES
 from tests.helpers.devices import make_device
 from tests.helpers.problems import sphere
 
@@ -81,20 +81,6 @@ def test_chosen_penalties_of_weights_and_of_repetitions_agree(reference):
     assert weighted.alpha == repeated.alpha
     assert weighted.alpha in PENALTIES
     assert weighted.history[-1].mse == pytest.approx(repeated.history[-1].mse, rel=SAME)
-
-
-def test_leave_one_out_is_what_its_name_says():
-    rng = np.random.default_rng(0)
-    A = rng.standard_normal((12, 30))
-    G, y, roots, alphas = A @ A.T, rng.standard_normal((12, 2)), rng.uniform(0.5, 2, 12), np.array([1e-3, 0.5, 20.0])
-    weighted, total = G * np.outer(roots, roots), float((roots**2).sum())
-    for alpha, score in zip(alphas, leave_one_out(weighted, y * roots[:, None], total, alphas), strict=True):
-        ridge, want = alpha * np.trace(weighted) / total, 0.0
-        for i in range(12):
-            rest = np.arange(12) != i
-            K = G[np.ix_(rest, rest)] + ridge * np.diag(roots[rest] ** -2)  # weight w: noise of variance lambda / w
-            want += roots[i] ** 2 * ((G[i, rest] @ np.linalg.solve(K, y[rest]) - y[i]) ** 2).sum() / total
-        assert score == pytest.approx(want, rel=1e-10)
 
 
 def test_noise_is_given_a_penalty_and_smooth_targets_are_interpolated(reference):
