@@ -13,8 +13,8 @@ import pytest
 
 from gpu_sublinear.devices.cuda import sources
 from gpu_sublinear.devices.cuda.sources import KernelLoader
-from tests.conftest import machine
 from tests.cuda_emulator import require_sanitizer, run_pytest_sanitized
+from tests.helpers.devices import machine
 
 SMALL_STEP = "test_small_step_through_every_kernel"  # in every file of kernel tests
 

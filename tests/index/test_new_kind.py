@@ -18,7 +18,7 @@ from gpu_sublinear.index.first_look import survey
 from gpu_sublinear.index.protocol import PlainIndex
 from gpu_sublinear.training.checkpoints.file import Checkpointing
 from gpu_sublinear.training.prepare import KINDS, Kind, Look
-from tests.conftest import DEVICES, make_device
+from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import sphere
 
 

@@ -17,7 +17,7 @@ from gpu_sublinear.model.problem import Problem
 from gpu_sublinear.options import CGOptions
 from gpu_sublinear.training.penalty import choose_alpha
 from gpu_sublinear.training.prepare import prepare
-from tests.conftest import DEVICES, make_device
+from tests.helpers.devices import DEVICES, make_device
 from tests.helpers.problems import sphere
 
 TIGHT = CGOptions(1e-13, 4000)
