@@ -11,7 +11,7 @@ from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.devices import get_device
 from gpu_sublinear.errors import ModelFileError, OptionError
 from gpu_sublinear.fitted.model import FittedModel
-from gpu_sublinear.linear.layers import gram_of_both
+from gpu_sublinear.linear.layers_gram import gram_of_both
 from gpu_sublinear.model.loss import SampleWeights
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.opponents.dense import DenseGaussNewton
