@@ -36,7 +36,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import stats
 from scipy.special import ndtr
 
 from ..devices import Array, philox
@@ -104,7 +103,9 @@ def _unseen(seen: np.ndarray, X: np.ndarray) -> np.ndarray:
 def _pairs_in_caps(network: ShiftedReluNetwork, tails: np.ndarray) -> np.ndarray:
     """Return the Poisson number of pairs drawn in every cap, (n,) int64: the quantile of a keyed uniform number."""
     words = philox.philox4x32((0, np.arange(len(tails)), 0, philox.CAP_COUNTS), network.seed)
-    counts = stats.poisson.ppf(philox.uniform(words[0], words[1]), network.width / 2 * tails).astype(np.int64)
+    from scipy.stats import poisson  # half a second at start-up, for virtual networks alone
+
+    counts = poisson.ppf(philox.uniform(words[0], words[1]), network.width / 2 * tails).astype(np.int64)
     if 2 * counts.sum() > MOST_NEURONS:
         raise OptionError(
             f"{2 * counts.sum():,} neurons would have to be drawn, more than 2^31; raise the shift, which is "
