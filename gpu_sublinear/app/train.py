@@ -78,6 +78,7 @@ def train(options: Namespace) -> int:
         result = _fit(options, trainer, network, inputs.X, inputs.y, interrupt, checkpoint)
         stopped, reason = interrupt.requested, _why(result, interrupt)  # later Ctrl-C waits for the files
         model = inputs.model(options, network)
+        model.metadata["alpha"] = result.alpha
         sound = math.isfinite(result.history[-1].residual_norm)
         fits = inputs.fits(model) if sound else {}
         summary = _summary(result, reason, fits, time.perf_counter() - begin + result.resumed_seconds)
@@ -89,6 +90,8 @@ def train(options: Namespace) -> int:
         if not sound:
             raise DivergedError(f"{reason}; no model was saved")
         say(f"result   {'converged' if result.converged else 'not converged'}: {reason}")
+        if options.alpha == "auto":
+            say(f"penalty  {chosen_penalty(result)}")
         say(closing_table(result, network.width, fits["training"], fits.get("held_out"), summary["total_seconds"]))
         _save(options, model, result, inputs.title)
         if stopped and (text := how_to_go_on(options)):
@@ -186,6 +189,7 @@ def _summary(result: TrainingResult, reason: str, fits: dict[str, Fit], total: f
     return {
         "converged": result.converged,
         "reason": reason,
+        "alpha": result.alpha,
         "steps_taken": sum(1 for record in result.history if record.moved_neurons),
         "build_seconds": result.build_seconds,
         "checkpoint_seconds": result.checkpoint_seconds,
@@ -196,6 +200,11 @@ def _summary(result: TrainingResult, reason: str, fits: dict[str, Fit], total: f
         "training": asdict(fits["training"]) if "training" in fits else None,
         "held_out": asdict(fits["held_out"]) if "held_out" in fits else None,
     }
+
+
+def chosen_penalty(result: TrainingResult) -> str:
+    """Return the penalty that ``--alpha auto`` chose, and from what."""
+    return f"alpha = {result.alpha:.3g}, chosen by leave-one-out of the linearised network; --alpha takes another"
 
 
 def history_json(settings: dict[str, Any], result: TrainingResult, summary: dict[str, Any]) -> str:

@@ -115,6 +115,7 @@ def _tiles(history: dict[str, Any]) -> Iterator[str]:
         "held-out R²": number(held_out.get("r2"), ".4f"),
         "steps": str(result.get("steps_taken")),
         "seconds": number(result.get("total_seconds"), ".3g"),
+        **({"ridge penalty": number(result["alpha"], ".3g")} if result.get("alpha") else {}),
         "fired per point": fired(last.get("fired") or 0.0),
         "peak memory": memory(result.get("peak_bytes") or 0),
     }

@@ -416,3 +416,14 @@ def test_values_are_numbers_or_usage_errors(text):
             continue
         assert isinstance(value, int | float)
         assert math.isfinite(value)
+
+
+def test_a_penalty_that_was_chosen_is_said_and_saved(here, capsys):
+    """On the screen, in the history, in the model, and on the page."""
+    given = ["train", "diabetes", *SMALL, "--alpha", "auto", "--max-steps", "2"]
+    files = ["--history", "h.json", "--out", "m", "--report", "r.html"]
+    assert main([*given, *files]) == 0
+    chosen = json.loads((here / "h.json").read_text())["result"]["alpha"]
+    assert f"penalty  alpha = {chosen:.3g}, chosen by leave-one-out" in capsys.readouterr().out
+    assert FittedModel.load("m").metadata["alpha"] == chosen > 0
+    assert "ridge penalty" in (here / "r.html").read_text()
