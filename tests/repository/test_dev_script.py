@@ -22,7 +22,7 @@ case "$*" in
 -c*) exit "${TOO_OLD:-0}" ;;
 "-m venv --clear .venv")
     mkdir -p .venv/bin
-    for name in python ruff mypy gpu-sublinear; do cp "$0" ".venv/bin/$name"; done ;;
+    for name in python ruff mypy lint-imports gpu-sublinear; do cp "$0" ".venv/bin/$name"; done ;;
 esac
 """
 
