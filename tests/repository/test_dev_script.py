@@ -107,7 +107,8 @@ def test_test_runs_the_checks_in_order(checkout):
     done = dev(checkout, "test", "-k", "tree")
     assert done.returncode == 0
     runs = [line for line in log(checkout) if re.match(r"python (check|format|-m pytest|$)", line)]
-    assert runs == ["python check .", "python format --check .", "python ", "python -m pytest -n 2 -k tree"]
+    lint = ["python check .", "python format --check .", "python ", "python "]  # ruff twice, mypy, lint-imports
+    assert runs == [*lint, "python -m pytest -n 2 -k tree"]
     assert "== .venv/bin/ruff check ." in done.stdout
 
 
