@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import fields, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from ..training.gauss_newton import GaussNewton
 from ..training.session import Session
 from ..tuning.cross_validation import ALPHAS, PATIENCE, CrossValidation, checked_fold
 from ..tuning.shared_scan import check_alphas
+from .draft import adopt, untouched
 from .training import Folds, Task
 
 SEEDS = 2**31 - 1
@@ -41,6 +43,7 @@ class SublinearEstimator(BaseEstimator):
     """What regressor and classifier share: parameters, fit, partial_fit, pickling."""
 
     _session: Session | None = None  # of partial_fit; holds the points given so far
+    _doubts: Sequence[tuple[str, type[Warning]]] = ()  # of the last training, to warn of
 
     def __init__(
         self,
@@ -112,8 +115,12 @@ class SublinearEstimator(BaseEstimator):
         Returns
         -------
         self
-            Fitted.
+            Fitted.  A fit that fails or is interrupted leaves the estimator as it was.
         """
+        adopt(self, lambda draft: draft._fit(X, y, sample_weight))
+        return self._told()
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         X, y = self._read(X, y, reset=True)
         w = None if sample_weight is None else self._weights(sample_weight, X)
         folds = self._folds(X, y, w)
@@ -121,24 +128,38 @@ class SublinearEstimator(BaseEstimator):
             X, y, w = X[w > 0], y[w > 0], w[w > 0]
         task = self._begin(X, self._learn_targets(y, w), w, folds)
         self._session = None
-        return self._finish(*task.train())
+        self._finish(*task.train())
 
     def _partial_fit(self, X: Any, y: Any, classes: Any = None):
-        first = not hasattr(self, "network_")
-        X, y = self._read(X, y, reset=first)
-        if first:
-            task = self._begin(X, self._learn_targets(y, None, classes), None, self._folds(X, y, None))
-            self._session, result, searches = task.begin()
-            return self._finish([result], searches)
+        """Begin, or add points; a call that fails or is interrupted leaves the estimator as it was."""
+        if not hasattr(self, "network_"):
+            adopt(self, lambda draft: draft._first_fit(X, y, classes))
+        elif self._session is None:
+            adopt(self, lambda draft: draft._next_fit(X, y, classes))
+        else:
+            with untouched(self):
+                adopt(self, lambda draft: draft._next_fit(X, y, classes))
+        return self._told()
+
+    def _first_fit(self, X: Any, y: Any, classes: Any) -> None:
+        X, y = self._read(X, y, reset=True)
+        task = self._begin(X, self._learn_targets(y, None, classes), None, self._folds(X, y, None))
+        self._session, result, searches = task.begin()
+        self._finish([result], searches)
+
+    def _next_fit(self, X: Any, y: Any, classes: Any) -> None:
+        X, y = self._read(X, y, reset=False)
         self._check_classes(classes)
         if isinstance(self.network_, list):
             raise OptionError("partial_fit adds to one network, and fit has trained one for each target; call fit anew")
         assert isinstance(self.alpha_, float)
         Z, t = self.preprocessing_.transform(X).astype(self.network_.dtype), self._scaled(self._encoded(y))
         if self._session is not None:
-            return self._finish([self._session.partial_fit(Z, t)])
-        self._session = replace(self._trainer(len(Z)), alpha=self.alpha_).begin(self.network_, Z, t)
-        return self._finish([self._session.train()])
+            self._finish([self._session.partial_fit(Z, t)])
+            return
+        network = deepcopy(self.network_)  # trained in place
+        self._session = replace(self._trainer(len(Z)), alpha=self.alpha_).begin(network, Z, t)
+        self._finish([self._session.train()])
 
     def _check_classes(self, classes: Any) -> None:
         """Refuse classes that differ from those of the first call."""
@@ -224,7 +245,7 @@ class SublinearEstimator(BaseEstimator):
     def _scaled(self, targets: np.ndarray) -> np.ndarray:
         return (targets - self.targets_.mean) / self.targets_.std
 
-    def _finish(self, results: list[TrainingResult], searches: list[CrossValidation] | None = None):
+    def _finish(self, results: list[TrainingResult], searches: list[CrossValidation] | None = None) -> None:
         """Keep what training gave: one result, or one for each target; and what the folds said before."""
         for result in results:
             if not np.isfinite(result.history[-1].residual_norm):
@@ -243,9 +264,14 @@ class SublinearEstimator(BaseEstimator):
         if searches:
             self.alphas_ = searches[0].alphas
             self.mse_path_ = np.stack([found.errors for found in searches]) if apart else searches[0].errors
-        if not self.converged_:
-            missing = "; ".join(text for text, result in zip(reasons, results, strict=True) if not result.converged)
-            warnings.warn(f"training did not converge: {missing}", ConvergenceWarning, stacklevel=3)
+        missing = [text for text, result in zip(reasons, results, strict=True) if not result.converged]
+        self._doubts = [(f"training did not converge: {'; '.join(missing)}", ConvergenceWarning)] if missing else []
+
+    def _told(self):
+        """Warn of what a training left in doubt; return the estimator, which is fitted by now."""
+        doubts, self._doubts = self._doubts, []
+        for text, kind in doubts:
+            warnings.warn(text, kind, stacklevel=3)
         return self
 
     # ---- prediction -------------------------------------------------------------------------------------
