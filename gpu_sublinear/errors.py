@@ -47,3 +47,7 @@ class KernelCompileError(GpuSublinearError, RuntimeError):
 
 class DeviceMemoryError(GpuSublinearError, MemoryError):
     """An array does not fit; the message names the array, its bytes and the option to change."""
+
+
+class PoorFitWarning(UserWarning):
+    """A fit explains hardly more of its own training points than a constant would."""

@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from ..data.arrays import to_host
 from ..data.preprocessing import Preprocessing
 from ..devices import Device, get_device
-from ..errors import DataError, OptionError
+from ..errors import DataError, OptionError, PoorFitWarning
 from ..model.loss import SampleWeights
 from ..model.network import ShiftedReluNetwork
 from ..step.history import TrainingResult
@@ -26,6 +26,7 @@ from ..training.gauss_newton import GaussNewton
 from ..training.session import Session
 from ..tuning.cross_validation import ALPHAS, PATIENCE, CrossValidation, checked_fold
 from ..tuning.shared_scan import check_alphas
+from .doubts import NEXT_TO_NOTHING, Learned, poor_fit
 from .draft import adopt, untouched
 from .training import Folds, Task
 
@@ -128,7 +129,7 @@ class SublinearEstimator(BaseEstimator):
             X, y, w = X[w > 0], y[w > 0], w[w > 0]
         task = self._begin(X, self._learn_targets(y, w), w, folds)
         self._session = None
-        self._finish(*task.train())
+        self._finish(*task.train(), of=Learned(task.X, task.y, w))
 
     def _partial_fit(self, X: Any, y: Any, classes: Any = None):
         """Begin, or add points; a call that fails or is interrupted leaves the estimator as it was."""
@@ -145,7 +146,7 @@ class SublinearEstimator(BaseEstimator):
         X, y = self._read(X, y, reset=True)
         task = self._begin(X, self._learn_targets(y, None, classes), None, self._folds(X, y, None))
         self._session, result, searches = task.begin()
-        self._finish([result], searches)
+        self._finish([result], searches, of=Learned(task.X, task.y))
 
     def _next_fit(self, X: Any, y: Any, classes: Any) -> None:
         X, y = self._read(X, y, reset=False)
@@ -155,11 +156,13 @@ class SublinearEstimator(BaseEstimator):
         assert isinstance(self.alpha_, float)
         Z, t = self.preprocessing_.transform(X).astype(self.network_.dtype), self._scaled(self._encoded(y))
         if self._session is not None:
-            self._finish([self._session.partial_fit(Z, t)])
-            return
-        network = deepcopy(self.network_)  # trained in place
-        self._session = replace(self._trainer(len(Z)), alpha=self.alpha_).begin(network, Z, t)
-        self._finish([self._session.train()])
+            result = self._session.partial_fit(Z, t)
+        else:
+            network = deepcopy(self.network_)  # trained in place
+            self._session = replace(self._trainer(len(Z)), alpha=self.alpha_).begin(network, Z, t)
+            result = self._session.train()
+        host = result.network.device.to_host
+        self._finish([result], of=Learned(host(self._session.X), host(self._session.y)))
 
     def _check_classes(self, classes: Any) -> None:
         """Refuse classes that differ from those of the first call."""
@@ -245,7 +248,9 @@ class SublinearEstimator(BaseEstimator):
     def _scaled(self, targets: np.ndarray) -> np.ndarray:
         return (targets - self.targets_.mean) / self.targets_.std
 
-    def _finish(self, results: list[TrainingResult], searches: list[CrossValidation] | None = None) -> None:
+    def _finish(
+        self, results: list[TrainingResult], searches: list[CrossValidation] | None = None, *, of: Learned
+    ) -> None:
         """Keep what training gave: one result, or one for each target; and what the folds said before."""
         for result in results:
             if not np.isfinite(result.history[-1].residual_norm):
@@ -266,6 +271,18 @@ class SublinearEstimator(BaseEstimator):
             self.mse_path_ = np.stack([found.errors for found in searches]) if apart else searches[0].errors
         missing = [text for text, result in zip(reasons, results, strict=True) if not result.converged]
         self._doubts = [(f"training did not converge: {'; '.join(missing)}", ConvergenceWarning)] if missing else []
+        poor = self._poor(results, of)
+        if poor:
+            alpha, text = float(np.max(self.alpha_)), "; ".join(poor)
+            self._doubts.append((poor_fit(text, self.preprocessing_.kind, alpha), PoorFitWarning))
+
+    def _poor(self, results: list[TrainingResult], of: Learned) -> list[str]:
+        """Say how well networks explain their training points that explain next to nothing, one sentence each."""
+        explained, several = of.explained(results), len(results) > 1
+        return [
+            f"R^2 of training is {explained[k]:.2g}{f' for target {k}' * several}, and that of a constant 0"
+            for k in np.flatnonzero(explained < NEXT_TO_NOTHING)
+        ]
 
     def _told(self):
         """Warn of what a training left in doubt; return the estimator, which is fitted by now."""
