@@ -2,8 +2,8 @@
 
 **When a fit explains next to nothing.**  Where R^2 of the training points is below 1/10: errors are then at most 5 %
 smaller (``sqrt(1 - 1/10) = .95``) than those of the best constant, on the very points that the network was fitted to.
-Noise without a signal ends there as well, at a large penalty.  That is no false alarm: whether the target cannot be told
-from the features or whether this network misses what tells it, one fit does not know, and in either case its predictions
+Noise without a signal ends there as well, at a large penalty.  That is no false alarm: whether the target cannot be
+told from the features or this network misses what tells it, one fit does not know, and in either case its predictions
 are as good as a constant.  ``converged_`` is another matter, and stays true: the penalised loss has its minimum there.
 """
 
