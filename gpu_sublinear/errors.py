@@ -51,3 +51,7 @@ class DeviceMemoryError(GpuSublinearError, MemoryError):
 
 class PoorFitWarning(UserWarning):
     """A fit explains hardly more of its own training points than a constant would."""
+
+
+class OutgrownStatisticsWarning(UserWarning):
+    """Points added later vary where those of the first call, whose statistics are kept, hardly did or not at all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import fields, replace
 from typing import Any
@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from ..data.arrays import to_host
 from ..data.preprocessing import Preprocessing
 from ..devices import Device, get_device
-from ..errors import DataError, OptionError, PoorFitWarning
+from ..errors import DataError, OptionError, OutgrownStatisticsWarning, PoorFitWarning
 from ..model.loss import SampleWeights
 from ..model.network import ShiftedReluNetwork
 from ..step.history import TrainingResult
@@ -26,7 +26,7 @@ from ..training.gauss_newton import GaussNewton
 from ..training.session import Session
 from ..tuning.cross_validation import ALPHAS, PATIENCE, CrossValidation, checked_fold
 from ..tuning.shared_scan import check_alphas
-from .doubts import NEXT_TO_NOTHING, Learned, poor_fit
+from .doubts import NEXT_TO_NOTHING, Learned, outgrown, poor_fit
 from .draft import adopt, untouched
 from .training import Folds, Task
 
@@ -44,7 +44,7 @@ class SublinearEstimator(BaseEstimator):
     """What regressor and classifier share: parameters, fit, partial_fit, pickling."""
 
     _session: Session | None = None  # of partial_fit; holds the points given so far
-    _doubts: Sequence[tuple[str, type[Warning]]] = ()  # of the last training, to warn of
+    _doubts: list[tuple[str, type[Warning]]] = []  # of the last training, to warn of
 
     def __init__(
         self,
@@ -151,6 +151,7 @@ class SublinearEstimator(BaseEstimator):
     def _next_fit(self, X: Any, y: Any, classes: Any) -> None:
         X, y = self._read(X, y, reset=False)
         self._check_classes(classes)
+        grown = self.preprocessing_.outgrown(X)
         if isinstance(self.network_, list):
             raise OptionError("partial_fit adds to one network, and fit has trained one for each target; call fit anew")
         assert isinstance(self.alpha_, float)
@@ -163,6 +164,9 @@ class SublinearEstimator(BaseEstimator):
             result = self._session.train()
         host = result.network.device.to_host
         self._finish([result], of=Learned(host(self._session.X), host(self._session.y)))
+        if len(grown):
+            text = outgrown(grown, getattr(self, "feature_names_in_", None))
+            self._doubts.insert(0, (text, OutgrownStatisticsWarning))
 
     def _check_classes(self, classes: Any) -> None:
         """Refuse classes that differ from those of the first call."""

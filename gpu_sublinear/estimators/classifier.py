@@ -101,7 +101,8 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
     def partial_fit(self, X: Any, y: Any, classes: Any = None):
         """Add points and train on all points given so far, from the present weights.
 
-        The first call fixes preprocessing, class frequencies and the penalty: give it typical points.
+        The first call fixes preprocessing, class frequencies and the penalty: give it typical points.  Later ones
+        that vary where these hardly do are warned of (OutgrownStatisticsWarning).
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What a training leaves in doubt: it did not converge, or it explains hardly more than a constant would.
+"""What a training leaves in doubt: points unlike the first ones, no convergence, hardly more than a constant explained.
 
 **When a fit explains next to nothing.**  Where R^2 of the training points is below 1/10: errors are then at most 5 %
 smaller (``sqrt(1 - 1/10) = .95``) than those of the best constant, on the very points that the network was fitted to.
@@ -9,6 +9,7 @@ are as good as a constant.  ``converged_`` is another matter, and stays true: th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..model.network import ShiftedReluNetwork
 from ..step.history import TrainingResult
 
 NEXT_TO_NOTHING = 0.1  # R^2 of training below which a fit is doubted
+NAMED = 5  # features that a sentence names
 LARGE_ALPHA = 1.0  # above it the penalty outweighs what most points say
 
 
@@ -79,4 +81,29 @@ def poor_fit(quality: str, preprocessing: str, alpha: float) -> str:
     return (
         f"the fit explains next to nothing: {quality}; the features may not tell the target, or the network is too "
         f"smooth for it: try {', '.join([*steps, 'a smaller shift', 'a larger width'])} or other features"
+    )
+
+
+def outgrown(columns: np.ndarray, names: Sequence[str] | None) -> str:
+    """Return the sentence about points that vary where those of the first ``partial_fit`` did not.
+
+    Parameters
+    ----------
+    columns : ndarray
+        Numbers of the features.
+    names : sequence of str, optional
+        Of all features.
+
+    Returns
+    -------
+    str
+        With the remedy.
+    """
+    shown = [repr(names[j]) if names is not None else str(j) for j in columns[:NAMED]]
+    more = f" and {len(columns) - NAMED} more" if len(columns) > NAMED else ""
+    what = "feature" if len(columns) == 1 else "features"
+    return (
+        f"the points added now vary in {what} {', '.join(shown)}{more}{' (counted from 0)' if names is None else ''}, "
+        "which in the first call was constant or varied less than a tenth as much; its statistics are kept, so a "
+        "constant one stays unseen and others outweigh the rest: call fit with all points, or begin with typical ones"
     )

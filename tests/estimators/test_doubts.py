@@ -9,7 +9,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from gpu_sublinear import SublinearClassifier, SublinearRegressor
-from gpu_sublinear.errors import PoorFitWarning
+from gpu_sublinear.errors import OutgrownStatisticsWarning, PoorFitWarning
 from gpu_sublinear.estimators.doubts import NEXT_TO_NOTHING
 from tests.helpers.problems import sphere
 
@@ -99,3 +99,56 @@ def test_both_doubts_come_after_the_fit():
         with pytest.raises(PoorFitWarning):
             model.set_params(max_steps=30).fit(X, y)
     assert model.n_iter_ > 1  # the fit stands
+
+
+# ---- points unlike those of the first call ---------------------------------------------------------------
+
+
+def grown(model, X, y) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.partial_fit(X, y)
+    return [str(found.message) for found in caught if found.category is OutgrownStatisticsWarning]
+
+
+@pytest.mark.parametrize("preprocessing", ["smooth", "standard"])
+def test_a_feature_that_was_constant_at_first_is_named(preprocessing):
+    X, y = sphere(120, 3)
+    X = np.column_stack([X, np.arange(120) >= 60])
+    model = SublinearRegressor(**TINY, preprocessing=preprocessing)
+    assert not grown(model, X[:50], y[:50])
+    assert not grown(model, X[50:60], y[50:60])
+    (text,) = grown(model, X[60:], y[60:] + 3)
+    assert "vary in feature 3 (counted from 0)" in text and "call fit with all points" in text
+
+
+def test_one_row_at_first_is_reported_by_the_second_call():
+    pandas = pytest.importorskip("pandas")
+    X, y = sphere(60, 7)
+    table = pandas.DataFrame(X, columns=list("abcdefg"))
+    model = SublinearRegressor(**TINY)
+    assert not grown(model, table[:1], y[:1])
+    (text,) = grown(model, table[1:], y[1:])
+    assert "features 'a', 'b', 'c', 'd', 'e' and 2 more, which" in text
+
+
+def test_a_feature_that_hardly_varied_at_first_is_named_and_a_rare_one_is_not():
+    X, y = sphere(200, 3)
+    rare = np.zeros(200)
+    rare[[50, 120, 150]] = 1
+    X = np.column_stack([X, rare])
+    model = SublinearRegressor(**TINY)
+    assert not grown(model, X[:100], y[:100])
+    assert not grown(model, X[100:], y[100:])
+    X[:100, 1] *= 1e-3
+    model = SublinearRegressor(**TINY)
+    grown(model, X[:100], y[:100])
+    (text,) = grown(model, X[100:], y[100:])
+    assert "feature 1 (counted" in text
+
+
+def test_rows_that_are_only_normalised_have_no_statistics():
+    X, y = sphere(60, 3)
+    model = SublinearRegressor(**TINY, preprocessing="unit")
+    grown(model, X[:1], y[:1])
+    assert not grown(model, X[1:], y[1:])
