@@ -47,3 +47,11 @@ class KernelCompileError(GpuSublinearError, RuntimeError):
 
 class DeviceMemoryError(GpuSublinearError, MemoryError):
     """An array does not fit; the message names the array, its bytes and the option to change."""
+
+
+class PoorFitWarning(UserWarning):
+    """A fit explains hardly more of its own training points than a constant would."""
+
+
+class OutgrownStatisticsWarning(UserWarning):
+    """Points added later vary where those of the first call, whose statistics are kept, hardly did or not at all."""

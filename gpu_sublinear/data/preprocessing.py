@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import DataError, OptionError
 
 Kind = Literal["standard", "smooth", "unit"]
+OUTGROWN = 10.0  # spread of later points, in deviations of the first ones, beyond which these were not typical
 DISTANCE = 2.0  # of the sphere of standardised points from the origin, in units of its radius sqrt(d), for "smooth"
 
 
@@ -180,6 +181,28 @@ class Preprocessing:
     def inputs(self) -> int:
         """Number of coordinates that the network sees."""
         return self.features + self.standardises
+
+    def outgrown(self, X: object) -> np.ndarray:
+        """Return the features that vary among these points as they did not where the statistics were taken.
+
+        Parameters
+        ----------
+        X : array_like
+            (n, features) raw features of later points.
+
+        Returns
+        -------
+        numpy.ndarray
+            Numbers of the columns whose root mean square distance from the mean is above ``OUTGROWN`` deviations: a
+            constant feature that varies now, which stays 0 for the network, or one whose values now outweigh all else.
+        """
+        if not self.standardises:
+            return np.zeros(0, np.int64)
+        deviation = self.scale / (DISTANCE * math.sqrt(self.features) if self.kind == "smooth" else 1.0)
+        distance = as_points(X) - self.mean  # (n, features)
+        size = np.abs(distance).max(axis=0)
+        spread = size * np.sqrt(((distance / np.where(size > 0, size, 1.0)) ** 2).mean(axis=0))
+        return np.flatnonzero(spread > OUTGROWN * deviation)
 
     def transform(self, X: object) -> np.ndarray:
         """Return the rows that the network sees.

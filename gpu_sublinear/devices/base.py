@@ -59,6 +59,10 @@ class Device(WeightOps, TreeOps, PairOps, ListOps, BitOps, ProductOps, JacobianO
     sort_bytes: int = 0
     follows_flips: bool = True
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Device:
+        """Return the device itself: there is one of a name in a process, whoever copies what is on it."""
+        return self
+
     @abstractmethod
     def describe(self) -> dict[str, str]:
         """Return the name, model and library versions of this device, for reports."""

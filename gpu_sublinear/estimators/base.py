@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from ..data.arrays import to_host
 from ..data.preprocessing import Preprocessing
 from ..devices import Device, get_device
-from ..errors import DataError, OptionError
+from ..errors import DataError, OptionError, OutgrownStatisticsWarning, PoorFitWarning
 from ..model.loss import SampleWeights
 from ..model.network import ShiftedReluNetwork
 from ..step.history import TrainingResult
@@ -25,6 +26,8 @@ from ..training.gauss_newton import GaussNewton
 from ..training.session import Session
 from ..tuning.cross_validation import ALPHAS, PATIENCE, CrossValidation, checked_fold
 from ..tuning.shared_scan import check_alphas
+from .doubts import NEXT_TO_NOTHING, Learned, outgrown, poor_fit
+from .draft import adopt, untouched
 from .training import Folds, Task
 
 SEEDS = 2**31 - 1
@@ -41,6 +44,7 @@ class SublinearEstimator(BaseEstimator):
     """What regressor and classifier share: parameters, fit, partial_fit, pickling."""
 
     _session: Session | None = None  # of partial_fit; holds the points given so far
+    _doubts: list[tuple[str, type[Warning]]] = []  # of the last training, to warn of
 
     def __init__(
         self,
@@ -112,8 +116,12 @@ class SublinearEstimator(BaseEstimator):
         Returns
         -------
         self
-            Fitted.
+            Fitted.  A fit that fails or is interrupted leaves the estimator as it was.
         """
+        adopt(self, lambda draft: draft._fit(X, y, sample_weight))
+        return self._told()
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         X, y = self._read(X, y, reset=True)
         w = None if sample_weight is None else self._weights(sample_weight, X)
         folds = self._folds(X, y, w)
@@ -121,24 +129,44 @@ class SublinearEstimator(BaseEstimator):
             X, y, w = X[w > 0], y[w > 0], w[w > 0]
         task = self._begin(X, self._learn_targets(y, w), w, folds)
         self._session = None
-        return self._finish(*task.train())
+        self._finish(*task.train(), of=Learned(task.X, task.y, w))
 
     def _partial_fit(self, X: Any, y: Any, classes: Any = None):
-        first = not hasattr(self, "network_")
-        X, y = self._read(X, y, reset=first)
-        if first:
-            task = self._begin(X, self._learn_targets(y, None, classes), None, self._folds(X, y, None))
-            self._session, result, searches = task.begin()
-            return self._finish([result], searches)
+        """Begin, or add points; a call that fails or is interrupted leaves the estimator as it was."""
+        if not hasattr(self, "network_"):
+            adopt(self, lambda draft: draft._first_fit(X, y, classes))
+        elif self._session is None:
+            adopt(self, lambda draft: draft._next_fit(X, y, classes))
+        else:
+            with untouched(self):
+                adopt(self, lambda draft: draft._next_fit(X, y, classes))
+        return self._told()
+
+    def _first_fit(self, X: Any, y: Any, classes: Any) -> None:
+        X, y = self._read(X, y, reset=True)
+        task = self._begin(X, self._learn_targets(y, None, classes), None, self._folds(X, y, None))
+        self._session, result, searches = task.begin()
+        self._finish([result], searches, of=Learned(task.X, task.y))
+
+    def _next_fit(self, X: Any, y: Any, classes: Any) -> None:
+        X, y = self._read(X, y, reset=False)
         self._check_classes(classes)
+        grown = self.preprocessing_.outgrown(X)
         if isinstance(self.network_, list):
             raise OptionError("partial_fit adds to one network, and fit has trained one for each target; call fit anew")
         assert isinstance(self.alpha_, float)
         Z, t = self.preprocessing_.transform(X).astype(self.network_.dtype), self._scaled(self._encoded(y))
         if self._session is not None:
-            return self._finish([self._session.partial_fit(Z, t)])
-        self._session = replace(self._trainer(len(Z)), alpha=self.alpha_).begin(self.network_, Z, t)
-        return self._finish([self._session.train()])
+            result = self._session.partial_fit(Z, t)
+        else:
+            network = deepcopy(self.network_)  # trained in place
+            self._session = replace(self._trainer(len(Z)), alpha=self.alpha_).begin(network, Z, t)
+            result = self._session.train()
+        host = result.network.device.to_host
+        self._finish([result], of=Learned(host(self._session.X), host(self._session.y)))
+        if len(grown):
+            text = outgrown(grown, getattr(self, "feature_names_in_", None))
+            self._doubts.insert(0, (text, OutgrownStatisticsWarning))
 
     def _check_classes(self, classes: Any) -> None:
         """Refuse classes that differ from those of the first call."""
@@ -224,7 +252,9 @@ class SublinearEstimator(BaseEstimator):
     def _scaled(self, targets: np.ndarray) -> np.ndarray:
         return (targets - self.targets_.mean) / self.targets_.std
 
-    def _finish(self, results: list[TrainingResult], searches: list[CrossValidation] | None = None):
+    def _finish(
+        self, results: list[TrainingResult], searches: list[CrossValidation] | None = None, *, of: Learned
+    ) -> None:
         """Keep what training gave: one result, or one for each target; and what the folds said before."""
         for result in results:
             if not np.isfinite(result.history[-1].residual_norm):
@@ -243,9 +273,26 @@ class SublinearEstimator(BaseEstimator):
         if searches:
             self.alphas_ = searches[0].alphas
             self.mse_path_ = np.stack([found.errors for found in searches]) if apart else searches[0].errors
-        if not self.converged_:
-            missing = "; ".join(text for text, result in zip(reasons, results, strict=True) if not result.converged)
-            warnings.warn(f"training did not converge: {missing}", ConvergenceWarning, stacklevel=3)
+        missing = [text for text, result in zip(reasons, results, strict=True) if not result.converged]
+        self._doubts = [(f"training did not converge: {'; '.join(missing)}", ConvergenceWarning)] if missing else []
+        poor = self._poor(results, of)
+        if poor:
+            alpha, text = float(np.max(self.alpha_)), "; ".join(poor)
+            self._doubts.append((poor_fit(text, self.preprocessing_.kind, alpha), PoorFitWarning))
+
+    def _poor(self, results: list[TrainingResult], of: Learned) -> list[str]:
+        """Say how well networks explain their training points that explain next to nothing, one sentence each."""
+        explained, several = of.explained(results), len(results) > 1
+        return [
+            f"R^2 of training is {explained[k]:.2g}{f' for target {k}' * several}, and that of a constant 0"
+            for k in np.flatnonzero(explained < NEXT_TO_NOTHING)
+        ]
+
+    def _told(self):
+        """Warn of what a training left in doubt; return the estimator, which is fitted by now."""
+        doubts, self._doubts = self._doubts, []
+        for text, kind in doubts:
+            warnings.warn(text, kind, stacklevel=3)
         return self
 
     # ---- prediction -------------------------------------------------------------------------------------

@@ -14,7 +14,9 @@ from ..data.arrays import like, to_host
 from ..data.classes import coded, decided
 from ..data.preprocessing import TargetScaling
 from ..errors import DataError
+from ..step.history import TrainingResult
 from .base import SublinearEstimator, one_network
+from .doubts import NEXT_TO_NOTHING, Learned
 
 
 class SublinearClassifier(ClassifierMixin, SublinearEstimator):
@@ -99,7 +101,8 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
     def partial_fit(self, X: Any, y: Any, classes: Any = None):
         """Add points and train on all points given so far, from the present weights.
 
-        The first call fixes preprocessing, class frequencies and the penalty: give it typical points.
+        The first call fixes preprocessing, class frequencies and the penalty: give it typical points.  Later ones
+        that vary where these hardly do are warned of (OutgrownStatisticsWarning).
 
         Parameters
         ----------
@@ -166,6 +169,17 @@ class SublinearClassifier(ClassifierMixin, SublinearEstimator):
             raise DataError(
                 f"classes must stay {self.classes_.tolist()}, as the first call has them; got {found.tolist()}"
             )
+
+    def _poor(self, results: list[TrainingResult], of: Learned) -> list[str]:
+        """Say how many points a classifier that explains next to nothing gets right."""
+        explained = of.explained(results)
+        if not np.nanmean(explained) < NEXT_TO_NOTHING:
+            return []
+        found, constant = of.accuracy([result.network for result in results], self.targets_)
+        return [
+            f"accuracy of training is {found:.3g}, and {constant:.3g} for the most frequent class alone "
+            f"(R^2 of the scores is {np.nanmean(explained):.2g})"
+        ]
 
     def _encoded(self, y: np.ndarray) -> np.ndarray:
         y = self._classes_of(y)

@@ -107,7 +107,8 @@ class SublinearRegressor(RegressorMixin, SublinearEstimator):
     def partial_fit(self, X: Any, y: Any):
         """Add points and train on all points given so far, from the present weights.
 
-        The first call fixes preprocessing, scaling of the targets and the penalty: give it typical points.
+        The first call fixes preprocessing, scaling of the targets and the penalty: give it typical points.  Later ones
+        that vary where these hardly do are warned of (OutgrownStatisticsWarning).
 
         Parameters
         ----------

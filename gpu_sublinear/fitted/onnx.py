@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from ..errors import OptionError
+from ..model.network import NORM_TOLERANCE
 
 if TYPE_CHECKING:
     from .parts import Parts
@@ -84,7 +85,7 @@ def serialised(parts: Parts) -> bytes:
 def _unit_rows(graph: Graph, parts: Parts) -> str:
     """Add ``Preprocessing.transform``, operation for operation; return the name of the (n, d) float64 rows."""
     if parts.preprocessing is None:
-        return "X"
+        return _only_unit_rows(graph)
     X = "X"
     if parts.standard:
         X = graph.node("Sub", X, graph.constant("feature_mean", parts.preprocessing.mean))
@@ -93,6 +94,14 @@ def _unit_rows(graph: Graph, parts: Parts) -> str:
         X = graph.node("Pad", X, ends, graph.constant("one", np.float64(1)))
     X = graph.node("Div", X, graph.node("ReduceMax", graph.node("Abs", X), axes=[1], keepdims=1))
     return graph.node("Div", X, graph.node("ReduceL2", X, axes=[1], keepdims=1))
+
+
+def _only_unit_rows(graph: Graph) -> str:
+    """Add what makes NaN of rows that ``ShiftedReluNetwork.predict`` refuses; return the name of the (n, d) rows."""
+    norms = graph.node("ReduceL2", "X", axes=[1], keepdims=1)  # (n, 1)
+    distance = graph.node("Abs", graph.node("Sub", norms, graph.constant("unit", np.float64(1))))
+    wrong = graph.node("Greater", distance, graph.constant("norm_tolerance", np.float64(NORM_TOLERANCE)))
+    return graph.node("Where", wrong, graph.constant("nan", np.float64(np.nan)), "X")
 
 
 def _output(graph: Graph, parts: Parts, rows: str) -> str:

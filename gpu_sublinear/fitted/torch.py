@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ..model.network import NORM_TOLERANCE
+
 if TYPE_CHECKING:
     from .parts import Parts
 
@@ -35,6 +37,7 @@ class ExportedNetwork(torch.nn.Module):
         self.features: int = parts.features
         self.standard: bool = parts.standard
         self.prepared: bool = prepared
+        self.norm_tolerance: float = NORM_TOLERANCE
         self.shift: float = parts.shift
         self.scale: float = parts.scale
         means, stds = np.atleast_1d(parts.targets.mean), np.atleast_1d(parts.targets.std)
@@ -91,8 +94,9 @@ class ExportedNetwork(torch.nn.Module):
 
     def unit_rows(self, X: torch.Tensor) -> torch.Tensor:
         """Return what the network sees, (n, d) float64: as ``Preprocessing.transform``, in the same order."""
-        if not self.prepared:
-            return X
+        if not self.prepared:  # what ShiftedReluNetwork.predict refuses becomes NaN
+            wrong = ((X * X).sum(dim=1, keepdim=True).sqrt() - 1.0).abs() > self.norm_tolerance  # (n, 1)
+            return X.masked_fill(wrong, float("nan"))
         if self.standard:
             X = torch.nn.functional.pad((X - self.mean) / self.divisors, [0, 1], "constant", 1.0)
         X = X / X.abs().amax(dim=1, keepdim=True)

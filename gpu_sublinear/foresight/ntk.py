@@ -25,8 +25,7 @@ import numpy as np
 from ..devices import get_device
 from ..errors import DataError, OptionError
 from ..linear.solvers import gram_cholesky
-from ..model.network import all_finite
-from ..training.checks import NORM_TOLERANCE
+from ..model.network import NORM_TOLERANCE, all_finite
 
 NODES = 64  # of Gauss-Legendre: relative error below 1e-12 for 0 <= b <= 8 (tests/foresight/test_ntk.py)
 DROPPED = 45.0  # the integral ends where the integrand is below exp(-45) = 3e-20 of its largest value

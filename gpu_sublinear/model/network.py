@@ -20,6 +20,7 @@ PREDICT_POINTS, PREDICT_NEURONS = (
     4096,
 )  # predict's blocks: 8 M pre-activations at a time fit any machine
 BLOCK_BYTES = 1 << 24  # of weights drawn at a time: a second-level cache or two
+NORM_TOLERANCE = 1e-3  # rows in float32 miss unit norm by about 1e-7; anything beyond this was not normalised
 SAMPLINGS = ("auto", "explicit", "virtual")
 
 
@@ -283,7 +284,7 @@ class ShiftedReluNetwork:
         Parameters
         ----------
         X : array
-            (n, d), prepared like the training data (unit rows).
+            (n, d) rows of unit Euclidean norm, prepared like the training data.
 
         Returns
         -------
@@ -293,9 +294,9 @@ class ShiftedReluNetwork:
         Raises
         ------
         DataError
-            If X is not a finite (n, d) array.
+            If X is not a finite (n, d) array, or has rows of another norm: the shift belongs to unit rows.
         """
-        X = self.device.asarray(checked_points(X, self.features), self.dtype)
+        X = self.device.asarray(unit_points(X, self.features), self.dtype)
         total = self.device.xp.zeros((len(X), *self.signs.shape[1:]))  # (n,) or (n, c) float64
         for W, signs in self.parts():
             for first in range(0, len(X), PREDICT_POINTS):
@@ -378,6 +379,39 @@ def checked_points(X: Any, features: int) -> Any:
         raise DataError(f"X must have shape (n, {features}); got {getattr(X, 'shape', type(X).__name__)}")
     if not all_finite(X):
         raise DataError("X holds NaN or infinite values; remove or impute these rows first")
+    return X
+
+
+def unit_points(X: Any, features: int) -> Any:
+    """Return X if it is a finite (n, ``features``) array of unit rows.
+
+    Parameters
+    ----------
+    X : array
+        Points of any device.
+    features : int
+        Columns it must have.
+
+    Returns
+    -------
+    array
+        X itself.
+
+    Raises
+    ------
+    DataError
+        Otherwise, naming what was found: the row furthest from unit norm, beyond ``NORM_TOLERANCE``.
+    """
+    checked_points(X, features)
+    if not len(X):
+        return X
+    norms = (X * X).sum(axis=1) ** 0.5
+    worst = int(abs(norms - 1).argmax())
+    if abs(float(norms[worst]) - 1) > NORM_TOLERANCE:
+        raise DataError(
+            f"rows of X must have unit Euclidean norm; row {worst} has {float(norms[worst]):.6g} "
+            "(gpu_sublinear.data.preprocessing.Preprocessing does this)"
+        )
     return X
 
 

@@ -8,10 +8,9 @@ import numpy as np
 
 from ..devices import Array, Device
 from ..errors import DataError, SilentPointsError
-from ..model.network import ShiftedReluNetwork, all_finite, checked_points
+from ..model.network import ShiftedReluNetwork, all_finite, checked_points, unit_points
 from ..model.shifts import firing_probability, shift_for_fired
 
-NORM_TOLERANCE = 1e-3  # rows in float32 miss unit norm by about 1e-7; anything beyond this was not normalised
 NEURONS = 4096  # neurons multiplied at a time in the search for a shift that works
 WELL_FIRED = 32  # neurons per point below which a random Gram matrix of a few hundred points is often singular
 
@@ -57,13 +56,7 @@ def check_training_data(
         raise DataError(f"y must have shape ({', '.join(map(str, wanted))}{',' * (outputs == 1)}) {why}; got {found}")
     if not all_finite(y):
         raise DataError("y holds NaN or infinite values; remove these rows first")
-    norms = (X * X).sum(axis=1) ** 0.5
-    worst = int(abs(norms - 1).argmax())
-    if abs(float(norms[worst]) - 1) > NORM_TOLERANCE:
-        raise DataError(
-            f"rows of X must have unit Euclidean norm; row {worst} has {float(norms[worst]):.6g} "
-            "(gpu_sublinear.data.sources.Preprocessing does this)"
-        )
+    unit_points(X, features)
     if not contradictions:
         _check_contradictions(device.to_host(X), device.to_host(y).reshape(len(X), -1))
     return y

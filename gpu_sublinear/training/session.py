@@ -116,7 +116,7 @@ class Session:
         try:
             self.run.extend(X, y, self._memory_left(n + len(X)))
             check_every_point_fires(self.run.look().active.counts[n:], X, network)
-        except Exception:
+        except BaseException:  # Ctrl-C as well
             self.run = before
             network.rows, network.neurons, network.seen = rows
             raise

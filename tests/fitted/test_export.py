@@ -120,6 +120,16 @@ def test_a_row_that_predict_refuses_is_nan(tmp_path):
         assert np.flatnonzero(np.isnan(run(model, X, tmp_path))).tolist() == [1]
 
 
+@pytest.mark.parametrize("run", RUNNERS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_row_that_a_bare_network_refuses_is_nan(run, dtype, tmp_path):
+    model, X = make("bare", dtype)
+    X = X.copy()
+    X[1] *= 10
+    X[4] *= 0.998
+    assert np.flatnonzero(np.isnan(run(model, X, tmp_path))).tolist() == [1, 4]
+
+
 def test_the_module_learns(tmp_path):
     torch = pytest.importorskip("torch")
     model, X = make("standard", "float64", width=64)

@@ -14,6 +14,7 @@ from gpu_sublinear.index.protocol import forward
 from gpu_sublinear.index.tree import ThresholdTree
 from gpu_sublinear.model.network import ShiftedReluNetwork
 from gpu_sublinear.model.shifts import firing_probability, paper_shift, resolve_shift, shift_for_fired
+from gpu_sublinear.training.gauss_newton import GaussNewton
 from tests.helpers.problems import sphere
 
 
@@ -103,3 +104,18 @@ def test_bad_points():
         network.predict(np.ones((3, 3)))
     with pytest.raises(DataError, match="NaN or infinite"):
         network.predict(np.array([[np.nan, 0.0]]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_that_fit_refuses_are_refused_by_predict(device, dtype):
+    X, y = sphere(20, 5)
+    network = ShiftedReluNetwork.initialize(200, 5, shift=0.5, dtype=dtype, device=device)
+    for wrong in (10 * X, np.vstack([X, 1.01 * X[:1]]), np.vstack([X, 0 * X[:1]])):
+        wrong = wrong.astype(dtype)
+        with pytest.raises(DataError, match="unit Euclidean norm; row") as told:
+            network.predict(device.asarray(wrong))
+        with pytest.raises(DataError) as of_fit:
+            GaussNewton().fit(network, device.asarray(wrong), device.asarray(np.ones(len(wrong))))
+        assert str(told.value) == str(of_fit.value)
+    rounded = (X * (1 + 5e-4)).astype(dtype)  # within the tolerance of fit
+    assert network.predict(device.asarray(rounded)).shape == (20,)
