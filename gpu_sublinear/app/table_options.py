@@ -39,7 +39,7 @@ def load(options: Namespace) -> Dataset:
 
 def table_lines(dataset: Dataset) -> list[str]:
     """Return what was guessed and what was done to each column, a line each; nothing where there is nothing to tell."""
-    lines = [f"note     {shown(note, 200)}" for note in dataset.notes]
+    lines = [f"note     {shown(note, 91)}" for note in dataset.notes]
     if dataset.encoder is None or (dataset.encoder.plain and len(dataset.encoder.columns_) > 0):
         return lines
     report = dataset.encoder.report()

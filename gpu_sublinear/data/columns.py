@@ -106,7 +106,7 @@ class Column:
             return f"text, {len(self.levels)} levels{rare}{gone}"
         order = " < ".join(shown(level, 12) for level in self.levels[:5]) + (" < ..." if len(self.levels) > 5 else "")
         kind = {"ordinal": f"ordinal, {order}", "date": "date, in days since 1970"}.get(self.kind, self.kind)
-        return kind + gone + (f" (median {self.fill:.4g}, and a column that tells where)" if self.indicator else "")
+        return kind + gone + (f" (median {self.fill:.4g} and an indicator)" if self.indicator else "")
 
     def encode(self, cells: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Turn cells into numbers.

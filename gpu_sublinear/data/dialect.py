@@ -182,6 +182,7 @@ def _regularity(head: str, delimiter: str, cut: bool) -> tuple[bool, float, floa
     cells, often = max(lengths.items(), key=lambda item: (item[1], item[0]), default=(0, 0))
     body = [cell for row in rows[1:] or rows for cell in row if cell]
     numbers = sum(is_number(cell) or bool(DECIMAL_COMMA.fullmatch(cell)) for cell in body)
+    often += bool(rows) and len(rows[0]) == cells - 1 and often == len(rows) - 1  # names of rows have no header
     return cells > 1, often / max(len(rows), 1), numbers / max(len(body), 1), cells
 
 

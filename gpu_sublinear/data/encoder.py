@@ -17,6 +17,7 @@ Missing = Literal["median", "drop", "refuse"]
 Dates = Literal["refuse", "ordinal"]
 MISSING_WAYS, DATE_WAYS = ("median", "drop", "refuse"), ("refuse", "ordinal")
 EMPTY_CELL = "the cell is empty; fill it in, remove the line, or train with --missing median or --missing drop"
+LONGEST_LINE = 90  # characters of the report
 MOST_BYTES = 2**34  # of encoded columns
 
 
@@ -244,7 +245,9 @@ class TableEncoder:
         groups: dict[str, list[str]] = {}
         for column in self.columns_:
             groups.setdefault(column.words, []).append(column.name)
-        return [f"{_names(names):<34}  {words}" for words, names in groups.items()]
+        named = {_names(names): words for words, names in groups.items()}
+        width = max(map(len, named), default=0)
+        return [shown(f"{names:<{width}}  {words}", LONGEST_LINE) for names, words in named.items()]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain types, for JSON."""

@@ -97,7 +97,9 @@ def _read_binary(path: Path, suffix: str, header: Header) -> Table:
     import pandas as pd
 
     readers = {".parquet": pd.read_parquet, ".feather": pd.read_feather, ".xlsx": pd.read_excel}
-    options: dict[str, Any] = {"header": None} if suffix == ".xlsx" and header == "no" else {}
+    options: dict[str, Any] = {"engine": BINARY[suffix]} if suffix == ".xlsx" else {}
+    named = suffix != ".xlsx" or header != "no"
+    options |= {} if named else {"header": None}
     content = read_bytes(path)
     try:
         frame = readers[suffix](io.BytesIO(content), **options)
@@ -109,5 +111,5 @@ def _read_binary(path: Path, suffix: str, header: Header) -> Table:
         raise DataError(f"'{path}' is damaged or no {suffix} file ({shown(reason, 200)}); save it again") from error
     if not len(frame) or not frame.shape[1]:
         raise DataError(f"'{path}' has no rows; give a table with one row per point")
-    names = tuple(f"column {name}" if options else str(name) for name in frame.columns)
-    return Table(frame.set_axis(range(len(names)), axis=1).reset_index(drop=True), names, named=not options)
+    names = tuple(str(name) if named else f"column {name}" for name in frame.columns)
+    return Table(frame.set_axis(range(len(names)), axis=1).reset_index(drop=True), names, named=named)

@@ -134,7 +134,10 @@ def _stripped(column: Any) -> Any:
     """Return a column of text without blanks around cells; cells that become empty or NA are missing."""
     kinds = column.dropna().unique()
     changed = {cell: cell.strip() for cell in kinds if isinstance(cell, str) and cell != cell.strip()}
-    return column.replace({cell: None if text in MISSING else text for cell, text in changed.items()})
+    if not changed:
+        return column
+    texts = {cell: changed.get(cell, cell) for cell in kinds}
+    return column.map({cell: None if text in MISSING else text for cell, text in texts.items()})
 
 
 def _numbers(column: Any, decimal: str) -> Any:

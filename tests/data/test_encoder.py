@@ -38,7 +38,13 @@ def test_every_kind_of_column_becomes_its_numbers():
     want = [[0, 1, 0, 1, 0, 1, 0], [1, 0, 0, 3, 1, 0, 2], [0, 0, 1, 3, 0, 1, 0], [0, 1, 0, 5, 0, 1, 1]]
     np.testing.assert_array_equal(encoder.transform(TABLE), want)
     report = "\n".join(encoder.report())
-    for part in ("text, 2 levels, 1 missing", "1 missing (median 3, and", "boolean", "ordinal, S < M < L", "left out"):
+    for part in (
+        "text, 2 levels, 1 missing",
+        "1 missing (median 3 and an indicator)",
+        "boolean",
+        "ordinal, S < M < L",
+        "left out",
+    ):
         assert part in report
 
 
