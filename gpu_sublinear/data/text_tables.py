@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,11 @@ def _parsed(path: Path, body: bytes, dialect: Dialect) -> tuple[bytes, Dialect, 
     """Return the rows as text, how this is written, and the frame; every line has its number of cells."""
     if dialect.delimiter != " " and b'"' not in body:
         try:
-            frame = _read(path, body, dialect)
+            with warnings.catch_warnings():  # of columns whose parts have different types
+                warnings.simplefilter("ignore")
+                frame = _read(path, body, dialect, low_memory=True)  # in parts, which is twice as fast
+            if any(str(dtype) == "object" for dtype in frame.dtypes):
+                frame = _read(path, body, dialect)
         except DataError:
             frame = None  # the exact reader finds the line
         cuts = body.count(dialect.delimiter.encode())
@@ -83,7 +88,7 @@ def _parsed(path: Path, body: bytes, dialect: Dialect) -> tuple[bytes, Dialect, 
     return body, plain, _settled(frame, dialect.decimal)
 
 
-def _read(path: Path, body: bytes, dialect: Dialect, **options: Any) -> Any:
+def _read(path: Path, body: bytes, dialect: Dialect, low_memory: bool = False, **options: Any) -> Any:
     """Return what pandas makes of rows, columns numbered from 0."""
     import pandas as pd
 
@@ -98,7 +103,7 @@ def _read(path: Path, body: bytes, dialect: Dialect, **options: Any) -> Any:
             na_values=list(MISSING),
             keep_default_na=False,
             skipinitialspace=True,
-            low_memory=False,
+            low_memory=low_memory,
             encoding="utf-8",
             **options,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 from gpu_sublinear.data.encoder import TableEncoder
 from gpu_sublinear.data.prediction import load_for_prediction
 from gpu_sublinear.data.sources import load
+from gpu_sublinear.data.table_files import read_table
 from gpu_sublinear.errors import DataError
 
 WANT = [[1.5, 2.0], [4.0, 5.25]]
@@ -99,6 +101,15 @@ def test_lines_are_counted_in_messages_whatever_is_above(tmp_path):
         load(write(tmp_path, '"a",b,y\n1,2,3\n\n1,2,3,4\n'))
     with pytest.raises(DataError, match="line 3: 2 cells"):  # one line too short, one too long
         load(write(tmp_path, "a,b,y\n1,2,3\n1,2\n1,2,3,4\n"))
+
+
+def test_a_long_column_has_one_type(tmp_path):
+    rows = [f"1.10,{k},{k % 7}" for k in range(150_000)]
+    path = write(tmp_path, "\n".join(["v,x,y", *rows, "word,5,6"]))
+    table = read_table(Path(path))
+    assert table.frame[0].iloc[0] == "1.10" and table.frame[1].dtype.kind == "i"
+    with pytest.raises(DataError, match="line 150002, column 'v': 'word' is not a number"):
+        load(path)
 
 
 # ---- headers and index columns --------------------------------------------------------------------------
