@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 
 from ..environment import package_version
 from ..errors import GpuSublinearError
-from .option_values import activation, alphas, at_least, damping, margin, number, penalty, shift, size
+from .option_values import activation, alphas, at_least, damping, margin, names, number, ordinal, penalty, shift, size
 
 PROGRAM = "gpu-sublinear"
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
-DATA_HELP = "digits, diabetes, breast_cancer, sphere:n=512,d=16,seed=0, or a path to a .csv, .npz or .npy file"
+DATA_HELP = "digits, diabetes, breast_cancer, sphere:n=512,d=16,seed=0, or a path to a .csv, .tsv, .txt, .csv.gz, .parquet, .feather, .xlsx, .npz or .npy file"  # fmt: skip  # noqa: E501
 EXAMPLES = """\
 examples:
   gpu-sublinear train digits --out digits.safetensors --figure digits.png
@@ -143,6 +143,7 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     predict.set_defaults(run=run_predict)
     predict.add_argument("model", metavar="MODEL", help="file written by train --out")
     predict.add_argument("data", metavar="DATA", help=DATA_HELP)
+    _add_header(predict)
     predict.add_argument("--out", metavar="FILE", help="CSV file to write (default: standard output)")
     _add_device(predict, "where to predict")
 
@@ -197,6 +198,18 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="COL", help="target column by name or index from 0, or several: a,b (default: the last; .npz: y)")  # fmt: skip  # noqa: E501
     parser.add_argument("--classify", action="store_true", help="the target holds class labels, words or numbers")
     parser.add_argument("--test-fraction", type=number(0, 1), default=0.2, metavar="F", help="share of the points to hold out (default: 0.2)")  # fmt: skip  # noqa: E501
+    table = parser.add_argument_group("table")
+    _add_header(table)
+    table.add_argument("--drop", type=names, default=(), metavar="COLS", help="columns to leave out: id,name")
+    table.add_argument("--categories", type=names, default=(), metavar="COLS", help="columns whose numbers are names of levels: zip,month")  # fmt: skip  # noqa: E501
+    table.add_argument("--ordinal", type=ordinal, action="append", default=[], metavar="COL=A<B<C", help="levels of a column in their order, which become 0, 1, 2; may be given several times")  # fmt: skip  # noqa: E501
+    table.add_argument("--max-levels", type=at_least(1), default=20, metavar="L", help="most levels of a column of text, the rarest beyond go together (default: 20)")  # fmt: skip  # noqa: E501
+    table.add_argument("--missing", choices=("median", "drop", "refuse"), default="median", help="missing cells: the median and a column that tells where, leave out the row, or refuse (default: median)")  # fmt: skip  # noqa: E501
+    table.add_argument("--dates", choices=("refuse", "ordinal"), default="refuse", help="dates: refuse, or days since 1970 (default: refuse)")  # fmt: skip  # noqa: E501
+
+
+def _add_header(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--header", choices=("auto", "yes", "no"), default="auto", help="whether the first line of a table has names (default: auto)")  # fmt: skip  # noqa: E501
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.preprocessing import Preprocessing, TargetScaling
-from ..data.sources import Dataset, load, split
+from ..data.sources import Dataset, split
 from ..devices import get_device
 from ..environment import package_version
 from ..fitted.model import FittedModel
@@ -24,6 +24,7 @@ from ..training.memory import plan_memory
 from ..training.warmup import warm_up
 from ..views.run_text import Fit
 from .console import say
+from .table_options import load, table_lines
 
 NOTEWORTHY = 1.0  # seconds of compilation that a user should know of
 MODEL_SETTINGS = (  # the options that the weights depend on: these travel in the model file
@@ -40,6 +41,7 @@ MODEL_SETTINGS = (  # the options that the weights depend on: these travel in th
     "max_steps",
     "test_fraction",
     "classify",
+    "header",
     "solver_tolerance",
     "engine",
     "margin",
@@ -106,8 +108,9 @@ class Inputs:
         Inputs
             Nothing is computed yet.
         """
-        dataset = load(options.data, options.target, options.classify)
+        dataset = load(options)
         rows, held_out = split(len(dataset.y), options.test_fraction, options.seed)
+        dataset = dataset.encoded(rows)
         if dataset.classes and dataset.labels is not None:
             dataset.classes.check_training(dataset.labels[rows])
         preprocessing = Preprocessing.fit(dataset.X[rows], dataset.preprocessing)
@@ -174,6 +177,8 @@ class Inputs:
         }
         if dataset.target_names:
             metadata["target_names"] = list(dataset.target_names)
+        if dataset.encoder:
+            metadata["table"] = dataset.encoder.to_dict()
         if dataset.classes:
             metadata["classes"] = list(dataset.classes.names)
         return FittedModel(network, self.preprocessing, self.targets, metadata)
@@ -209,6 +214,7 @@ class Inputs:
             initial += ", virtual (only neurons that take part exist)"
         return "\n".join((
             data_line(dataset, len(self.rows), len(self.held_out)),
+            *table_lines(dataset),
             f"network  m = {network.width:,} neurons, d = {network.features}, shift b = {network.shift:.4g}, "
             f"{initial}, {network.activation.name}, {network.dtype}, seed {network.seed}",
             f"device   {device.name} ({on})",
@@ -218,6 +224,8 @@ class Inputs:
     def settings(self, options: Namespace) -> dict[str, Any]:
         """Return every option as given, and what followed from them and the data."""
         given = {name: value for name, value in vars(options).items() if name not in ("run", "command")}
+        if self.dataset.encoder:
+            given |= {"columns": self.dataset.encoder.to_dict()["columns"], "notes": list(self.dataset.notes)}
         return given | {
             "data": self.dataset.name,
             "target": self.dataset.target_name,

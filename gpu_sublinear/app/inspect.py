@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..data.preprocessing import Preprocessing, TargetScaling
-from ..data.sources import Dataset, load, split
+from ..data.sources import Dataset, split
 from ..devices import get_device
 from ..environment import environment
 from ..files.atomic import write_text
@@ -19,6 +19,7 @@ from ..views.inspection_text import inspection_text
 from ..views.run_figure import check_figure
 from .console import check_output_files, json_text, say
 from .inputs import data_line
+from .table_options import load, table_lines, table_words
 
 
 def run_inspect(options: Namespace) -> int:
@@ -37,8 +38,9 @@ def run_inspect(options: Namespace) -> int:
     check_output_files({"--json": options.json, "--figure": options.figure}, options.data)
     if options.figure:
         check_figure(options.figure)
-    dataset = load(options.data, options.target, options.classify)
+    dataset = load(options)
     rows, held_out = split(len(dataset.y), options.test_fraction, options.seed)
+    dataset = dataset.encoded(rows)
     preprocessing = Preprocessing.fit(dataset.X[rows], dataset.preprocessing)
     targets = TargetScaling.fit(dataset.y[rows])
     device = get_device(options.device)
@@ -71,6 +73,7 @@ def _numbered_as_in_the_data(found: Inspection, rows: Any) -> Inspection:
 def _opening(dataset: Dataset, found: Inspection, held_out: int, seed: int) -> str:
     return "\n".join((
         data_line(dataset, found.points, held_out),
+        *table_lines(dataset),
         f"network  m = {found.width:,} neurons, d = {found.features}, shift b = {found.shift:.4g}, {found.dtype}, "
         f"seed {seed}; on {found.device}",
     ))
@@ -82,6 +85,7 @@ def train_command(options: Namespace, found: Inspection) -> str:
     if options.target is not None:
         words += ["--target", options.target]
     words += ["--classify"] if options.classify else []
+    words += table_words(options)
     for advice in found.advice:
         words += [advice.option, advice.value]
     words += ["--seed", str(options.seed)] if options.seed else []
@@ -93,6 +97,8 @@ def train_command(options: Namespace, found: Inspection) -> str:
 def _save(options: Namespace, dataset: Dataset, found: Inspection) -> None:
     if options.json:
         content = {"environment": environment(), "data": dataset.name, "inspection": found.as_dict()}
+        if dataset.encoder:
+            content["table"] = dataset.encoder.to_dict() | {"notes": list(dataset.notes)}
         write_text(options.json, json_text(content))
         say(f"json     {options.json}")
     if options.figure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import math
 import re
 from collections.abc import Callable
@@ -179,3 +180,54 @@ def alphas(text: str) -> list[float]:
     if count > MOST_PENALTIES:
         raise argparse.ArgumentTypeError(f"at most {MOST_PENALTIES:,} penalties are tried, not {parts[2]}")
     return np.geomspace(first, last, count).tolist()
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read names of columns with commas between them; a name with a comma is quoted: ``a,"b, c"``.
+
+    Parameters
+    ----------
+    text : str
+        What the user typed.
+
+    Returns
+    -------
+    tuple of str
+        The names.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If a name is empty.
+    """
+    found = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    if not found or not all(found):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of columns such as id,name")
+    return tuple(found)
+
+
+def ordinal(text: str) -> tuple[str, tuple[str, ...]]:
+    """Read a column and its levels in their order: ``size=small<medium<large``.
+
+    Parameters
+    ----------
+    text : str
+        What the user typed.
+
+    Returns
+    -------
+    name : str
+        The column.
+    levels : tuple of str
+        Two or more.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is something else, or a level is there twice.
+    """
+    name, _, order = text.partition("=")
+    levels = tuple(level.strip() for level in order.split("<"))
+    if not name.strip() or len(levels) < 2 or not all(levels) or len(set(levels)) < len(levels):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a column with its levels such as size=small<medium<large")
+    return name.strip(), levels

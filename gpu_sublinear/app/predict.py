@@ -9,7 +9,7 @@ from argparse import Namespace
 
 import numpy as np
 
-from ..data.sources import load_for_prediction
+from ..data.prediction import NO_LABEL, load_for_prediction
 from ..files.atomic import write_text
 from ..fitted.model import FittedModel
 from ..views.run_text import Fit
@@ -31,16 +31,18 @@ def predict(options: Namespace) -> int:
     """
     check_output_files({"--out": options.out}, options.model, options.data)
     model = FittedModel.load(options.model, options.device)
-    X, y = load_for_prediction(options.data, model.feature_names, model.target_names, model.classes)  # (n, d), targets
+    X, y = load_for_prediction(
+        options.data,
+        model.feature_names,
+        model.target_names,
+        model.classes,
+        model.table,
+        options.header,
+        tell=lambda note: print(f"note: {note}", file=sys.stderr),
+    )  # (n, d), targets
     predicted = model.predict(X)  # (n,) or (n, c)
     lines = prediction_lines(model, predicted)
-    notes = [f"{len(predicted):,} points predicted"]
-    if y is not None and model.classes:
-        notes.append(f"accuracy {float((model.classes.decide(predicted) == y).mean()):.2%}")
-    elif y is not None:
-        fit = Fit.of(predicted, y, np.asarray(model.targets.std) ** 2)
-        r2 = "" if fit.r2 is None else f", R^2 {fit.r2:.6f}"
-        notes.append(f"mse / variance of the training targets {fit.mse:.3e}{r2}")
+    notes = [f"{len(predicted):,} points predicted", *_errors(model, predicted, y)]
     if options.out:
         write_text(options.out, "".join(lines))
         say("; ".join([*notes, f"written to {options.out}"]))
@@ -50,6 +52,21 @@ def predict(options: Namespace) -> int:
         sys.stdout.flush()
         print("; ".join(notes), file=sys.stderr)
     return 0
+
+
+def _errors(model: FittedModel, predicted: np.ndarray, y: np.ndarray | None) -> list[str]:
+    """Return how wrong the predictions are on the points that have targets."""
+    if y is None:
+        return []
+    there = y != NO_LABEL if model.classes else np.isfinite(y).reshape(len(y), -1).all(axis=1)
+    if not there.any():
+        return []
+    few = "" if there.all() else f" on {int(there.sum()):,} points that have targets"
+    if model.classes:
+        return [f"accuracy {float((model.classes.decide(predicted) == y)[there].mean()):.2%}{few}"]
+    fit = Fit.of(predicted[there], y[there], np.asarray(model.targets.std) ** 2)
+    r2 = "" if fit.r2 is None else f", R^2 {fit.r2:.6f}"
+    return [f"mse / variance of the training targets {fit.mse:.3e}{r2}{few}"]
 
 
 def prediction_lines(model: FittedModel, predicted: np.ndarray) -> list[str]:

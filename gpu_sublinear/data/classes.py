@@ -1,4 +1,8 @@
-"""Class labels as targets: +-1 for two classes, one column for each class otherwise."""
+"""Class labels as targets: +-1 for two classes, one column for each class otherwise.
+
+Labels keep their text.  Only where every label is a plain number as programs write them (``1``, ``1.0``, ``-0.5``) are
+equal numbers one class; ``007``, ``1.10`` and ``1e3`` are text.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import numpy as np
 
 from ..errors import DataError, shown
 
+MOST_CLASSES = 1000  # each is an output; a forgotten --target makes thousands
 LEAST_POINTS = 3  # per class on average: fewer is a column of measurements, not of labels
 
 
@@ -46,10 +51,20 @@ class Classes:
         DataError
             If there is one class only, or so many that the column holds no labels.
         """
-        texts = [label_text(label) for label in labels]
-        names = sorted(set(texts), key=_order)
+        texts = [str(label).strip() for label in labels]
+        different = set(texts)
+        if all(map(_is_canonical, different)):
+            texts = [label_text(text) for text in texts]
+            different = set(texts)
+        names = sorted(different, key=_order)
         if len(names) < 2:
-            raise DataError(f"{what} has the one class '{shown(names[0], 40)}'; classification needs two or more")
+            one = f"the one class '{shown(names[0], 40)}'" if names else "no label"
+            raise DataError(f"{what} has {one}; classification needs two or more classes")
+        if len(names) > MOST_CLASSES:
+            raise DataError(
+                f"{what} has {len(names):,} different values, more than {MOST_CLASSES:,} classes; "
+                "name the column of labels with --target, or leave out --classify"
+            )
         if len(names) * LEAST_POINTS > max(len(texts), 2 * LEAST_POINTS):
             raise DataError(
                 f"{what} has {len(names)} different values for {len(texts)} points, fewer than {LEAST_POINTS} points "
@@ -65,7 +80,7 @@ class Classes:
     def numbers(self, labels: Iterable[object]) -> np.ndarray:
         """Return the place of each label among the names, (n,) int64; -1 for a class that is not among them."""
         place = {name: k for k, name in enumerate(self.names)}
-        return np.array([place.get(label_text(label), -1) for label in labels], np.int64)
+        return np.array([_place(place, str(label).strip()) for label in labels], np.int64)
 
     def targets(self, numbers: np.ndarray) -> np.ndarray:
         """Return the targets of class numbers (n,): -1 and +1, (n,), for two classes, else 0 and 1, (n, c)."""
@@ -109,6 +124,22 @@ def coded(numbers: np.ndarray, count: int) -> np.ndarray:
 def decided(outputs: np.ndarray) -> np.ndarray:
     """Return the class numbers that outputs (n,) or (n, c) speak for, (n,) int64: the sign, or the largest."""
     return (outputs > 0).astype(np.int64) if outputs.ndim == 1 else outputs.argmax(axis=1)
+
+
+def _place(places: dict[str, int], text: str) -> int:
+    """Return the place of a label: as it is written, else as the number that it is."""
+    if text in places or not _is_canonical(text):
+        return places.get(text, -1)
+    return places.get(label_text(text), -1)
+
+
+def _is_canonical(text: str) -> bool:
+    """Tell whether a label is a number written as str, repr or numpy.savetxt write it."""
+    number = _number(text)
+    if number is None:
+        return False
+    ways = [repr(number), f"{number:.18e}"]
+    return text in ([*ways, str(int(number))] if number.is_integer() else ways)
 
 
 def label_text(label: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +12,16 @@ import numpy as np
 
 from ..errors import DataError, OptionError, shown
 from .classes import Classes
-from .preprocessing import Kind, Preprocessing, TargetScaling
-from .tables import SUFFIXES, Table, find, read_csv, read_npy, read_npz
-
-__all__ = ["Dataset", "Preprocessing", "TargetScaling", "load", "load_for_prediction", "split"]
+from .columns import CellError, numbers_of
+from .dialect import Header
+from .encoder import TableEncoder
+from .numpy_files import read_npz
+from .preprocessing import Kind
+from .table_files import data_path, read_table
+from .tables import Table, find_all
 
 BUNDLED = ("digits", "diabetes", "breast_cancer")
 SPHERE_DEFAULTS = {"n": 512, "d": 16, "seed": 0}
-WHAT_DATA_CAN_BE = "digits, diabetes, breast_cancer, sphere:n=512,d=16,seed=0, or a path to a .csv, .npz or .npy file"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class Dataset:
         (n,) int64, the class numbers.
     target_names : tuple of str
         Names of several targets, empty for one.
+    encoder : TableEncoder or None
+        What became of the columns of a table.
+    frame : pandas.DataFrame or None
+        Its columns before that, numbered by the rows of the file.
+    place : callable
+        From the number of a row of the file to where it is.
+    notes : tuple of str
+        What was guessed or left out when it was read.
     """
 
     X: np.ndarray
@@ -58,6 +67,42 @@ class Dataset:
     classes: Classes | None = None
     labels: np.ndarray | None = None
     target_names: tuple[str, ...] = ()
+    encoder: TableEncoder | None = None
+    frame: Any = None
+    place: Callable[[int], str] = str
+    notes: tuple[str, ...] = ()
+
+    def encoded(self, rows: np.ndarray) -> Dataset:
+        """Return the same points with columns treated by what the given rows have, those to train on.
+
+        Parameters
+        ----------
+        rows : numpy.ndarray
+            Numbers of these points.
+
+        Returns
+        -------
+        Dataset
+            The same where the data is no table.
+
+        Raises
+        ------
+        DataError
+            If a cell cannot be used; the message names the place.
+        """
+        if self.encoder is None:
+            return self
+        encoder, part = TableEncoder(**self.encoder.get_params()), self.frame.iloc[rows]
+        try:
+            encoder.fit(part)
+            part = self.frame
+            X = encoder.transform(self.frame)
+        except CellError as error:
+            where = f"{self.place(int(part.index[error.row]))}, column '{shown(error.column)}'"
+            raise DataError(f"{where}: {error.complaint}") from error
+        except DataError as error:
+            raise DataError(f"'{self.name}': {error}") from error
+        return replace(self, X=X, feature_names=tuple(encoder.get_feature_names_out()), encoder=encoder)
 
     @property
     def outputs(self) -> int:
@@ -65,19 +110,29 @@ class Dataset:
         return 1 if self.y.ndim == 1 else self.y.shape[1]
 
 
-def load(spec: str, target: str | None = None, classify: bool = False) -> Dataset:
+def load(
+    spec: str,
+    target: str | None = None,
+    classify: bool = False,
+    header: Header = "auto",
+    encoder: TableEncoder | None = None,
+) -> Dataset:
     """Load a data set.
 
     Parameters
     ----------
     spec : str
-        ``digits``, ``diabetes``, ``breast_cancer``, ``sphere:n=512,d=16,seed=0``, or a path to a .csv, .npz
-        or .npy file.
+        ``digits``, ``diabetes``, ``breast_cancer``, ``sphere:n=512,d=16,seed=0``, or a path to a table (.csv,
+        .tsv, .txt, .csv.gz, .parquet, .feather, .xlsx, .npy) or a .npz file.
     target : str, optional
-        The target column by name or by index from 0 (.csv, .npy; by default the last), or the key of the
-        targets (.npz; by default ``y``).  Several columns are separated by commas.
+        The target column by name or by index from 0 (by default the last), or the key of the targets (.npz; by
+        default ``y``).  Several columns are separated by commas.
     classify : bool
         Whether the target holds class labels, words or numbers.
+    header : {"auto", "yes", "no"}
+        Whether the first line of a table has names.
+    encoder : TableEncoder, optional
+        What to do with text, missing cells and dates; not fitted, and left as it is.
 
     Returns
     -------
@@ -89,32 +144,121 @@ def load(spec: str, target: str | None = None, classify: bool = False) -> Datase
     DataError
         If the data does not exist or cannot be used as it is; the message names the place.
     """
-    dataset = _load(str(spec), target, classify)
-    if len(dataset.y) < 2:
-        raise DataError(f"'{dataset.name}' has {len(dataset.y)} point, but training needs at least 2; give more data")
+    dataset = _load(str(spec), target, classify, header, encoder or TableEncoder())
+    n = len(dataset.y)
+    if n < 2:
+        points = f"{n} point{'s' * (n != 1)}"
+        raise DataError(f"'{dataset.name}' has {points}, but training needs at least 2; give more data")
     if not dataset.X.shape[1]:
         raise DataError(f"'{dataset.name}' has a target and no features; give at least one more column")
     return dataset
 
 
-def _load(spec: str, target: str | None, classify: bool = False) -> Dataset:
-    if spec in BUNDLED or spec.partition(":")[0] == "sphere":
+def _load(spec: str, target: str | None, classify: bool, header: Header, encoder: TableEncoder) -> Dataset:
+    if is_without_file(spec):
         if target is not None:
             raise DataError(f"'{spec}' has its own target; leave out --target")
-        dataset = _bundled(spec) if spec in BUNDLED else _sphere(spec)
+        dataset = without_file(spec)
         return _classified(dataset, dataset.y) if classify else dataset
-    path = _path(spec)
+    path = data_path(spec, [*BUNDLED, "sphere"])
     if path.suffix.lower() == ".npz":
         return _from_npz(path, target or "y", classify)
-    target = "-1" if target is None else target
-    table = _read_table(path, (lambda names: _labels_at(names, target)) if classify else None)
-    columns = [_labels_at(table.names, target)] if classify else _columns(table.names, target)
-    X, y = table.without(columns)
-    names = tuple(np.delete(np.array(table.names, dtype=object), columns))
-    targets = tuple(table.names[column] for column in columns)
-    several = targets if len(targets) > 1 else ()
-    dataset = Dataset(X, y, path.name, names, ", ".join(targets), target_names=several)
-    return _classified(dataset, y if table.labels is None else table.labels) if classify else dataset
+    return _from_table(path, target, classify, header, encoder)
+
+
+def is_without_file(spec: str) -> bool:
+    """Tell whether data is bundled or made."""
+    return spec in BUNDLED or spec.partition(":")[0] == "sphere"
+
+
+def without_file(spec: str) -> Dataset:
+    """Return bundled or made data."""
+    return _bundled(spec) if spec in BUNDLED else _sphere(spec)
+
+
+# ---- tables ---------------------------------------------------------------------------------------------
+
+
+def _from_table(path: Path, target: str | None, classify: bool, header: Header, encoder: TableEncoder) -> Dataset:
+    """Tell target and features apart, leave out rows that cannot be used, and encode the others."""
+    table = read_table(path, header)
+    columns = _target_columns(table.names, target, classify, encoder.drop)
+    wanted = _order_of_columns(table, columns, encoder)
+    notes, kept = list(table.notes), np.ones(len(table.frame), bool)
+    targets = [table.text(k) if classify else table.frame.iloc[:, k] for k in columns]
+    for column, cells in zip(columns, targets, strict=True):
+        kept = _without(kept, cells.isna().to_numpy(bool), f"target '{shown(table.names[column])}'", notes)
+    if encoder.missing == "drop":
+        gone = wanted.isna() & ~wanted.isna().all()  # an empty column is left out as a whole
+        gone = gone.drop(columns=[name for name in encoder.drop if name in gone.columns])
+        kept = _without(kept, gone.any(axis=1).to_numpy(bool), "features", notes)
+    y = None if classify else _numbers(path, table, columns, kept)
+    labels = targets[0][kept].tolist() if classify else None
+    dataset = Dataset(
+        np.empty((int(kept.sum()), 0)),
+        np.empty(int(kept.sum())) if y is None else y,
+        path.name,
+        (),
+        ", ".join(table.names[column] for column in columns),
+        target_names=tuple(table.names[column] for column in columns) if len(columns) > 1 else (),
+        encoder=encoder,
+        frame=wanted[kept],
+        place=lambda row: f"'{path}', {table.place(row)}",
+        notes=tuple(notes),
+    )
+    dataset = _classified(dataset, labels) if labels is not None else dataset
+    return dataset.encoded(np.arange(len(dataset.y))) if len(dataset.y) else dataset
+
+
+def _target_columns(names: tuple[str, ...], target: str | None, classify: bool, drop: Sequence[str]) -> list[int]:
+    """Return the positions of the target columns; by default the last that is not to be dropped."""
+    if target is None:
+        left = [k for k, name in enumerate(names) if name not in drop]
+        return left[-1:] or [len(names) - 1]
+    columns = find_all(names, target)
+    if classify and len(columns) > 1:
+        raise DataError(f"--classify takes one column of labels, and --target '{shown(target)}' names {len(columns)}")
+    return columns
+
+
+def _order_of_columns(table: Table, targets: list[int], encoder: TableEncoder) -> Any:
+    """Return the frame of features by name; names of levels as they are written."""
+    features = [k for k in range(len(table.names)) if k not in set(targets)]
+    frame = table.frame.iloc[:, features].set_axis([table.names[k] for k in features], axis=1)
+    as_written = {*encoder.categories, *(encoder.ordinal or {})}
+    for k in features:
+        if table.names[k] in as_written and table.names.count(table.names[k]) == 1:
+            frame[table.names[k]] = table.text(k)
+    return frame
+
+
+def _without(kept: np.ndarray, gone: np.ndarray, what: str, notes: list[str]) -> np.ndarray:
+    """Return the rows that stay, and note how many do not."""
+    count = int((gone & kept).sum())
+    if count:
+        notes.append(f"{count:,} of {len(gone):,} rows left out: no value in {what}")
+    return kept & ~gone
+
+
+def _numbers(path: Path, table: Table, columns: list[int], kept: np.ndarray) -> np.ndarray:
+    """Return the targets, (n,) or (n, c)."""
+    values = np.empty((int(kept.sum()), len(columns)))
+    for k, column in enumerate(columns):
+        cells, name = table.frame.iloc[:, column][kept], table.names[column]
+        try:
+            values[:, k] = numbers_of(name, cells, np.zeros(len(cells), bool))
+        except CellError as error:
+            where = f"'{path}', {table.place(int(cells.index[error.row]))}, column '{shown(name)}'"
+            advice = error.complaint if "finite" in error.complaint else _no_target(cells.iloc[error.row])
+            raise DataError(f"{where}: {advice}") from error
+    return values[:, 0] if len(columns) == 1 else values
+
+
+def _no_target(cell: object) -> str:
+    return f"'{shown(str(cell), 40)}' is not a number; choose another --target (labels to predict: --classify)"
+
+
+# ---- arrays and labels ----------------------------------------------------------------------------------
 
 
 def _from_npz(path: Path, target: str, classify: bool) -> Dataset:
@@ -130,39 +274,6 @@ def _classified(dataset: Dataset, labels: Sequence[object] | np.ndarray) -> Data
     classes = Classes.of(labels, f"'{dataset.name}': column '{dataset.target_name}'")
     numbers = classes.numbers(labels)
     return replace(dataset, y=classes.targets(numbers), classes=classes, labels=numbers)
-
-
-def _columns(names: tuple[str, ...], target: str) -> list[int]:
-    """Return the positions of the target columns, in the order in which they are given."""
-    if "," not in target or target in names:
-        return [find(names, target)]
-    columns = [find(names, part.strip()) for part in target.split(",")]
-    if len(set(columns)) < len(columns):
-        raise DataError(f"--target '{shown(target)}' names a column twice; give each target once")
-    return columns
-
-
-def _labels_at(names: tuple[str, ...], target: str) -> int:
-    """Return the position of the column of class labels."""
-    columns = _columns(names, target)
-    if len(columns) > 1:
-        raise DataError(f"--classify takes one column of labels, and --target '{shown(target)}' names {len(columns)}")
-    return columns[0]
-
-
-def _path(spec: str) -> Path:
-    path = Path(spec)
-    if path.suffix.lower() in SUFFIXES:
-        return path
-    if path.is_file():
-        raise DataError(f"'{spec}' does not end in .csv, .npz or .npy; convert or rename the file")
-    close = difflib.get_close_matches(spec, [*BUNDLED, "sphere"], 1)
-    hint = f"did you mean '{close[0]}'?" if close else f"give {WHAT_DATA_CAN_BE}"
-    raise DataError(f"unknown data '{spec}'; {hint}")
-
-
-def _read_table(path: Path, text: Callable[[tuple[str, ...]], int | None] | None = None) -> Table:
-    return read_csv(path, text) if path.suffix.lower() == ".csv" else read_npy(path)
 
 
 def _feature_names(d: int) -> tuple[str, ...]:
@@ -208,88 +319,6 @@ def _sphere_options(spec: str) -> dict[str, int]:
         if options[key] < least:
             raise DataError(f"'{spec}': {key} must be at least {least}")
     return options
-
-
-# ---- data for a trained model ---------------------------------------------------------------------------
-
-
-def load_for_prediction(
-    spec: str, feature_names: tuple[str, ...], targets: str | tuple[str, ...], classes: Classes | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Load points for a trained model, with or without their targets.
-
-    A table with a header that has all feature names is taken by name.  Otherwise a table with as many columns
-    as features is all features, and as many more as there are targets are those (found by name, or the last).
-
-    Parameters
-    ----------
-    spec : str
-        As for :func:`load`.
-    feature_names : tuple of str
-        Names of the features of training.
-    targets : str or tuple of str
-        Name of the target of training, or of several.
-    classes : Classes, optional
-        Of a model of classes.
-
-    Returns
-    -------
-    X : numpy.ndarray
-        (n, d) raw features.
-    y : numpy.ndarray or None
-        (n,) or (n, c) targets, or (n,) class numbers (-1: none of the model's), if the data has them.
-
-    Raises
-    ------
-    DataError
-        If the data cannot be read or has another number of features.
-    """
-    names = (targets,) if isinstance(targets, str) else targets
-    X, y = _points_and_targets(spec, feature_names, names, classes is not None)
-    if X.shape[1] != len(feature_names):
-        raise DataError(
-            f"'{spec}' has {X.shape[1]} features, but the model was trained on {len(feature_names)}; "
-            "give the same features in the same order"
-        )
-    if y is not None and classes is not None:
-        return X, classes.numbers(y)
-    wanted = (len(X),) if len(names) == 1 else (len(X), len(names))
-    return X, y if y is not None and y.shape == wanted else None
-
-
-def _points_and_targets(
-    spec: str, names: tuple[str, ...], targets: tuple[str, ...], classify: bool
-) -> tuple[np.ndarray, Any]:
-    """Return the points (n, d), and targets or labels if there are any."""
-    if spec in BUNDLED or spec.partition(":")[0] == "sphere":
-        dataset = _load(spec, None)
-        return dataset.X, dataset.y
-    path = _path(spec)
-    if path.suffix.lower() == ".npz":
-        key = targets[0] if len(targets) == 1 else targets[0].rpartition(" ")[0]  # as _from_npz numbered them
-        return read_npz(path, key, required=False, labels=classify)
-    table = _read_table(path, (lambda found: _label_column(found, names, targets[0])) if classify else None)
-    places = {name: k for k, name in enumerate(table.names)}  # not Table.find, which looks through all names each time
-    present = set(targets) <= set(places)
-    if table.named and len(places) == len(table.names) and set(names) <= set(places):
-        columns = [places[name] for name in targets] if present else []
-        X = table.values[:, [places[name] for name in names]]
-    elif len(table.names) != len(names) + len(targets):
-        return table.values, None
-    else:
-        last = list(range(len(names), len(table.names)))
-        columns = [table.find(name) for name in targets] if present else last
-        X = table.without(columns)[0]
-    if not columns:
-        return X, None
-    return X, table.without(columns)[1] if table.labels is None else table.labels
-
-
-def _label_column(found: tuple[str, ...], names: tuple[str, ...], target: str) -> int | None:
-    """Return the column of a table that may hold class labels."""
-    if target in found:
-        return found.index(target)
-    return len(names) if len(found) == len(names) + 1 and not set(names) <= set(found) else None
 
 
 def split(n: int, test_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

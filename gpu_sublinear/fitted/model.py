@@ -14,6 +14,7 @@ from typing import Any, get_args
 import numpy as np
 
 from ..data.classes import Classes, names_from
+from ..data.encoder import TableEncoder
 from ..data.preprocessing import Kind, Preprocessing, TargetScaling
 from ..devices import Device, get_device
 from ..errors import ModelFileError, OptionError, shown
@@ -43,7 +44,7 @@ class FittedModel:
         From standard targets to those of the user.
     metadata : dict
         Plain settings that travel with the model: ``feature_names``, ``target_name``, ``target_names`` of several
-        targets, ``classes``, how it was trained.
+        targets, ``classes``, ``table`` (what became of the columns of a table), how it was trained.
     """
 
     network: ShiftedReluNetwork
@@ -66,6 +67,12 @@ class FittedModel:
     def target_names(self) -> tuple[str, ...]:
         """Names of all targets."""
         return tuple(self.metadata.get("target_names") or (self.target_name,))
+
+    @property
+    def table(self) -> TableEncoder | None:
+        """What became of the columns of the table in training; None for a model of arrays, or of an older version."""
+        content = self.metadata.get("table")
+        return None if content is None else TableEncoder.from_dict(content)
 
     @property
     def classes(self) -> Classes | None:
@@ -100,13 +107,16 @@ class FittedModel:
         Parameters
         ----------
         X : array_like
-            (n, features) raw features on the host.
+            (n, features) raw features on the host; a pandas.DataFrame is taken by the names of its columns, and may
+            have text and missing cells where training had.
 
         Returns
         -------
         numpy.ndarray
             (n,) float64; (n, c) for several targets, and for classes of which there are more than two.
         """
+        if hasattr(X, "iloc") and hasattr(X, "columns") and "feature_names" in self.metadata:
+            X = (self.table or TableEncoder.of_numbers(self.feature_names)).transform(X)
         return self.targets.inverse(self.network.predict(self.preprocessing.transform(X)))
 
     def save(self, path: str | Path) -> None:
@@ -184,6 +194,8 @@ def _assemble(header: dict[str, Any], tensors: dict[str, np.ndarray], device: De
     model = FittedModel(network, preprocessing, targets, dict(header["metadata"]))
     if len(model.feature_names) != preprocessing.features or not all(isinstance(k, str) for k in model.feature_names):
         raise ValueError(f"it has not one name for each of its {preprocessing.features} features")
+    if model.table is not None and len(model.table.get_feature_names_out()) != preprocessing.features:
+        raise ValueError(f"its table does not give {preprocessing.features} features")
     if model.classes is not None and model.classes.outputs != network.outputs:
         raise ValueError(f"it has {len(model.classes.names)} classes and {network.outputs} outputs")
     if len(model.target_names) not in (1, network.outputs):

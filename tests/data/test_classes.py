@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gpu_sublinear.app.cli import main
 from gpu_sublinear.data.classes import Classes, label_text, names_from
-from gpu_sublinear.data.sources import load, load_for_prediction
+from gpu_sublinear.data.prediction import load_for_prediction
+from gpu_sublinear.data.sources import load
 from gpu_sublinear.errors import DataError, ModelFileError, OptionError
 from gpu_sublinear.fitted.model import FittedModel
 from tests.helpers.command_line import refusal
@@ -27,9 +28,30 @@ SMALL = ["--width", "2048", "--shift", "1", "--device", "reference", "--max-step
 
 
 def test_words_and_numbers_have_one_order_and_equal_numbers_are_one_class():
-    assert Classes.of(["10", "9.0", "9", " b", "a", "10", "b", "a", "9", "9", "9", "9"], "it").names == (
+    assert Classes.of(["10", " b", "a", "b", "9", "a", "9", "10", "9", "9", "9", "9"], "it").names == (
         "9", "10", "a", "b",
     )  # fmt: skip
+    numbers = Classes.of(["10", "9.0", "9", "10.0", "1.000000000000000000e+01", "9"], "it")
+    assert numbers.names == ("9", "10")
+    assert numbers.numbers(["9.0", 10, "1e1", "11"]).tolist() == [0, 1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("1.1", "1.10"), ("1000", "1e3"), ("007", "7"), ("1", "01", "1.0"), ("9", "9.0", "a"), ("1_0", "10"), ("+1", "1")],
+)
+def test_labels_keep_their_text_unless_all_are_plain_numbers(names):
+    classes = Classes.of(list(names) * 3, "it")
+    assert set(classes.names) == set(names)
+    assert classes.label(classes.numbers(names)).tolist() == list(names)
+
+
+def test_a_forgotten_target_makes_no_thousand_outputs():
+    with pytest.raises(DataError, match=r"1,001 different values, more than 1,000 classes; .* --target"):
+        Classes.of([f"v{k}" for k in range(1001)] * 3, "it")
+
+
+def test_labels_have_one_text():
     assert [label_text(value) for value in (1, 1.0, "1.0", True, np.str_("x "), np.float64(0.5))] == [
         "1", "1", "1", "True", "x", "0.5",
     ]  # fmt: skip
@@ -176,8 +198,8 @@ def test_what_is_refused_is_told_in_one_sentence(tmp_path, monkeypatch, capsys):
     assert "40 different values for 40 points" in refusal(capsys, ["train", "sphere:n=40,d=6", "--classify", *SMALL])
     classify = [*train, "--target", "kind", "--classify"]
     assert "jacobian='csr' has one output" in refusal(capsys, [*classify, "--jacobian", "csr"])
-    Path("e.csv").write_text("a,kind\n1,x\n2,\n3,y\n")
-    assert "line 3, column 'kind': the label is empty" in refusal(capsys, ["train", "e.csv", "--classify", *SMALL])
+    Path("e.csv").write_text("a,kind\n1,x\n2,\n3,x\n")
+    assert "the one class 'x'" in refusal(capsys, ["train", "e.csv", "--classify", *SMALL])
 
 
 @pytest.mark.parametrize("change", [{"classes": ["a", "b"]}, {"classes": ["a"]}, {"target_names": ["t", "u"]}])

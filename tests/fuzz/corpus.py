@@ -46,6 +46,9 @@ def tables() -> list[bytes]:
         f"{header}\n{plain}\n".replace(",", "\t").encode(),
         f'"a, ""x""\nnext",b,c,t\n\n{plain}\n,,,\n'.encode(),
         b"0,1,2,t\n 1 , 2 ,3,4\n1e3,-2E-4,+3.,.4\n",
+        b"# comment\n,a,b,c,t\n0,oak,True,,1\n1,ash,False,2,2.5\n2,oak,True,3,\n",
+        b"a b t\n1 2 3\n4 5 6\n7 8 x\n",
+        "a;b;c;t\n1,5;2020-01-31;\u00e9;3,5\n2,5;2020-02-01;NA;4,5\n".encode(),
     ]
 
 

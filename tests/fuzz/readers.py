@@ -10,7 +10,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from gpu_sublinear.data.sources import load, load_for_prediction
+from gpu_sublinear.data.prediction import load_for_prediction
+from gpu_sublinear.data.sources import load
 from gpu_sublinear.errors import CheckpointError, DataError, GpuSublinearError, ModelFileError
 from gpu_sublinear.fitted.model import FittedModel
 from gpu_sublinear.training.checkpoints.file import CHECKPOINT, Checkpoint

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from gpu_sublinear.data import tables
-from gpu_sublinear.data.sources import load, load_for_prediction
+from gpu_sublinear.data import columns
+from gpu_sublinear.data.encoder import TableEncoder
+from gpu_sublinear.data.prediction import load_for_prediction
+from gpu_sublinear.data.sources import load
 from gpu_sublinear.errors import DataError, ModelFileError, shown
 from gpu_sublinear.fitted.model import HEADER, FittedModel
 from gpu_sublinear.training.checkpoints.file import Checkpoint
@@ -39,7 +41,7 @@ def test_readers_survive_any_file(half):
 
 
 def test_a_defect_would_be_found(monkeypatch):
-    monkeypatch.setattr(tables, "_number", float)  # what a reader without care for cells that are no number would do
+    monkeypatch.setattr(columns, "is_number", lambda text: True)  # a reader without care for cells that are no number
     findings = campaign(seed=1, numbers=range(200))
     assert any("ValueError" in place for place in findings.failures)
 
@@ -91,12 +93,12 @@ def test_npz_of_another_compression_is_refused_unread(tmp_path):
 
 
 def test_messages_show_foreign_text_in_one_short_line(tmp_path):
-    (tmp_path / "bad.csv").write_text('"a\nb\x1b[31m",y\n1,' + "x" * 100_000)
+    (tmp_path / "bad.csv").write_text('"a\nb\x1b[31m",y\n1,' + "x" * 100_000 + "\n2,3")
     with pytest.raises(DataError, match=r"column 'y': 'x{37}\.\.\.' is not a number"):
         load(str(tmp_path / "bad.csv"))
-    (tmp_path / "bad.csv").write_text('"a\nb\x1b[31m",y\n,1\n')
+    (tmp_path / "bad.csv").write_text('"a\nb\x1b[31m",y\n,1\n2,3\n')
     with pytest.raises(DataError, match=r"column 'a b \[31m': the cell is empty"):
-        load(str(tmp_path / "bad.csv"))
+        load(str(tmp_path / "bad.csv"), encoder=TableEncoder(missing="refuse"))
     assert shown("x" * 60) == "x" * 60
     assert shown("x" * 61) == "x" * 57 + "..."
 
