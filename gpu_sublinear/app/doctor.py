@@ -193,7 +193,7 @@ def _advice() -> Iterator[str]:
         yield "Device 'auto' is cuda: it compiled and ran a kernel on this GPU."
         yield "The others need nothing more: --device cpu (Numba), --device reference (NumPy, slow)."
         return
-    yield f"Device 'auto' is {guarded(lambda: get_device('auto').name)}, because cuda is not available:"
+    yield f"Device 'auto' {_automatic()}, because cuda is not available:"
     yield f"  {reason}"
     yield "To use the others:"
     yield "  --device reference  needs nothing more (NumPy only, slow)"
@@ -201,6 +201,14 @@ def _advice() -> Iterator[str]:
     yield from (f"                        {line}" for line in INSTALL_CUDA)
     if not _smi_version():
         yield "No NVIDIA driver was found here, and none is needed: every command runs on the processor."
+
+
+def _automatic() -> str:
+    """Return the rest of a sentence that begins with the device."""
+    try:
+        return f"is {get_device('auto').name}"
+    except Exception as error:  # the report must always print
+        return f"does not work ({_one_line(error)})"
 
 
 PROBES: dict[str, Callable[[], str]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
+import threading
 from contextlib import AbstractContextManager, suppress
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,8 @@ from threadpoolctl import ThreadpoolController
 from .base import Device
 from .formats import Array
 
+UNKNOWN_MEMORY = 1 << 62
+
 
 def sums_before(counts: Any) -> np.ndarray:
     """Return the sums of the counts (k,) before each, and of all, (k + 1,) int64."""
@@ -29,14 +31,63 @@ def sums_before(counts: Any) -> np.ndarray:
     return out
 
 
+class OneThread:
+    """Holds BLAS and LAPACK at one thread for as long as anybody is inside, in whichever threads of Python.
+
+    The number of threads belongs to the process.  The first to enter notes and lowers it, the last to leave puts it
+    back: one that left earlier, and put back what it had found, would leave the process with one thread for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = _controller().limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._restore()
+
+    def start_anew(self) -> None:
+        """Forget the threads of a parent process, which do not exist in a fork of it."""
+        self._lock, inside, self._inside = threading.Lock(), self._inside, 0
+        if inside:
+            self._restore()
+
+    def _restore(self) -> None:
+        before, self._before = self._before, None
+        if before is not None:
+            before.restore_original_limits()
+
+
 @cache
 def _controller() -> ThreadpoolController:
     return ThreadpoolController()  # scanning the loaded libraries takes milliseconds, so once
 
 
+ONE_THREAD = OneThread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=ONE_THREAD.start_anew)
+
+
 def one_blas_thread() -> AbstractContextManager[Any]:
     """Return a context in which BLAS and LAPACK calls use a single thread."""
-    return _controller().limit(limits=1, user_api="blas")
+    return ONE_THREAD
+
+
+def _peak_of_the_process() -> int:
+    """Return the largest resident memory by the system's own count; 0 where it keeps none."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if platform.system() == "Darwin" else peak * 1024)  # bytes there, KiB elsewhere
 
 
 class HostDevice(Device):
@@ -64,12 +115,13 @@ class HostDevice(Device):
         with suppress(OSError, ValueError, StopIteration):  # Linux: unlike ru_maxrss, not inherited from the parent
             lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
             return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return int(peak if platform.system() == "Darwin" else peak * 1024)  # bytes there, KiB elsewhere
+        return _peak_of_the_process()
 
     def total_bytes(self) -> int:
-        """Return the machine's physical memory."""
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        """Return the machine's physical memory; where the system does not say, more than any machine has."""
+        with suppress(AttributeError, OSError, ValueError):  # no os.sysconf on Windows
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return UNKNOWN_MEMORY
 
     def cholesky(self, A: Array) -> Array | None:
         """Return the lower Cholesky factor, or None where A is not positive definite."""

@@ -33,12 +33,14 @@ combination of all targets by its signs (:mod:`gpu_sublinear.linear.outputs`): e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from scipy.interpolate import CubicSpline
 from scipy.linalg import cho_factor, cho_solve, eigvalsh
 
+from ..devices.cpu.jit import parallel, serial
 from ..model.shifts import firing_probability
 from ..model.signs import pattern_count, pattern_signs
 from .ntk import bivariate_tail
@@ -205,7 +207,7 @@ class WideLimit:
         return _integrals(s, OFFSETS, *_GAUSS, self.shift, side, self.shift + TAIL)
 
 
-@njit(parallel=True, cache=True, nogil=True, fastmath={"reassoc", "contract"})  # a vectorised sum needs both
+@partial(parallel, fastmath={"reassoc", "contract"})  # a vectorised sum needs both
 def _pulls(P, K, g, shift, offsets):
     """Return ``sum_j M_ij K_ij g_j``, ``M_ij = P_ij + u K_ij > b``, over j other than i for every u, (offsets, n)."""
     n = len(P)
@@ -219,7 +221,7 @@ def _pulls(P, K, g, shift, offsets):
     return sums
 
 
-@njit(cache=True, nogil=True)
+@serial
 def _integrals(s, offsets, nodes, weights, shift, side, far):
     """Return the three integrals of :meth:`WideLimit._side`, (n,) each, by Gauss-Legendre from 0 to the largest |s|."""
     n = s.shape[1]
