@@ -158,14 +158,14 @@ class FittedModel:
         }
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto") -> FittedModel:
+    def load(cls, path: str | Path, device: str | Device = "auto") -> FittedModel:
         """Read a model that :meth:`save` wrote.
 
         Parameters
         ----------
         path : str or Path
             The file.
-        device : str
+        device : str or Device
             Where to predict: ``"auto"``, ``"cuda"``, ``"cpu"`` or ``"reference"``.
 
         Returns
