@@ -12,6 +12,7 @@ from numbers import Real
 import numpy as np
 
 from .errors import OptionError
+from .sizes import byte_count, whole_number
 
 SOLVERS = ("auto", "gram", "sketch-cg", "cg")
 JACOBIANS = ("factored", "csr")
@@ -119,7 +120,7 @@ class Options:
     mask: str = "auto"
     tolerance: float = 1e-4
     max_steps: int = 20
-    memory_limit: int | None = None
+    memory_limit: int | None = None  # or text, "8GiB", which becomes a number
     damping: float | str = "auto"
     watchdog: int = 3
     alpha: float | str = 0.0
@@ -139,6 +140,7 @@ class Options:
             raise OptionError(f"jacobian must be one of {', '.join(JACOBIANS)}; got {self.jacobian!r}")
         if self.margin not in ("auto", 0):
             check_margin(self.margin)
+        self._read_sizes()
         self._check_robust()
         self._check_batches()
         if not 0 <= self.tolerance < 1:
@@ -180,6 +182,14 @@ class Options:
             raise OptionError(f"validation_fraction must be from 0 to below 1; got {self.validation_fraction}")
         if self.patience < 1:
             raise OptionError(f"patience must be at least 1; got {self.patience}")
+
+    def _read_sizes(self) -> None:
+        """Take sizes as numbers, however they were written."""
+        if self.memory_limit is not None:
+            object.__setattr__(self, "memory_limit", byte_count(self.memory_limit, "memory_limit"))
+        if isinstance(self.batch_size, str):
+            object.__setattr__(self, "batch_size", whole_number(self.batch_size, "batch_size"))
+        object.__setattr__(self, "max_steps", whole_number(self.max_steps, "max_steps"))
 
     def _check_batches(self) -> None:
         """Refuse a batch size that does not exist."""

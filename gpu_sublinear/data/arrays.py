@@ -50,6 +50,35 @@ def to_host(array: Any) -> Any:
         ) from None
 
 
+def of_table(table: Any) -> Any:
+    """Return the values of a table (pandas, polars) as a NumPy array; anything else as it is.
+
+    Parameters
+    ----------
+    table : object
+        A table or a column of one; or an array, which is returned as it is.
+
+    Returns
+    -------
+    object
+        Numbers on the host.
+
+    Raises
+    ------
+    DataError
+        If the table holds anything but numbers.
+    """
+    if isinstance(table, np.ndarray) or not hasattr(table, "to_numpy"):
+        return table
+    values = np.asarray(table.to_numpy())
+    if values.dtype.kind not in "biuf":
+        raise DataError(
+            f"the table must hold numbers only, and its values are of type {values.dtype}; encode other columns as "
+            "numbers, and fill in what is missing"
+        )
+    return values
+
+
 def like(array: Any, values: np.ndarray) -> Any:
     """Return ``values`` as an array of the library and on the device of ``array``.
 
@@ -58,7 +87,8 @@ def like(array: Any, values: np.ndarray) -> Any:
     array : object
         What the user gave.
     values : numpy.ndarray
-        The answer; where numbers are real they take the floating type of ``array``, if it is foreign.
+        The answer; where numbers are real they take the floating type of ``array``: of NumPy's if it is float32, as
+        float16 would overflow.
 
     Returns
     -------
@@ -66,8 +96,11 @@ def like(array: Any, values: np.ndarray) -> Any:
         A NumPy array for NumPy arrays, lists and tables, and for values that are not numbers.
     """
     library = _library(array)
-    if library == "numpy" or values.dtype.kind not in "fiub":
+    if values.dtype.kind not in "fiub":
         return values
+    if library == "numpy":
+        single = isinstance(array, np.ndarray) and array.dtype == np.float32
+        return values.astype(np.float32) if single and values.dtype.kind == "f" else values
     if library == "torch":
         import torch
 

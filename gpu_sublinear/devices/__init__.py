@@ -26,12 +26,12 @@ NAMES = ("auto", "cuda", "cpu", "reference")
 _log = logging.getLogger(__name__)
 
 
-def get_device(name: str = "auto") -> Device:
-    """Return a device by name.
+def get_device(name: str | Device = "auto") -> Device:
+    """Return a device by name; a device is returned as it is.
 
     Parameters
     ----------
-    name : str
+    name : str or Device
         ``"cuda"`` never falls back; ``"auto"`` takes it where it works, else ``"cpu"``, and logs the reason once.
 
     Returns
@@ -46,7 +46,9 @@ def get_device(name: str = "auto") -> Device:
     CupyMissingError, NoCudaDeviceError, KernelCompileError
         If ``"cuda"`` was asked for and does not work here.
     """
-    if name not in NAMES:
+    if isinstance(name, Device):
+        return name
+    if not isinstance(name, str) or name not in NAMES:
         raise OptionError(f"device must be one of {', '.join(NAMES)}; got {name!r}")
     return _make(name)
 

@@ -21,6 +21,7 @@ from ..devices import Device, get_device
 from ..errors import DataError, OptionError, OutgrownStatisticsWarning, PoorFitWarning
 from ..model.loss import SampleWeights
 from ..model.network import ShiftedReluNetwork
+from ..sizes import dtype_name
 from ..step.history import TrainingResult
 from ..training.gauss_newton import GaussNewton
 from ..training.session import Session
@@ -31,7 +32,6 @@ from .draft import adopt, untouched
 from .training import Folds, Task
 
 SEEDS = 2**31 - 1
-DTYPES = ("auto", "float32", "float64")
 GRAM_POINTS = 5000  # up to here "auto" takes the exact Gram matrix, so that copies and weights do the same
 
 
@@ -201,9 +201,8 @@ class SublinearEstimator(BaseEstimator):
         if self.time_budget is not None and (self._searches or apart):
             asked = "per_target=True" if apart else "alpha='cv'"
             raise OptionError(f"time_budget is for one training, and {asked} makes many; leave out one of the two")
-        if self.dtype not in DTYPES:
-            raise OptionError(f"dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
-        dtype = str(X.dtype) if self.dtype == "auto" else self.dtype
+        automatic = isinstance(self.dtype, str) and self.dtype == "auto"
+        dtype = str(X.dtype) if automatic else dtype_name(self.dtype)
         self.preprocessing_ = Preprocessing.fit(X, self.preprocessing, w)
         Z = self.preprocessing_.transform(X).astype(dtype)
         network = ShiftedReluNetwork.initialize(

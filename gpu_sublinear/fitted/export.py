@@ -17,10 +17,9 @@ from ..data.preprocessing import TargetScaling
 from ..errors import GpuSublinearError, OptionError
 from ..files.atomic import write_atomically
 from ..model.network import ShiftedReluNetwork
+from ..sizes import dtype_name
 from .model import FittedModel
 from .parts import Parts
-
-DTYPES = ("float32", "float64")
 
 
 class ExportLibraryError(GpuSublinearError, ImportError):
@@ -47,8 +46,7 @@ def parts(model: FittedModel | ShiftedReluNetwork, dtype: str | None = None) -> 
     OptionError
         If ``model`` or ``dtype`` is something else.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise OptionError(f"dtype must be 'float32' or 'float64'; got {dtype!r}")
+    dtype = None if dtype is None else dtype_name(dtype)
     if isinstance(model, FittedModel):
         network, preprocessing, targets = model.network, model.preprocessing, model.targets
     elif isinstance(model, ShiftedReluNetwork):

@@ -6,6 +6,7 @@ depends on the model alone: the same model gives the same bytes.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..data.encoder import TableEncoder
 from ..data.preprocessing import Kind, Preprocessing, TargetScaling
 from ..devices import Device, get_device
 from ..errors import ModelFileError, OptionError, shown
-from ..files.tensors import DAMAGE, FileKind
+from ..files.tensors import DAMAGE, FileKind, first_line
 from ..model.activation import SHIFTED_RELU, Activation
 from ..model.network import SAMPLINGS, ShiftedReluNetwork
 
@@ -126,7 +127,23 @@ class FittedModel:
         ----------
         path : str or Path
             The file; ``.safetensors`` is the usual suffix.
+
+        Raises
+        ------
+        OptionError
+            If :meth:`load` would refuse what is to be written: classes that are not text, names that are too few.
         """
+        header, tensors = self._header(), self._tensors()
+        try:
+            _assemble(json.loads(json.dumps(header)), tensors, get_device("reference"))
+        except DAMAGE as error:
+            raise OptionError(
+                f"this model is not one that could be loaded again: {first_line(error)}; change its metadata or its "
+                "arrays (classes and names are given as text)"
+            ) from error
+        MODEL.write(path, header, tensors)
+
+    def _tensors(self) -> dict[str, np.ndarray]:
         network = self.network
         tensors = {
             "rows": network.device.to_host(network.rows),  # (u, d)
@@ -137,7 +154,7 @@ class FittedModel:
         }
         if network.second is not None:
             tensors["second"] = network.device.to_host(network.second)  # (u,) or (u, c), only where it was trained
-        MODEL.write(path, self._header(), tensors)
+        return tensors
 
     def _header(self) -> dict[str, Any]:
         network = self.network
@@ -151,14 +168,14 @@ class FittedModel:
         }
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto") -> FittedModel:
+    def load(cls, path: str | Path, device: str | Device = "auto") -> FittedModel:
         """Read a model that :meth:`save` wrote.
 
         Parameters
         ----------
         path : str or Path
             The file.
-        device : str
+        device : str or Device
             Where to predict: ``"auto"``, ``"cuda"``, ``"cpu"`` or ``"reference"``.
 
         Returns

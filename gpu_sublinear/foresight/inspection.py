@@ -152,7 +152,7 @@ def inspect(
     Inspection
         Counts, spectra, contradictions, forecast, recommendation, memory and time.
     """
-    device, trainer = device or get_device(), trainer or GaussNewton()
+    device, trainer = get_device(device or "auto"), trainer or GaussNewton()
     y = as_targets(y, several=True)
     outputs = 1 if y.ndim == 1 else y.shape[1]
     check_outputs(outputs, width)

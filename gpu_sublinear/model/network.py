@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..data.arrays import of_table
 from ..devices import Array, Device, get_device
 from ..errors import DataError, OptionError
+from ..sizes import dtype_name, whole_number
 from .activation import SHIFTED_RELU, Activation, activation_of
 from .shifts import resolve_shift
 from .signs import check_outputs, sign_matrix
@@ -78,31 +80,31 @@ class ShiftedReluNetwork:
     @classmethod
     def initialize(
         cls,
-        width: int,
+        width: int | str,
         features: int,
         *,
         shift: float | str = "paper",
         seed: int = 0,
-        dtype: str = "float32",
+        dtype: Any = "float32",
         paired: bool = False,
         sampling: str = "auto",
         outputs: int = 1,
-        device: Device | None = None,
+        device: Device | str | None = None,
         activation: str | Activation = SHIFTED_RELU,
     ) -> ShiftedReluNetwork:
         """Make a random network: ``W_rj ~ N(0, 1)`` independent, keyed by (seed, r, j), drawn when looked at.
 
         Parameters
         ----------
-        width : int
-            m, even, 2 to 2^53; the time of explicit sampling is proportional to it.
+        width : int or str
+            m, even, 2 to 2^53, also as ``"2^20"``; the time of explicit sampling is proportional to it.
         features : int
             d, at least 1.
         shift : float, "paper" or "fired:K"
             b >= 0, the paper's ``sqrt(0.48 ln m)``, or the shift at which about K neurons fire on a point.
         seed : int
             0 <= seed < 2^64.
-        dtype : {"float32", "float64"}
+        dtype : {"float32", "float64"} or numpy.dtype
             Type of weights, data and products.
         paired : bool
             Give both neurons of each pair of opposite signs the same weights.
@@ -111,8 +113,8 @@ class ShiftedReluNetwork:
             width is then Poisson-distributed around m).  "auto" does the latter where few of them fire.
         outputs : int
             c; above 1 targets and predictions have c columns, and the width must be at least about 4 c.
-        device : Device, optional
-            Default: ``get_device("auto")``.
+        device : Device or str, optional
+            Itself or its name.  Default: ``get_device("auto")``.
         activation : str or Activation
             One of :mod:`gpu_sublinear.model.activation`, or its name.
 
@@ -126,10 +128,10 @@ class ShiftedReluNetwork:
         OptionError
             If an argument is outside the range above.
         """
+        width, features = whole_number(width, "width"), whole_number(features, "features")
         _check_shape(width, features)
         outputs = check_outputs(outputs, width)
-        if dtype not in ("float32", "float64"):
-            raise OptionError(f"dtype must be 'float32' or 'float64'; got {dtype!r}")
+        dtype, seed = dtype_name(dtype), whole_number(seed, "seed")
         if not 0 <= seed < 2**64:
             raise OptionError(f"seed must be an integer from 0 to 2^64 - 1; got {seed}")
         if sampling not in SAMPLINGS:
@@ -140,7 +142,7 @@ class ShiftedReluNetwork:
         if activation.slope:
             check_sampling_with_slope(sampling, activation)
             sampling = "explicit"
-        device = device or get_device()
+        device = get_device(device or "auto")
         rows, neurons = device.asarray(np.zeros((0, features)), dtype), device.xp.zeros(0, np.int64)
         b = resolve_shift(shift, width)
         sampling = sampling if paired else "explicit"
@@ -155,7 +157,7 @@ class ShiftedReluNetwork:
         shift: float,
         seed: int = 0,
         outputs: int = 1,
-        device: Device | None = None,
+        device: Device | str | None = None,
         activation: str | Activation = SHIFTED_RELU,
     ) -> ShiftedReluNetwork:
         """Make a network of given first-layer weights, all of them held.
@@ -170,8 +172,8 @@ class ShiftedReluNetwork:
             For the sketches.
         outputs : int
             c.
-        device : Device, optional
-            Default: ``get_device("auto")``.
+        device : Device or str, optional
+            Itself or its name.  Default: ``get_device("auto")``.
         activation : str or Activation
             As for :meth:`initialize`.
 
@@ -181,7 +183,7 @@ class ShiftedReluNetwork:
             The network, on ``device``; W itself where it is one of its arrays already.
         """
         _check_shape(*W.shape)
-        device = device or get_device()
+        device = get_device(device or "auto")
         rows = device.asarray(W, str(W.dtype))
         neurons, b = device.xp.arange(len(rows), dtype=np.int64), resolve_shift(shift, len(rows))
         outputs, activation = check_outputs(outputs, len(rows)), activation_of(activation)
@@ -296,7 +298,7 @@ class ShiftedReluNetwork:
         DataError
             If X is not a finite (n, d) array, or has rows of another norm: the shift belongs to unit rows.
         """
-        X = self.device.asarray(unit_points(X, self.features), self.dtype)
+        X = self.device.asarray(unit_points(of_table(X), self.features), self.dtype)
         total = self.device.xp.zeros((len(X), *self.signs.shape[1:]))  # (n,) or (n, c) float64
         for W, signs in self.parts():
             for first in range(0, len(X), PREDICT_POINTS):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.arrays import of_table
 from ..errors import OptionError
 from ..model.loss import SampleWeights
 from ..model.network import ShiftedReluNetwork
@@ -57,8 +58,8 @@ class GaussNewton(Options):
         2.5 and 10 times the tolerance, if that is less.
     max_steps : int
         Most steps taken; 4 to 12 are usual, because the network is piecewise linear.
-    memory_limit : int or None
-        Bytes that the run may hold; checked before anything is allocated.
+    memory_limit : int, str or None
+        Bytes that the run may hold, as a number or as ``"1GB"`` or ``"8GiB"``; checked before anything is allocated.
     damping : {"auto", "none"} or float
         Levenberg-Marquardt damping in units of tr(G)/n: none until full steps fail, never, or from the first step on.
     watchdog : int
@@ -160,7 +161,7 @@ class GaussNewton(Options):
         CheckpointError
             If the file to resume from is damaged or belongs to another run.
         """
-        device = network.device
+        device, X, y = network.device, of_table(X), of_table(y)
         y = check_training_data(device, X, y, network.features, self.robust, network.outputs)
         X, y = device.asarray(X, network.dtype), device.asarray(y, np.float64)
         begin = time.perf_counter()

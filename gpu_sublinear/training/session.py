@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.arrays import of_table
 from ..devices import Array
 from ..model.network import ShiftedReluNetwork
 from ..model.problem import Problem
@@ -185,5 +186,6 @@ class Session:
 
 def _checked(trainer: Options, network: ShiftedReluNetwork, X: Any, y: Any) -> tuple[Array, Array]:
     """Return points (k, d) and targets (k,) or (k, c) on the network's device."""
+    X, y = of_table(X), of_table(y)
     y = check_training_data(network.device, X, y, network.features, trainer.robust, network.outputs)
     return network.device.asarray(X, network.dtype), network.device.asarray(y, np.float64)

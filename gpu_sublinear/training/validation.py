@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.arrays import of_table
 from ..devices import Array
 from ..devices.sums import row_distances
 from ..errors import DataError, OptionError
@@ -49,7 +50,7 @@ class Validation:
         if validation is None:
             return cls(network)
         try:
-            X, y = validation
+            X, y = map(of_table, validation)
         except (TypeError, ValueError) as error:
             raise OptionError("validation must be a pair (X, y), points and targets to judge training by") from error
         try:

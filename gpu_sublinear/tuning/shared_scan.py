@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.arrays import of_table
 from ..devices import Array, Device
 from ..errors import OptionError
 from ..index.protocol import Index
@@ -82,6 +83,7 @@ class SharedScan:
             relu or max.
         """
         support.check(trainer, network, support.SHARED_SCAN)
+        X, y = of_table(X), of_table(y)
         if y is None:
             y = np.random.default_rng(network.seed).standard_normal((len(X), network.outputs))
             y = y if network.outputs > 1 else y[:, 0]

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
-from gpu_sublinear.errors import DataError, ModelFileError
+from gpu_sublinear.errors import DataError, ModelFileError, OptionError
 from gpu_sublinear.files.atomic import OutputFileError, check_writable, write_text
 from gpu_sublinear.fitted.model import HEADER, FittedModel
 from tests.helpers.models import X, Y, make_model
@@ -70,6 +71,37 @@ def test_names_have_defaults():
     model = FittedModel(make_model().network, Preprocessing.fit(X), TargetScaling.fit(Y))
     assert model.feature_names == ("feature 0", "feature 1", "feature 2")
     assert model.target_name == "y"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"classes": [0, 1]}, "classes are not two or more different names"),
+        ({"classes": ["a", "a"]}, "classes are not two or more different names"),
+        ({"classes": ["a", "b", "c"]}, "3 classes and 1 outputs"),
+        ({"feature_names": ["a"]}, "not one name for each of its 3 features"),
+        ({"feature_names": [1, 2, 3]}, "not one name for each of its 3 features"),
+        ({"target_names": ["s", "t"]}, "2 targets and 1 outputs"),
+        ({"seeds": np.arange(3)}, "not JSON serializable"),
+        ({"classes": 5}, "classes and names are given as text"),
+    ],
+    ids=str,
+)
+def test_what_could_not_be_loaded_is_not_written(tmp_path, metadata, words):
+    model = replace(make_model(), metadata=metadata)
+    with pytest.raises(OptionError, match=words):
+        model.save(tmp_path / "m")
+    assert not leftovers(tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_not_written(tmp_path):
+    model = make_model()
+    model.network.rows[0, 0] = np.nan
+    with pytest.raises(OptionError, match="the weights are not finite"):
+        model.save(tmp_path / "m")
+    scaled = replace(make_model(), targets=TargetScaling(0.0, 0.0))
+    with pytest.raises(OptionError, match="the standard deviation 0"):
+        scaled.save(tmp_path / "m")
 
 
 # ---- files that are not models --------------------------------------------------------------------------
