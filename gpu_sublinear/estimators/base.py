@@ -29,6 +29,7 @@ from ..tuning.cross_validation import ALPHAS, PATIENCE, CrossValidation, checked
 from ..tuning.shared_scan import check_alphas
 from .doubts import NEXT_TO_NOTHING, Learned, outgrown, poor_fit
 from .draft import adopt, untouched
+from .files import Files
 from .training import Folds, Task
 
 SEEDS = 2**31 - 1
@@ -40,7 +41,7 @@ def one_network(estimator: SublinearEstimator) -> bool:
     return not estimator.per_target
 
 
-class SublinearEstimator(BaseEstimator):
+class SublinearEstimator(Files, BaseEstimator):
     """What regressor and classifier share: parameters, fit, partial_fit, pickling."""
 
     _session: Session | None = None  # of partial_fit; holds the points given so far
