@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from typing import cast
 
 from ..errors import CupyMissingError, KernelCompileError, NoCudaDeviceError, OptionError
 from .base import Device
@@ -46,8 +47,8 @@ def get_device(name: str | Device = "auto") -> Device:
     CupyMissingError, NoCudaDeviceError, KernelCompileError
         If ``"cuda"`` was asked for and does not work here.
     """
-    if isinstance(name, Device):
-        return name
+    if hasattr(name, "follows_flips"):  # a device already
+        return cast(Device, name)
     if not isinstance(name, str) or name not in NAMES:
         raise OptionError(f"device must be one of {', '.join(NAMES)}; got {name!r}")
     return _make(name)

@@ -177,5 +177,7 @@ def _unit_rows(points: Any, name: str) -> np.ndarray:
     if points.ndim != 2 or not all_finite(points):
         raise DataError(f"{name} must be a finite (n, d) matrix; got shape {points.shape}")
     if (abs(np.linalg.norm(points, axis=1) - 1) > NORM_TOLERANCE).any():
-        raise DataError(f"the rows of {name} must have unit norm (gpu_sublinear.data.preprocessing.Preprocessing does this)")
+        raise DataError(
+            f"the rows of {name} must have unit norm (gpu_sublinear.data.preprocessing.Preprocessing does this)"
+        )
     return points

@@ -20,7 +20,7 @@ from gpu_sublinear.training.checkpoints.file import Checkpoint
 from tests.fuzz.campaign import campaign
 from tests.fuzz.corpus import FEATURES, TARGET, valid_files
 from tests.fuzz.mutate import mutate
-from tests.helpers.models import make_model
+from tests.helpers.models import change_tensors, make_model
 
 COUNT = 1500  # files for each of two workers, about ten seconds in all
 
@@ -129,8 +129,8 @@ def test_numbers_and_names_that_no_model_has(tmp_path, change, part):
 
 def test_negative_deviations_are_refused(tmp_path):
     model = make_model()
-    model.preprocessing.scale[1] = -1
     model.save(tmp_path / "bad")
+    change_tensors(tmp_path / "bad", feature_scale=model.preprocessing.scale * [1, -1, 1])
     with pytest.raises(ModelFileError, match="standard deviations of the features are not float64 numbers from 0"):
         FittedModel.load(tmp_path / "bad", "reference")
 

@@ -6,6 +6,8 @@ import json
 import struct
 
 import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from gpu_sublinear.data.preprocessing import Preprocessing, TargetScaling
 from gpu_sublinear.devices import get_device
@@ -37,3 +39,11 @@ def change_header(path, change) -> None:
     header["__metadata__"][HEADER] = json.dumps(ours)
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+
+
+def change_tensors(path, **arrays: np.ndarray) -> None:
+    """Rewrite tensors of a safetensors file, under the same header."""
+    with safe_open(path, "np") as file:
+        metadata, names = file.metadata(), [*file.keys()]
+        tensors = {name: file.get_tensor(name) for name in names}
+    save_file(tensors | arrays, path, metadata)

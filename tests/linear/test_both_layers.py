@@ -20,6 +20,7 @@ from gpu_sublinear.training import penalty
 from gpu_sublinear.training.gauss_newton import GaussNewton
 from gpu_sublinear.tuning.shared_scan import SharedScan
 from tests.helpers.devices import DEVICES, make_device
+from tests.helpers.models import change_tensors
 from tests.helpers.problems import sphere
 from tests.helpers.runs import begun, linearised
 
@@ -390,13 +391,18 @@ def test_files_and_exports_predict_the_same(paired, tmp_path):
 
 @pytest.mark.parametrize("bad", ["short", "type", "nan"])
 def test_damaged_second_layer_is_refused(bad, tmp_path):
-    network = fitted()
-    changed = {"short": network.second[:-1], "type": network.second.astype("f4"), "nan": network.second * np.nan}
-    network.second = changed[bad]
+    network, path = fitted(), tmp_path / "model.safetensors"
     preprocessing = Preprocessing.fit(np.random.default_rng(0).standard_normal((9, 5)), "unit")
-    FittedModel(network, preprocessing, TargetScaling(0.0, 1.0)).save(tmp_path / "model.safetensors")
+    model = FittedModel(network, preprocessing, TargetScaling(0.0, 1.0))
+    model.save(path)
+    second = network.second
+    changed = {"short": second[:-1], "type": second.astype("f4"), "nan": second * np.nan}[bad]
+    change_tensors(path, second=changed)
     with pytest.raises(ModelFileError, match="second layer"):
-        FittedModel.load(tmp_path / "model.safetensors")
+        FittedModel.load(path)
+    network.second = changed
+    with pytest.raises(OptionError, match="second layer"):  # nor is such a file written
+        model.save(path)
 
 
 def test_command_line(tmp_path, capsys):

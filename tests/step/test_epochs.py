@@ -176,7 +176,7 @@ def test_blocks_are_dealt_once_and_visited_in_new_orders():
 
 def test_options_that_exclude_each_other():
     for size in (0, -3, 2.5, True, "all"):
-        with pytest.raises(OptionError, match="batch_size must be None or a whole number"):
+        with pytest.raises(OptionError, match="batch_size must be .*whole number"):
             GaussNewton(batch_size=size)
     network, X, y = problem_of(get_device("cpu"))
     with pytest.raises(OptionError, match="shared scan and batch_size exclude each other"):
