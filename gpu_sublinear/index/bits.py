@@ -35,7 +35,6 @@ from ..devices import Array, Device
 from ..devices.sums import row_distances
 from ..errors import OptionError
 from ..model.network import ShiftedReluNetwork
-from .first_look import hold_firing
 from .newcomers import Newcomers
 from .protocol import Jacobian, PairCounts, PlainIndex, PlainMask
 
@@ -144,12 +143,6 @@ class BitIndex(PlainIndex):
     X: Array
     network: ShiftedReluNetwork
     refreshed: int = 0
-
-    @classmethod
-    def build(cls, device: Device, X: Array, network: ShiftedReluNetwork) -> BitIndex:
-        """Make the network hold its rows and look at them in every query."""
-        hold_firing(network, X)
-        return cls(device, X, network)
 
     def extend(self, network: ShiftedReluNetwork, X: Array, newcomers: Newcomers | None = None) -> BitIndex:
         """Return the index over the points of this one followed by X (k, d): nothing is kept of any pair."""

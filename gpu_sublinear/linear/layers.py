@@ -100,15 +100,18 @@ class SecondLayer:
 
     Attributes
     ----------
+    device : Device
+        Owner of the rows.
     rows : Array
         (u, d + 1) float64, w'.
     """
 
+    device: Device
     rows: Array
 
     def pulled(self, T: Sequence[Array]) -> Array:
         """Return ``<w'_r, T_rl>``, (u, c)."""
-        return side_by_side([(part * self.rows).sum(axis=1) for part in T])
+        return self.device.xp.stack([(part * self.rows).sum(axis=1) for part in T], axis=1)
 
     def push(self, v: Array, V: list[Array]) -> None:
         """Add ``v_rl w'_r``."""
@@ -118,16 +121,6 @@ class SecondLayer:
     def square(self, T: Sequence[Array], V: list[Array]) -> None:
         """Add ``<w'_r, T_rl> w'_r``."""
         self.push(self.pulled(T), V)
-
-
-def side_by_side(columns: Sequence[Array]) -> Array:
-    """Return (u, c) from columns (u,) of any array module; a view of a single one."""
-    if len(columns) == 1:
-        return columns[0][:, None]
-    stacked = columns[0][:, None].repeat(len(columns), axis=1)
-    for k, column in enumerate(columns):
-        stacked[:, k] = column
-    return stacked
 
 
 @dataclass(frozen=True)
@@ -165,7 +158,7 @@ class LayersJacobian:
         rows = network.device.xp.full((len(points.neurons), network.features + 1), -network.shift)  # (u, d + 1)
         rows[:, :-1] = network.rows[points.neurons]
         second = columns_of(network.signs[points.neurons].astype(np.float64))
-        layers = FirstLayer(second), SecondLayer(rows)
+        layers = FirstLayer(second), SecondLayer(network.device, rows)
         return cls(network, points, active.masked(network.device, system.gram.X), layers, system.home)
 
     @property
@@ -253,7 +246,7 @@ class LayersJacobian:
     def _summed(self, V: list[Array]) -> Array:
         """Return ``L^T V``, (n,) or (n, c)."""
         sums = [self.points.summed(part) for part in V]
-        return sums[0] if self.network.outputs == 1 else side_by_side(sums)
+        return sums[0] if self.network.outputs == 1 else self.device.xp.stack(sums, axis=1)
 
 
 def columns_of(second: Array) -> Array:

@@ -14,6 +14,7 @@ from gpu_sublinear.devices.clock import PhaseClock
 from gpu_sublinear.devices.reference import unpacked
 from gpu_sublinear.errors import OptionError
 from gpu_sublinear.index.bits import BitIndex, BitMask
+from gpu_sublinear.index.first_look import hold_firing
 from gpu_sublinear.index.lazy import LazyIndex
 from gpu_sublinear.linear.gram import GramMatrix
 from gpu_sublinear.linear.system import Place
@@ -270,7 +271,8 @@ def test_same_bytes_for_any_number_of_threads():
 def test_mask_knows_its_sizes(device):
     X, _ = sphere(12, 6)
     network = network_for(device, 200, shift=0.5)
-    active = BitIndex.build(device, device.asarray(X), network).query(0.5)
+    hold_firing(network, device.asarray(X))
+    active = BitIndex(device, device.asarray(X), network).query(0.5)
     assert isinstance(active, BitMask)
     mask = Problem(X, device.to_host(network.rows), np.ones(200), 0.5).mask
     assert active.nnz == mask.sum() and active.union == mask.any(axis=0).sum() and active.visited == mask.size
@@ -284,5 +286,5 @@ def test_all_rows_are_held_where_most_fire_and_only_those_that_do_where_few():
         fires = (shift < X @ network.W.T).any(axis=0)
         share = float(fires.mean())
         assert 0 < share < 1 and (share > 0.8) is everyone
-        BitIndex.build(device, X, network)
+        hold_firing(network, X)
         assert len(network.rows) == (4096 if everyone else fires.sum())

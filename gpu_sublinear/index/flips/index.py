@@ -91,7 +91,6 @@ from ...devices.sums import dot
 from ...errors import OptionError
 from ...model.network import ShiftedReluNetwork
 from ..bits import BitIndex
-from ..first_look import hold_firing
 from ..protocol import Index, PlainIndex
 from .bounds import Bounds, Movement
 from .log import FlipLog
@@ -183,12 +182,6 @@ class FlipIndex(PlainIndex):
     _written: Array = field(default=None, repr=False)
 
     # ---- the first look ---------------------------------------------------------------------------------
-
-    @classmethod
-    def build(cls, device: Device, X: Array, network: ShiftedReluNetwork, y: Array, alpha: float = 0.0) -> FlipIndex:
-        """Make the network hold its rows and look at all pairs once; see :meth:`over_rows`."""
-        hold_firing(network, X)
-        return cls.over_rows(device, X, network, y, alpha)
 
     @classmethod
     def over_rows(cls, device: Device, X: Array, network: ShiftedReluNetwork, y: Array, alpha: float) -> FlipIndex:
